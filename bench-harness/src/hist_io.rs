@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Histograms as text: base64 for the JSON result, and an HdrHistogram interval log (V1.3) that
+//! the tools around HdrHistogram read.
+
+use std::io::{self, Write};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hdrhistogram::Histogram;
+use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer};
+
+/// The name of the encoding in the JSON result.
+pub const ENCODING: &str = "hdr-v2-deflate-base64";
+
+const PS_PER_NS: u64 = 1000;
+
+/// Base64 of the compressed V2 form.
+///
+/// # Errors
+/// Only if the histogram cannot be serialised (a count above 2^63).
+pub fn encode(hist: &Histogram<u64>) -> Result<String, String> {
+    let mut bytes = Vec::new();
+    V2DeflateSerializer::new()
+        .serialize(hist, &mut bytes)
+        .map_err(|error| format!("a histogram cannot be serialised: {error}"))?;
+    Ok(STANDARD.encode(bytes))
+}
+
+/// The histogram that [`encode`] wrote.
+///
+/// # Errors
+/// If the text is no base64, or its content no histogram.
+pub fn decode(text: &str) -> Result<Histogram<u64>, String> {
+    let bytes = STANDARD
+        .decode(text)
+        .map_err(|error| format!("the histogram is not base64: {error}; accepted: {ENCODING}"))?;
+    Deserializer::new()
+        .deserialize(&mut bytes.as_slice())
+        .map_err(|error| format!("the histogram cannot be read: {error}; accepted: {ENCODING}"))
+}
+
+/// One histogram of an interval log.
+#[derive(Debug, Clone, Copy)]
+pub struct LogEntry<'a> {
+    /// The result's id; commas, spaces and control characters are replaced, the format has no
+    /// quoting.
+    pub tag: &'a str,
+    /// When the phase began, from the start of the run.
+    pub start: Duration,
+    /// How long the phase took.
+    pub length: Duration,
+    /// In picoseconds, as [`Recorder::histogram`](crate::recorder::Recorder::histogram) gives it.
+    pub hist: &'a Histogram<u64>,
+}
+
+/// Writes an interval log: values in nanoseconds, maxima in milliseconds, times from `started`.
+///
+/// # Errors
+/// What the writer says, or a histogram that cannot be serialised.
+pub fn write_hlog(
+    out: &mut impl Write,
+    started: SystemTime,
+    entries: &[LogEntry<'_>],
+) -> io::Result<()> {
+    let epoch = started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    writeln!(out, "#[Logged with tce-bench {}]", env!("CARGO_PKG_VERSION"))?;
+    writeln!(out, "#[Histogram log format version 1.3]")?;
+    writeln!(out, "#[StartTime: {epoch:.3} (seconds since epoch)]")?;
+    writeln!(out, "#[BaseTime: {epoch:.3} (seconds since epoch)]")?;
+    writeln!(out, "#[MaxValueDivisor: 1000000.000]")?;
+    writeln!(out, "#[Values in ns; shorter ones count as 1 ns, the JSON result has them in ps]")?;
+    writeln!(
+        out,
+        "\"StartTimestamp\",\"Interval_Length\",\"Interval_Max\",\"Interval_Compressed_Histogram\""
+    )?;
+    for entry in entries {
+        let ns = to_nanoseconds(entry.hist);
+        let data = encode(&ns).map_err(io::Error::other)?;
+        writeln!(
+            out,
+            "Tag={},{:.3},{:.3},{:.3},{data}",
+            clean_tag(entry.tag),
+            entry.start.as_secs_f64(),
+            entry.length.as_secs_f64(),
+            ns.max() as f64 / 1e6
+        )?;
+    }
+    Ok(())
+}
+
+/// The same samples in nanoseconds, rounded, at least 1.
+fn to_nanoseconds(ps: &Histogram<u64>) -> Histogram<u64> {
+    // The bounds are those of the source, so nothing saturates and every log entry merges.
+    let mut ns = Histogram::new_with_bounds(1, (ps.high() / PS_PER_NS).max(2), ps.sigfig())
+        .expect("a thousandth of valid bounds is valid");
+    for step in ps.iter_recorded() {
+        let value = (ps.median_equivalent(step.value_iterated_to()) + PS_PER_NS / 2) / PS_PER_NS;
+        ns.saturating_record_n(value.max(1), step.count_at_value());
+    }
+    ns
+}
+
+fn clean_tag(tag: &str) -> String {
+    tag.chars()
+        .map(|c| if c == ',' || c.is_whitespace() || c.is_control() { '_' } else { c })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recorder::Recorder;
+    use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry as Read};
+
+    fn sample() -> Recorder {
+        let mut recorder = Recorder::new();
+        for ns in [1, 113, 58_000, 60_000, 1_000_000] {
+            recorder.record(ns, 1);
+        }
+        recorder.record_group(1, 10, 10);
+        recorder
+    }
+
+    #[test]
+    fn a_histogram_survives_the_trip() {
+        let recorder = sample();
+        let text = encode(recorder.histogram()).unwrap();
+        assert!(text.starts_with("HISTFAAA"), "the magic of V2 + deflate: {text}");
+        assert_eq!(&decode(&text).unwrap(), recorder.histogram());
+    }
+
+    #[test]
+    fn junk_is_an_error_not_a_panic() {
+        assert!(decode("!!!").unwrap_err().contains("not base64"));
+        assert!(decode("AAAA").unwrap_err().contains("cannot be read"));
+        let mut cut = encode(sample().histogram()).unwrap();
+        cut.truncate(cut.len() / 8 * 4);
+        assert!(decode(&cut).is_err());
+    }
+
+    #[test]
+    fn the_log_reads_back_with_the_reference_reader() {
+        let recorder = sample();
+        let entry = LogEntry {
+            tag: "bulk.map, all",
+            start: Duration::from_millis(1500),
+            length: Duration::from_secs(2),
+            hist: recorder.histogram(),
+        };
+        let mut log = Vec::new();
+        let started = UNIX_EPOCH + Duration::from_millis(1_763_800_000_000);
+        write_hlog(&mut log, started, &[entry]).unwrap();
+        let text = String::from_utf8(log.clone()).unwrap();
+        assert!(text.contains("#[StartTime: 1763800000.000 (seconds since epoch)]\n"), "{text}");
+        assert!(text.contains("\nTag=bulk.map__all,1.500,2.000,1.000,HISTFAAA"), "{text}");
+
+        let entries: Vec<Read<'_>> = IntervalLogIterator::new(&log).map(Result::unwrap).collect();
+        let interval = entries
+            .iter()
+            .find_map(|entry| match entry {
+                Read::Interval(interval) => Some(interval),
+                _ => None,
+            })
+            .unwrap();
+        let hist = decode(interval.encoded_histogram()).unwrap();
+        assert_eq!(hist.len(), 6);
+        // The sub-nanosecond mean became 1 ns beside the real one.
+        assert_eq!(hist.count_at(1), 2);
+        assert_eq!(hist.count_at(113), 1);
+        assert!(hist.equivalent(hist.max(), 1_000_000));
+    }
+
+    #[test]
+    fn a_full_device_is_reported() {
+        let mut full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let recorder = sample();
+        let hist = recorder.histogram();
+        let entry = LogEntry { tag: "x", start: Duration::ZERO, length: Duration::ZERO, hist };
+        assert!(write_hlog(&mut full, UNIX_EPOCH, &[entry]).is_err());
+    }
+}

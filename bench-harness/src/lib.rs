@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The benchmark around `tce-engine`: what `tce-bench` runs, measures, checks and writes.
+
+//pub mod cli;
+pub mod clock;
+pub mod cpus;
+pub mod hist_io;
+pub mod host;
+pub mod interrupt;
+pub mod outfile;
+pub mod recorder;
+pub mod result;
+pub mod size;
+pub mod stamp;
+pub mod style;
+pub mod trace;

@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Writes a result file whole or not at all.
+
+use std::fs::{self, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// Where a result goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OutFile {
+    /// `-`: standard output.
+    Stdout,
+    /// A file, replaced in one step.
+    File(PathBuf),
+}
+
+impl From<&str> for OutFile {
+    fn from(argument: &str) -> Self {
+        if argument == "-" { Self::Stdout } else { Self::File(argument.into()) }
+    }
+}
+
+impl OutFile {
+    /// Finds out before a long run whether [`OutFile::write`] can work: the directory exists and
+    /// a file can be made in it. Leaves nothing behind.
+    ///
+    /// # Errors
+    /// One line with the path and the reason.
+    pub fn check(&self) -> Result<(), String> {
+        let Self::File(path) = self else { return Ok(()) };
+        match Target::of(path)? {
+            // A FIFO would block until its reader comes; that is for the real write.
+            Target::Special => Ok(()),
+            Target::Regular(real) => temporary(&real).map(drop).map_err(|e| refused(path, &e)),
+        }
+    }
+
+    /// Writes `content`. A regular file is replaced by a rename after everything is on disk, so
+    /// that it holds the old content or the new, never a part.
+    ///
+    /// # Errors
+    /// One line with the path and the reason, as a full disk or a missing directory.
+    pub fn write(&self, content: &[u8]) -> Result<(), String> {
+        match self {
+            Self::Stdout => {
+                let mut out = io::stdout().lock();
+                out.write_all(content)
+                    .and_then(|()| out.flush())
+                    .map_err(|error| format!("cannot write to standard output: {}", plain(&error)))
+            }
+            Self::File(path) => {
+                let written = match Target::of(path)? {
+                    Target::Special => write_special(path, content),
+                    Target::Regular(real) => replace(&real, content),
+                };
+                written.map_err(|error| refused(path, &error))
+            }
+        }
+    }
+}
+
+/// What a path leads to.
+enum Target {
+    /// A device, FIFO or socket: nothing that a rename may replace.
+    Special,
+    /// A regular file, there or not, with symbolic links followed: a link stays a link.
+    Regular(PathBuf),
+}
+
+impl Target {
+    fn of(path: &Path) -> Result<Self, String> {
+        if path.as_os_str().is_empty() {
+            return Err("cannot write '': the name is empty; accepted: a file name or '-'".into());
+        }
+        match fs::metadata(path) {
+            Ok(meta) if meta.is_dir() => {
+                Err(format!("cannot write '{}': it is a directory", path.display()))
+            }
+            Ok(meta) => {
+                let kind = meta.file_type();
+                if kind.is_char_device()
+                    || kind.is_block_device()
+                    || kind.is_fifo()
+                    || kind.is_socket()
+                {
+                    return Ok(Self::Special);
+                }
+                let real = fs::canonicalize(path).map_err(|error| refused(path, &error))?;
+                Ok(Self::Regular(real))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let parent = directory(path);
+                if !parent.is_dir() {
+                    return Err(format!(
+                        "cannot write '{}': the directory '{}' does not exist",
+                        path.display(),
+                        parent.display()
+                    ));
+                }
+                Ok(Self::Regular(path.to_path_buf()))
+            }
+            Err(error) => Err(refused(path, &error)),
+        }
+    }
+}
+
+fn directory(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// A file beside the target: a rename works only within one file system.
+fn temporary(path: &Path) -> io::Result<tempfile::NamedTempFile> {
+    // Like any other new file: 0666 less the umask; tempfile's own default is 0600.
+    let mode = fs::metadata(path).map_or(0o666, |meta| meta.permissions().mode() & 0o777);
+    tempfile::Builder::new()
+        .prefix(".tce-bench-")
+        .suffix(".tmp")
+        .permissions(Permissions::from_mode(mode))
+        .tempfile_in(directory(path))
+}
+
+fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = temporary(path)?;
+    file.write_all(content)?;
+    // Some file systems report a full disk only here.
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    // The new name must survive a crash too; not every file system can sync a directory.
+    if let Ok(parent) = fs::File::open(directory(path)) {
+        let _ = parent.sync_all();
+    }
+    Ok(())
+}
+
+fn write_special(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).open(path)?;
+    file.write_all(content)?;
+    file.flush()
+}
+
+fn refused(path: &Path, error: &io::Error) -> String {
+    format!("cannot write '{}': {}", path.display(), plain(error))
+}
+
+/// The reason alone: no "(os error 28)", and not tempfile's " at path" with its random name.
+fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    text.split(" at path").next().unwrap_or_default().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(dir: &Path) -> Vec<String> {
+        let entries = fs::read_dir(dir).unwrap();
+        let mut names: Vec<String> =
+            entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    fn to(path: &Path) -> OutFile {
+        OutFile::from(path.to_str().unwrap())
+    }
+
+    #[test]
+    fn a_file_is_replaced_whole_and_nothing_else_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out.json");
+        to(&path).check().unwrap();
+        assert!(names(dir.path()).is_empty(), "the check left something behind");
+        to(&path).write(b"one, which is longer").unwrap();
+        to(&path).write(b"two").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(names(dir.path()), ["out.json"]);
+        assert_ne!(fs::metadata(&path).unwrap().permissions().mode() & 0o400, 0);
+    }
+
+    #[test]
+    fn a_link_stays_a_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let (real, link) = (dir.path().join("real"), dir.path().join("link"));
+        fs::write(&real, "old").unwrap();
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        to(&link).write(b"new").unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read(&real).unwrap(), b"new");
+    }
+
+    #[test]
+    fn a_full_device_is_one_clear_line() {
+        let error = OutFile::from("/dev/full").write(b"x").unwrap_err();
+        assert_eq!(error, "cannot write '/dev/full': No space left on device");
+        OutFile::from("/dev/null").check().unwrap();
+        OutFile::from("/dev/null").write(b"x").unwrap();
+        assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
+    }
+
+    #[test]
+    fn a_missing_directory_and_a_directory_are_refused_early() {
+        let dir = tempfile::tempdir().unwrap();
+        for act in [OutFile::check, |out: &OutFile| out.write(b"x")] {
+            let error = act(&to(&dir.path().join("no/out.json"))).unwrap_err();
+            assert!(error.contains("no' does not exist"), "{error}");
+            let error = act(&to(dir.path())).unwrap_err();
+            assert!(error.ends_with("it is a directory"), "{error}");
+            let file = dir.path().join("file");
+            fs::write(&file, "").unwrap();
+            let error = act(&to(&file.join("out.json"))).unwrap_err();
+            assert!(error.contains("Not a directory") && !error.contains('\n'), "{error}");
+            assert!(act(&OutFile::from("")).is_err());
+        }
+    }
+
+    #[test]
+    fn a_pipe_is_written_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("fifo");
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        if !made.is_ok_and(|status| status.success()) {
+            return; // no mkfifo on this machine
+        }
+        let reader = std::thread::spawn({
+            let path = path.clone();
+            move || fs::read(path).unwrap()
+        });
+        to(&path).write(b"through the pipe").unwrap();
+        assert_eq!(reader.join().unwrap(), b"through the pipe");
+        assert!(fs::metadata(&path).unwrap().file_type().is_fifo());
+    }
+
+    #[test]
+    fn a_dash_is_standard_output() {
+        assert_eq!(OutFile::from("-"), OutFile::Stdout);
+        OutFile::Stdout.check().unwrap();
+    }
+}

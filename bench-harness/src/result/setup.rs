@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The parts of a result that say what was set up: the back end and the settings.
+
+use serde::{Deserialize, Serialize};
+
+/// The back end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backend {
+    /// Which one.
+    pub kind: BackendKind,
+    /// For people; the mock's is [`MOCK_LABEL`](super::MOCK_LABEL).
+    pub label: String,
+    /// IOMMU groups.
+    pub groups: u64,
+    /// IOMMU page sizes offered, in bytes.
+    pub page_sizes: Vec<u64>,
+    /// DMA windows per container.
+    pub max_windows: u64,
+    /// Table levels.
+    pub max_levels: u64,
+    /// What the tables lie in.
+    pub table_memory: TableMemory,
+    /// What is mapped; null where no memory stands behind it (a replay).
+    pub real_memory: Option<RealMemory>,
+}
+
+/// Kinds of back ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendKind {
+    /// A software PHB.
+    Mock,
+    /// Linux VFIO on POWER.
+    Vfio,
+}
+
+/// The arena of the tables.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableMemory {
+    /// What was got, not what was asked for.
+    pub kind: TableMemoryKind,
+    /// Page size in bytes.
+    pub page_bytes: u64,
+    /// Reserved by the arena.
+    pub reserved_bytes: u64,
+    /// In use by table blocks.
+    pub used_bytes: u64,
+}
+
+/// Kinds of table memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TableMemoryKind {
+    /// Reserved huge pages.
+    Hugetlb,
+    /// Transparent huge pages.
+    Thp,
+    /// Base pages.
+    Small,
+}
+
+/// The memory behind a window.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RealMemory {
+    /// Size of a run of contiguous real memory.
+    pub backing_bytes: u64,
+    /// How the runs lie.
+    pub layout: Layout,
+}
+
+/// How real memory lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Layout {
+    /// No two runs are adjacent.
+    Scattered,
+    /// One run: the table's entries count up, which real machines seldom offer.
+    Contiguous,
+}
+
+/// What was asked for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "lowercase")]
+pub enum Config {
+    /// `tce-bench run`.
+    Run(RunSettings),
+    /// `tce-bench replay`.
+    Replay(ReplaySettings),
+}
+
+/// The settings of a run, defaults and automatic choices filled in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct RunSettings {
+    pub groups: u64,
+    pub containers: u64,
+    pub window_bytes: u64,
+    /// Levels of the table that was built.
+    pub levels: u64,
+    pub page_shift: u8,
+    pub host_page_shift: u8,
+    pub threads: u64,
+    /// CPUs that threads were pinned to, in order; null = not pinned.
+    pub cpus: Option<Vec<usize>>,
+    pub backing_bytes: u64,
+    pub buffer_bytes: u64,
+    pub repetitions: Option<u64>,
+    pub duration_s: Option<f64>,
+    pub warmup_s: f64,
+    /// The tier that ran, as `avx2`.
+    pub simd: String,
+    pub contiguous: bool,
+    /// The limit of the mock; null = none.
+    pub memlock_bytes: Option<u64>,
+}
+
+/// The settings of a replay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct ReplaySettings {
+    pub traces: Vec<String>,
+    /// Guest RAM; null = as large as each trace's largest target.
+    pub ram_bytes: Option<u64>,
+    /// `checked`, `throughput`, `latency`.
+    pub passes: Vec<String>,
+    pub host_page_shift: u8,
+    pub simd: String,
+}

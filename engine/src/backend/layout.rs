@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Where a region lies in the address space of table entries.
+
+use std::ops::Range;
+
+use crate::addr::{Hpa, PageShift};
+
+/// Contiguous memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Its start.
+    pub at: Hpa,
+    /// Its length.
+    pub bytes: u64,
+}
+
+/// Where each backing page of a region lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RealLayout {
+    backing: PageShift,
+    /// Offset of the region's first byte inside its first backing page.
+    lead: u64,
+    bytes: u64,
+    frames: Frames,
+    span: Range<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Frames {
+    /// One contiguous run; the address is the first byte's.
+    Run(Hpa),
+    /// One address for each backing page.
+    Scattered(Box<[Hpa]>),
+}
+
+impl RealLayout {
+    /// A region in one run from `at`.
+    #[must_use]
+    pub fn contiguous(at: Hpa, bytes: u64, backing: PageShift) -> Self {
+        let lead = at.0 & (backing.bytes() - 1);
+        Self { backing, lead, bytes, frames: Frames::Run(at), span: at.0..at.0 + bytes }
+    }
+
+    /// A region whose first byte is `lead` bytes into the first of `frames`, which all lie inside
+    /// `span`, where no other region has any.
+    #[must_use]
+    pub fn scattered(
+        frames: Box<[Hpa]>,
+        lead: u64,
+        bytes: u64,
+        backing: PageShift,
+        span: Range<u64>,
+    ) -> Self {
+        debug_assert!(lead < backing.bytes());
+        debug_assert!(lead + bytes <= frames.len() as u64 * backing.bytes());
+        Self { backing, lead, bytes, frames: Frames::Scattered(frames), span }
+    }
+
+    /// Size of the backing pages.
+    #[must_use]
+    pub fn backing(&self) -> PageShift {
+        self.backing
+    }
+
+    /// True if the whole region is one run.
+    #[must_use]
+    pub fn is_contiguous(&self) -> bool {
+        matches!(self.frames, Frames::Run(_))
+    }
+
+    /// Addresses that belong to this region and to no other; some may belong to none.
+    #[must_use]
+    pub fn span(&self) -> Range<u64> {
+        self.span.clone()
+    }
+
+    /// True if pages of `page` bytes can be mapped from `offset` on: each lies in one backing page,
+    /// or the region is one run that is aligned like them. `offset` is that of an address that is
+    /// a multiple of `page`.
+    #[must_use]
+    pub fn can_map(&self, offset: u64, page: PageShift) -> bool {
+        match self.frames {
+            Frames::Run(at) => Hpa(at.0 + offset).is_aligned(page),
+            Frames::Scattered(_) => page <= self.backing,
+        }
+    }
+
+    /// The contiguous extent that begins `offset` bytes into the region, as long as it goes, at
+    /// most to the region's end.
+    ///
+    /// # Panics
+    /// If `offset` is not inside the region.
+    #[inline]
+    #[must_use]
+    pub fn extent_at(&self, offset: u64) -> Extent {
+        assert!(offset < self.bytes, "offset {offset:#x} in a region of {:#x}", self.bytes);
+        let left = self.bytes - offset;
+        match &self.frames {
+            Frames::Run(at) => Extent { at: Hpa(at.0 + offset), bytes: left },
+            Frames::Scattered(frames) => {
+                let at = self.lead + offset;
+                let inside = at & (self.backing.bytes() - 1);
+                let frame = frames[(at >> self.backing.get()) as usize];
+                let bytes = (self.backing.bytes() - inside).min(left);
+                Extent { at: Hpa(frame.0 + inside), bytes }
+            }
+        }
+    }
+
+    /// The extents of a part of the region, in order.
+    ///
+    /// # Panics
+    /// If the part is not inside the region.
+    pub fn extents(&self, part: Range<u64>) -> impl Iterator<Item = Extent> + '_ {
+        assert!(part.end <= self.bytes, "{part:#x?} in a region of {:#x}", self.bytes);
+        let mut at = part.start;
+        std::iter::from_fn(move || {
+            (at < part.end).then(|| {
+                let mut extent = self.extent_at(at);
+                extent.bytes = extent.bytes.min(part.end - at);
+                at += extent.bytes;
+                extent
+            })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extents_stop_at_backing_pages_and_at_the_end() {
+        let frames = [0x50_0000u64, 0x20_0000, 0x90_0000].map(Hpa);
+        let layout =
+            RealLayout::scattered(frames.into(), 0x4000, 0x2_5000, PageShift::K64, 0..1 << 30);
+        let extents: Vec<_> = layout.extents(0..0x2_5000).map(|e| (e.at.0, e.bytes)).collect();
+        assert_eq!(
+            extents,
+            [(0x50_4000, 0xc000), (0x20_0000, 0x1_0000), (0x90_0000, 0x9000)]
+        );
+        let part: Vec<_> = layout.extents(0xb000..0xd000).map(|e| (e.at.0, e.bytes)).collect();
+        assert_eq!(part, [(0x50_f000, 0x1000), (0x20_0000, 0x1000)]);
+    }
+
+    #[test]
+    fn a_run_is_one_extent() {
+        let layout = RealLayout::contiguous(Hpa(0x4000_0000), 0x30_0000, PageShift::K64);
+        let all: Vec<_> = layout.extents(0x1000..0x30_0000).collect();
+        assert_eq!(all, [Extent { at: Hpa(0x4000_1000), bytes: 0x2f_f000 }]);
+        assert!(layout.can_map(0, PageShift::M16));
+        assert!(!layout.can_map(0x1000, PageShift::K64));
+    }
+}

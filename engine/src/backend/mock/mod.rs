@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The mock: a software POWER8 whose PHB walks the engine's own tables.
+//!
+//! The engine is the hypervisor here; its table is the one the PHB reads, entry by entry, out of
+//! simulated real memory. The walker shares no code with the table, so it can prove it wrong.
+//! Nothing measured here is a number of hardware.
+
+mod phb;
+mod real;
+
+use std::fmt;
+
+pub use phb::{Access, Fault, MockEvent, Translation};
+
+use crate::addr::{GroupId, Hpa, Ioba, PageShift, PageSizes, PeNumber};
+use crate::backend::layout::RealLayout;
+use crate::backend::{
+    Backend, Caps, GroupCaps, KillCaps, KillScope, MAX_WINDOWS, Memory, WindowProgram,
+};
+use crate::error::BackendError;
+use crate::mem::{TableChunk, TableMemory};
+use crate::sync::Arc;
+use phb::Phb;
+use real::RealMemory;
+
+/// What a POWER8 offers its groups: 4K, 64K, 16M and 256M pages, windows at 0 and at 1 << 59.
+const POWER8: GroupCaps = GroupCaps {
+    pe: PeNumber(0),
+    page_sizes: PageSizes::of(&[PageShift::K4, PageShift::K64, PageShift::M16, PageShift::M256]),
+    max_levels: 5,
+    window_starts: [Some(Ioba(0)), Some(Ioba(1 << 59))],
+    can_share_tables: true,
+};
+
+/// Says what the simulated machine is like.
+#[derive(Clone, Debug)]
+pub struct MockBuilder {
+    groups: Vec<GroupCaps>,
+    host_page: PageShift,
+    backing: PageShift,
+    contiguous: bool,
+    seed: u64,
+    max_block: u64,
+    kill: KillCaps,
+    record: bool,
+}
+
+impl MockBuilder {
+    /// `groups` groups as a POWER8 with 64 KiB pages has them; memory in pages of 2 MiB.
+    #[must_use]
+    pub fn new(groups: u16) -> Self {
+        Self {
+            groups: (0..groups).map(|pe| GroupCaps { pe: PeNumber(pe), ..POWER8 }).collect(),
+            host_page: PageShift::K64,
+            backing: PageShift::M2,
+            contiguous: false,
+            seed: 1,
+            max_block: 16 << 20,
+            kill: KillCaps { max_page_kills: 128, on_fill: true },
+            record: false,
+        }
+    }
+
+    /// Changes what one group can do. Its PE number stays.
+    ///
+    /// # Panics
+    /// If there is no such group.
+    #[must_use]
+    pub fn group(mut self, group: GroupId, change: impl FnOnce(&mut GroupCaps)) -> Self {
+        let caps = &mut self.groups[group.0 as usize];
+        let pe = caps.pe;
+        change(caps);
+        caps.pe = pe;
+        self
+    }
+
+    /// The host page size; contiguous blocks of table end at 16 MiB on hosts with 64 KiB pages and
+    /// at 4 MiB on those with 4 KiB (the page allocator's largest order).
+    #[must_use]
+    pub fn host_page(mut self, page: PageShift) -> Self {
+        self.host_page = page;
+        self.max_block = if page == PageShift::K4 { 4 << 20 } else { 16 << 20 };
+        self
+    }
+
+    /// Largest contiguous block that a table level can get, in bytes.
+    #[must_use]
+    pub fn max_block(mut self, bytes: u64) -> Self {
+        self.max_block = bytes;
+        self
+    }
+
+    /// Size of the pages behind a region.
+    #[must_use]
+    pub fn backing(mut self, backing: PageShift) -> Self {
+        self.backing = backing;
+        self
+    }
+
+    /// Lays each region out in one run instead of scattered backing pages. Real memory is hardly
+    /// ever like that: a result has to say so.
+    #[must_use]
+    pub fn contiguous(mut self, yes: bool) -> Self {
+        self.contiguous = yes;
+        self
+    }
+
+    /// Seed of the layout.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// What kills the PHB knows.
+    #[must_use]
+    pub fn kill(mut self, kill: KillCaps) -> Self {
+        self.kill = kill;
+        self
+    }
+
+    /// Keeps every window change, kill and fence for [`Mock::take_events`].
+    #[must_use]
+    pub fn record(mut self, yes: bool) -> Self {
+        self.record = yes;
+        self
+    }
+
+    /// The machine.
+    #[must_use]
+    pub fn build(self) -> Arc<Mock> {
+        Arc::new(Mock {
+            real: RealMemory::new(self.backing, self.contiguous, self.seed),
+            phb: Phb::new(self.groups.len(), self.record),
+            setup: self,
+        })
+    }
+}
+
+/// The simulated machine. See the [module](self).
+pub struct Mock {
+    setup: MockBuilder,
+    real: RealMemory,
+    phb: Phb,
+}
+
+impl Mock {
+    fn pe(&self, group: GroupId) -> Result<PeNumber, BackendError> {
+        Ok(self.group(group)?.pe)
+    }
+
+    /// What the PE's device would reach: the PHB reads the TVE and the table in real memory.
+    ///
+    /// # Errors
+    /// What made the PHB refuse.
+    pub fn translate(&self, pe: PeNumber, at: Ioba, access: Access) -> Result<Translation, Fault> {
+        self.phb.translate(&self.real, pe, at, access)
+    }
+
+    /// The same, unless a device asks for nothing in particular: the entry's own permission.
+    ///
+    /// # Errors
+    /// What made the PHB refuse.
+    pub fn probe(&self, pe: PeNumber, at: Ioba) -> Result<Translation, Fault> {
+        self.phb.translate(&self.real, pe, at, Access::Any)
+    }
+
+    /// The pinned memory that a real address belongs to, and the offset in it.
+    #[must_use]
+    pub fn owner(&self, at: Hpa) -> Option<(Memory, u64)> {
+        self.real.owner(at)
+    }
+
+    /// Stores to the kill registers so far.
+    #[must_use]
+    pub fn register_stores(&self) -> u64 {
+        self.phb.register_stores()
+    }
+
+    /// The last word that was stored to the kill register for this PE; 0 before the first.
+    #[must_use]
+    pub fn last_kill_word(&self, pe: PeNumber) -> u64 {
+        self.phb.last_kill_word(pe)
+    }
+
+    /// Fences so far.
+    #[must_use]
+    pub fn fences(&self) -> u64 {
+        self.phb.fences()
+    }
+
+    /// What was recorded since the last call; see [`MockBuilder::record`].
+    #[must_use]
+    pub fn take_events(&self) -> Vec<MockEvent> {
+        self.phb.take_events()
+    }
+
+    /// True if the host's bypass is on for the PE, as it is while nobody has taken the group.
+    #[must_use]
+    pub fn bypass(&self, pe: PeNumber) -> bool {
+        self.phb.bypass(pe)
+    }
+
+    /// What is still there: pinned ranges, stretches of table, windows set. All zero when
+    /// everybody has cleaned up.
+    #[must_use]
+    pub fn leftovers(&self) -> (usize, usize, usize) {
+        let (pinned, tables) = self.real.leftovers();
+        (pinned, tables, self.phb.windows_set())
+    }
+}
+
+impl fmt::Debug for Mock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Mock({} groups: software PHB, not hardware)", self.setup.groups.len())
+    }
+}
+
+impl TableMemory for Mock {
+    fn reserve_table(&self, bytes: u64) -> Result<Hpa, BackendError> {
+        self.real.reserve_table(bytes)
+    }
+
+    fn back_table(&self, at: Hpa, chunk: Arc<TableChunk>) -> Result<(), BackendError> {
+        self.real.back_table(at, chunk);
+        Ok(())
+    }
+
+    fn free_table(&self, at: Hpa) {
+        self.real.free_table(at);
+    }
+}
+
+impl Backend for Mock {
+    fn caps(&self) -> Caps {
+        Caps {
+            host_page: self.setup.host_page,
+            max_block: self.setup.max_block,
+            kill: self.setup.kill,
+        }
+    }
+
+    fn group(&self, group: GroupId) -> Result<GroupCaps, BackendError> {
+        self.setup.groups.get(group.0 as usize).copied().ok_or(BackendError::NoGroup(group))
+    }
+
+    fn take_ownership(&self, group: GroupId) -> Result<(), BackendError> {
+        if self.phb.take(self.pe(group)?) { Ok(()) } else { Err(BackendError::GroupBusy(group)) }
+    }
+
+    fn release_ownership(&self, group: GroupId) {
+        if let Ok(pe) = self.pe(group) {
+            self.phb.give_back(pe);
+        }
+    }
+
+    fn set_window(
+        &self,
+        group: GroupId,
+        slot: usize,
+        window: &WindowProgram,
+    ) -> Result<(), BackendError> {
+        let caps = self.group(group)?;
+        let offered = caps.page_sizes.contains(window.page) && window.levels <= caps.max_levels;
+        let code = |code| BackendError::Firmware { group, slot, code };
+        if slot >= MAX_WINDOWS || caps.window_starts[slot].is_none() || !offered {
+            // OPAL_PARAMETER
+            return Err(code(-1));
+        }
+        self.phb.set_window(caps.pe, slot, window).map_err(code)
+    }
+
+    fn unset_window(&self, group: GroupId, slot: usize) {
+        if let Ok(pe) = self.pe(group) {
+            self.phb.unset_window(pe, slot);
+        }
+    }
+
+    fn kill(&self, group: GroupId, scope: KillScope) -> u64 {
+        self.pe(group).map_or(0, |pe| self.phb.kill(pe, scope))
+    }
+
+    fn fence(&self) {
+        self.phb.fence();
+    }
+
+    fn pin(&self, memory: Memory) -> Result<RealLayout, BackendError> {
+        self.real.pin(memory)
+    }
+
+    fn unpin(&self, memory: Memory, layout: &RealLayout) {
+        self.real.unpin(memory, layout);
+    }
+}

@@ -1,0 +1,352 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The software PHB: a TVT with two TVEs a PE, a walker, and a kill register that counts.
+//!
+//! The walker is written from the architecture's description alone: it knows TVE and TCE bits and
+//! real memory, and nothing of the engine's tables. Keep it so.
+
+use super::real::RealMemory;
+use crate::addr::{Hpa, Ioba, PageShift, PeNumber};
+use crate::backend::{KillScope, MAX_WINDOWS, WindowProgram};
+use crate::sync::{AtomicU64, Mutex, Ordering, lock};
+use crate::tce::Perm;
+
+/// What a device does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// It reads memory.
+    Read,
+    /// It writes memory.
+    Write,
+    /// Nothing: only whether there is a translation.
+    Any,
+}
+
+/// Where an access arrives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Translation {
+    /// The byte's real address.
+    pub at: Hpa,
+    /// What the entry allows.
+    pub perm: Perm,
+    /// Size of the page.
+    pub page: PageShift,
+}
+
+/// Why an access does not arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// There is no such PE.
+    NoPe(PeNumber),
+    /// The host still owns the PE: its own bypass is on and translation is not ours.
+    NotOwned(PeNumber),
+    /// The address bits above a window's are not 0.
+    BadAddress(Ioba),
+    /// The TVE is disabled.
+    NoWindow {
+        /// Which of the PE's two.
+        slot: usize,
+    },
+    /// The address is beyond what the levels decode.
+    Extent {
+        /// Offset in the window.
+        offset: u64,
+    },
+    /// An interior entry is empty.
+    NoLevel {
+        /// The level it would have led to; 0 is the leaf.
+        level: u32,
+    },
+    /// The leaf entry is empty.
+    Empty {
+        /// The entry's bytes as a number.
+        value: u64,
+    },
+    /// The entry does not allow this access.
+    Denied {
+        /// What it allows.
+        perm: Perm,
+    },
+    /// An entry points to where no memory is.
+    NoMemory(Hpa),
+}
+
+/// What the recorder keeps, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MockEvent {
+    /// A window was programmed.
+    SetWindow(PeNumber, usize),
+    /// A window was disabled.
+    UnsetWindow(PeNumber, usize),
+    /// A word was stored to the kill register.
+    Kill(PeNumber, u64),
+    /// A completion fence.
+    Fence,
+    /// Ownership was taken.
+    Take(PeNumber),
+    /// Ownership was given back.
+    GiveBack(PeNumber),
+}
+
+/// One PE's state: two TVEs as the hardware has them, and whose it is.
+#[derive(Default)]
+struct Pe {
+    tve: [AtomicU64; MAX_WINDOWS],
+    taken: AtomicU64,
+    last_kill: AtomicU64,
+    stores: AtomicU64,
+}
+
+pub(super) struct Phb {
+    pes: Box<[Pe]>,
+    fences: AtomicU64,
+    events: Option<Mutex<Vec<MockEvent>>>,
+}
+
+/// Bus address bit 59 selects the window.
+const WINDOW_BIT: u32 = 59;
+/// Kill register: one page.
+const KILL_PAGE: u64 = 1 << 61;
+/// Kill register: one PE.
+const KILL_PE: u64 = 1 << 62;
+
+/// A TVE: table address >> 12 in IBM bits 0–47, levels − 1 in 48–50, log2 of a level's bytes − 11
+/// in 51–55, log2 of the page − 11 in 59–63.
+fn encode_tve(w: &WindowProgram) -> u64 {
+    let size_code = u64::from(w.block_bytes.trailing_zeros() - 11);
+    (w.root.0 >> 12) << 16
+        | u64::from(w.levels - 1) << 13
+        | size_code << 8
+        | u64::from(w.page.get() - 11)
+}
+
+impl Phb {
+    pub(super) fn new(pes: usize, record: bool) -> Self {
+        Self {
+            pes: (0..pes).map(|_| Pe::default()).collect(),
+            fences: AtomicU64::new(0),
+            events: record.then(|| Mutex::new(Vec::new())),
+        }
+    }
+
+    fn event(&self, event: MockEvent) {
+        if let Some(events) = &self.events {
+            lock(events).push(event);
+        }
+    }
+
+    fn pe(&self, pe: PeNumber) -> &Pe {
+        &self.pes[usize::from(pe.0)]
+    }
+
+    pub(super) fn take(&self, pe: PeNumber) -> bool {
+        let taken = &self.pe(pe).taken;
+        let free = taken.compare_exchange(0, 1, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        if free {
+            self.event(MockEvent::Take(pe));
+        }
+        free
+    }
+
+    pub(super) fn give_back(&self, pe: PeNumber) {
+        self.pe(pe).taken.store(0, Ordering::Release);
+        self.event(MockEvent::GiveBack(pe));
+    }
+
+    pub(super) fn bypass(&self, pe: PeNumber) -> bool {
+        self.pe(pe).taken.load(Ordering::Acquire) == 0
+    }
+
+    /// The error is firmware's own code.
+    pub(super) fn set_window(
+        &self,
+        pe: PeNumber,
+        slot: usize,
+        window: &WindowProgram,
+    ) -> Result<(), i64> {
+        const OPAL_PARAMETER: i64 = -1;
+        let bytes = window.block_bytes;
+        if !bytes.is_power_of_two() || bytes < 4096 || !(1..=5).contains(&window.levels) {
+            return Err(OPAL_PARAMETER);
+        }
+        if window.root.0 & 0xfff != 0 || self.bypass(pe) {
+            return Err(OPAL_PARAMETER);
+        }
+        self.pe(pe).tve[slot].store(encode_tve(window), Ordering::Release);
+        self.event(MockEvent::SetWindow(pe, slot));
+        Ok(())
+    }
+
+    pub(super) fn unset_window(&self, pe: PeNumber, slot: usize) {
+        self.pe(pe).tve[slot].store(0, Ordering::Release);
+        self.event(MockEvent::UnsetWindow(pe, slot));
+    }
+
+    pub(super) fn windows_set(&self) -> usize {
+        let tves = self.pes.iter().flat_map(|pe| &pe.tve);
+        tves.filter(|tve| tve.load(Ordering::Acquire) != 0).count()
+    }
+
+    pub(super) fn kill(&self, pe: PeNumber, scope: KillScope) -> u64 {
+        match scope {
+            KillScope::Pe => {
+                self.store_kill(pe, KILL_PE | u64::from(pe.0));
+                1
+            }
+            KillScope::Pages { start, count, page } => {
+                for i in 0..count {
+                    let at = (start.0 + (i << page.get())) & !0xfff;
+                    self.store_kill(pe, KILL_PAGE | at | u64::from(pe.0));
+                }
+                count
+            }
+        }
+    }
+
+    fn store_kill(&self, pe: PeNumber, word: u64) {
+        let state = self.pe(pe);
+        state.last_kill.store(word, Ordering::Relaxed);
+        state.stores.fetch_add(1, Ordering::Relaxed);
+        self.event(MockEvent::Kill(pe, word));
+    }
+
+    pub(super) fn fence(&self) {
+        self.fences.fetch_add(1, Ordering::AcqRel);
+        self.event(MockEvent::Fence);
+    }
+
+    pub(super) fn register_stores(&self) -> u64 {
+        self.pes.iter().map(|pe| pe.stores.load(Ordering::Relaxed)).sum()
+    }
+
+    pub(super) fn last_kill_word(&self, pe: PeNumber) -> u64 {
+        self.pe(pe).last_kill.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn fences(&self) -> u64 {
+        self.fences.load(Ordering::Acquire)
+    }
+
+    pub(super) fn take_events(&self) -> Vec<MockEvent> {
+        self.events.as_ref().map(|e| std::mem::take(&mut *lock(e))).unwrap_or_default()
+    }
+
+    pub(super) fn translate(
+        &self,
+        real: &RealMemory,
+        pe: PeNumber,
+        at: Ioba,
+        access: Access,
+    ) -> Result<Translation, Fault> {
+        let state = self.pes.get(usize::from(pe.0)).ok_or(Fault::NoPe(pe))?;
+        if self.bypass(pe) {
+            return Err(Fault::NotOwned(pe));
+        }
+        if at.0 >> 60 != 0 {
+            return Err(Fault::BadAddress(at));
+        }
+        let slot = (at.0 >> WINDOW_BIT & 1) as usize;
+        let offset = at.0 & ((1 << WINDOW_BIT) - 1);
+        let tve = state.tve[slot].load(Ordering::Acquire);
+        let size_code = tve >> 8 & 0x1f;
+        let page_code = tve & 0x1f;
+        if size_code == 0 || page_code == 0 {
+            return Err(Fault::NoWindow { slot });
+        }
+        let page_bits = page_code as u32 + 11;
+        // Bits that one level decodes: its size in bytes, eight to an entry.
+        let level_bits = size_code as u32 + 11 - 3;
+        let levels = (tve >> 13 & 7) as u32 + 1;
+        if offset >> (level_bits * levels + page_bits) != 0 {
+            return Err(Fault::Extent { offset });
+        }
+        let number = offset >> page_bits;
+        let mut table = tve >> 16 << 12;
+        let mut level = levels - 1;
+        loop {
+            let nth = number >> (level * level_bits) & ((1 << level_bits) - 1);
+            let address = Hpa(table + 8 * nth);
+            let entry = real.load_be(address).map_err(|_| Fault::NoMemory(address))?;
+            if level == 0 {
+                return Self::leaf(real, entry, offset, page_bits, access);
+            }
+            level -= 1;
+            if entry & 3 == 0 {
+                return Err(Fault::NoLevel { level });
+            }
+            table = entry & !0xfff;
+        }
+    }
+
+    fn leaf(
+        real: &RealMemory,
+        entry: u64,
+        offset: u64,
+        page_bits: u32,
+        access: Access,
+    ) -> Result<Translation, Fault> {
+        let perm = match entry & 3 {
+            0 => return Err(Fault::Empty { value: entry }),
+            1 => Perm::READ,
+            2 => Perm::WRITE,
+            _ => Perm::READ_WRITE,
+        };
+        let needed = match access {
+            Access::Read => Perm::READ,
+            Access::Write => Perm::WRITE,
+            Access::Any => Perm::NONE,
+        };
+        if !perm.allows(needed) {
+            return Err(Fault::Denied { perm });
+        }
+        let inside = offset & ((1 << page_bits) - 1);
+        let at = Hpa((entry & !0xfff & !((1 << page_bits) - 1)) | inside);
+        if !real.is_pinned(at) {
+            return Err(Fault::NoMemory(at));
+        }
+        let page = PageShift::new(page_bits).ok_or(Fault::BadAddress(Ioba(offset)))?;
+        Ok(Translation { at, perm, page })
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn k12_kill_register_words() {
+        let phb = Phb::new(6, false);
+        let pe = PeNumber(5);
+        let stores = phb.kill(
+            pe,
+            KillScope::Pages { start: Ioba(0x1_0000), count: 1, page: PageShift::K64 },
+        );
+        assert_eq!((stores, phb.last_kill_word(pe)), (1, 0x2000_0000_0001_0005));
+        assert_eq!(phb.kill(pe, KillScope::Pe), 1);
+        assert_eq!(phb.last_kill_word(pe), 0x4000_0000_0000_0005);
+        assert_eq!(phb.register_stores(), 2);
+    }
+
+    #[test]
+    fn page_kills_step_by_the_iommu_page() {
+        let phb = Phb::new(1, true);
+        let scope = KillScope::Pages { start: Ioba(0x2_0000), count: 3, page: PageShift::K64 };
+        assert_eq!(phb.kill(PeNumber(0), scope), 3);
+        let words: Vec<_> = phb
+            .take_events()
+            .into_iter()
+            .map(|e| if let MockEvent::Kill(_, w) = e { w & 0xffff_ffff } else { 0 })
+            .collect();
+        assert_eq!(words, [0x2_0000, 0x3_0000, 0x4_0000]);
+    }
+
+    #[test]
+    fn tve_bits() {
+        let tve = encode_tve(&WindowProgram {
+            root: Hpa(0x1234_5000),
+            levels: 2,
+            block_bytes: 1 << 16,
+            page: PageShift::K64,
+        });
+        assert_eq!(tve, 0x12345 << 16 | 1 << 13 | 5 << 8 | 5);
+    }
+}

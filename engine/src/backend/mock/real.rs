@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The simulated machine's real memory: which addresses are table, which are pinned, which are
+//! nothing.
+//!
+//! Guest RAM stands at its own addresses from 0, pinned process memory from [`USER_BASE`], tables
+//! from [`TABLE_BASE`].
+
+use std::collections::BTreeMap;
+
+use crate::addr::{Hpa, PageShift};
+use crate::backend::Memory;
+use crate::backend::layout::RealLayout;
+use crate::error::{BackendError, NoRealMemory};
+use crate::mem::TableChunk;
+use crate::sync::{Arc, Ordering, RwLock, read, write};
+
+/// Process memory begins here; guest RAM must end below.
+const USER_BASE: u64 = 1 << 46;
+/// Tables begin here; process memory must end below.
+const TABLE_BASE: u64 = 1 << 52;
+/// Real addresses end here: TVEs and entries have no bits above.
+const END: u64 = 1 << 59;
+/// A contiguous region is congruent to its process address modulo this.
+const RUN_ALIGN: u64 = 1 << 30;
+
+#[derive(Default)]
+struct Map {
+    chunks: BTreeMap<u64, Arc<TableChunk>>,
+    /// Stretches of table: start → length.
+    stretches: BTreeMap<u64, u64>,
+    /// Pinned spans: start → (end, what, backing pages sorted by address with their number).
+    pinned: BTreeMap<u64, Pinned>,
+    next_table: u64,
+    next_user: u64,
+    pins: u64,
+}
+
+struct Pinned {
+    end: u64,
+    memory: Memory,
+    /// Backing pages of a scattered region as (address, number), by address; empty for a run.
+    frames: Vec<(u64, u64)>,
+    backing: PageShift,
+    lead: u64,
+}
+
+impl Pinned {
+    /// Offset in the region of a real address, if that address is part of it.
+    fn offset(&self, start: u64, at: u64) -> Option<u64> {
+        let offset = if self.frames.is_empty() {
+            at - start
+        } else {
+            let i = self.frames.partition_point(|(frame, _)| *frame <= at).checked_sub(1)?;
+            let (frame, number) = self.frames[i];
+            if at - frame >= self.backing.bytes() {
+                return None;
+            }
+            ((number << self.backing.get()) + (at - frame)).checked_sub(self.lead)?
+        };
+        (offset < self.memory.bytes()).then_some(offset)
+    }
+}
+
+pub(super) struct RealMemory {
+    backing: PageShift,
+    contiguous: bool,
+    seed: u64,
+    map: RwLock<Map>,
+}
+
+impl RealMemory {
+    pub(super) fn new(backing: PageShift, contiguous: bool, seed: u64) -> Self {
+        let map = Map { next_table: TABLE_BASE, next_user: USER_BASE, ..Map::default() };
+        Self { backing, contiguous, seed, map: RwLock::new(map) }
+    }
+
+    /// A big-endian doubleword of table memory.
+    pub(super) fn load_be(&self, at: Hpa) -> Result<u64, NoRealMemory> {
+        let map = read(&self.map);
+        let (start, chunk) = map.chunks.range(..=at.0).next_back().ok_or(NoRealMemory(at))?;
+        let nth = (at.0 - start) / 8;
+        let slot = chunk.slots().get(nth as usize).ok_or(NoRealMemory(at))?;
+        Ok(u64::from_be(slot.load(Ordering::Acquire)))
+    }
+
+    fn pinned_at<T>(&self, at: Hpa, f: impl FnOnce(&Pinned, u64) -> Option<T>) -> Option<T> {
+        let map = read(&self.map);
+        let (start, pinned) = map.pinned.range(..=at.0).next_back()?;
+        if at.0 < pinned.end { f(pinned, pinned.offset(*start, at.0)?) } else { None }
+    }
+
+    pub(super) fn is_pinned(&self, at: Hpa) -> bool {
+        self.pinned_at(at, |_, _| Some(())).is_some()
+    }
+
+    pub(super) fn owner(&self, at: Hpa) -> Option<(Memory, u64)> {
+        self.pinned_at(at, |pinned, offset| Some((pinned.memory, offset)))
+    }
+
+    pub(super) fn reserve_table(&self, bytes: u64) -> Result<Hpa, BackendError> {
+        let mut map = write(&self.map);
+        let fail = || BackendError::NoTableMemory {
+            bytes,
+            reason: "the simulated real address space is full".to_owned(),
+        };
+        let size = bytes.max(4096).checked_next_power_of_two().ok_or_else(fail)?;
+        let at = map.next_table.next_multiple_of(size);
+        // A hole behind each: an index past a table's end reads no other table.
+        let next = at.checked_add(2 * size).filter(|end| *end <= END).ok_or_else(fail)?;
+        map.next_table = next;
+        map.stretches.insert(at, bytes);
+        Ok(Hpa(at))
+    }
+
+    pub(super) fn back_table(&self, at: Hpa, chunk: Arc<TableChunk>) {
+        write(&self.map).chunks.insert(at.0, chunk);
+    }
+
+    pub(super) fn free_table(&self, at: Hpa) {
+        let mut map = write(&self.map);
+        if let Some(bytes) = map.stretches.remove(&at.0) {
+            let mut tail = map.chunks.split_off(&at.0);
+            map.chunks.append(&mut tail.split_off(&(at.0 + bytes)));
+        }
+    }
+
+    pub(super) fn pin(&self, memory: Memory) -> Result<RealLayout, BackendError> {
+        let bytes = memory.bytes();
+        let fail = |reason: &str| BackendError::Pin {
+            at: memory.start(),
+            bytes,
+            reason: reason.to_owned(),
+        };
+        let mut map = write(&self.map);
+        let (layout, lead) = match memory {
+            Memory::Guest { start, .. } => {
+                let end = start.0.checked_add(bytes).filter(|end| *end <= USER_BASE);
+                let end = end.ok_or_else(|| fail("guest RAM ends at 64 TiB on the mock"))?;
+                if map.pinned.range(..end).next_back().is_some_and(|(_, p)| p.end > start.0) {
+                    return Err(fail("other guest RAM is there"));
+                }
+                (RealLayout::contiguous(Hpa(start.0), bytes, self.backing), 0)
+            }
+            Memory::User { start, .. } => {
+                let lead = start.0 & (self.backing.bytes() - 1);
+                let pages = (lead + bytes).div_ceil(self.backing.bytes());
+                // Every second place stays empty, so no two backing pages are neighbours.
+                let places = pages.checked_mul(2 * self.backing.bytes());
+                let room = places.and_then(|p| p.checked_add(2 * RUN_ALIGN));
+                let base = map.next_user.next_multiple_of(RUN_ALIGN);
+                let next = room.and_then(|r| base.checked_add(r)).filter(|n| *n <= TABLE_BASE);
+                let next = next.ok_or_else(|| fail("larger than the simulated real memory"))?;
+                map.next_user = next;
+                map.pins += 1;
+                let layout = if self.contiguous {
+                    let at = Hpa(base + start.0 % RUN_ALIGN);
+                    RealLayout::contiguous(at, bytes, self.backing)
+                } else {
+                    let seed = self.seed.wrapping_add(map.pins);
+                    let frames = scatter(pages, base, self.backing, seed);
+                    RealLayout::scattered(frames, lead, bytes, self.backing, base..next)
+                };
+                (layout, lead)
+            }
+        };
+        let frames = if layout.is_contiguous() {
+            Vec::new()
+        } else {
+            let mut frames: Vec<_> = (0..(lead + bytes).div_ceil(self.backing.bytes()))
+                .map(|i| {
+                    let offset = (i << self.backing.get()).saturating_sub(lead);
+                    (layout.extent_at(offset).at.0 & !(self.backing.bytes() - 1), i)
+                })
+                .collect();
+            frames.sort_unstable();
+            frames
+        };
+        let span = layout.span();
+        let pinned = Pinned { end: span.end, memory, frames, backing: self.backing, lead };
+        map.pinned.insert(span.start, pinned);
+        Ok(layout)
+    }
+
+    pub(super) fn unpin(&self, memory: Memory, layout: &RealLayout) {
+        let gone = write(&self.map).pinned.remove(&layout.span().start);
+        debug_assert_eq!(gone.map(|p| p.memory), Some(memory), "unpin of what was not pinned");
+    }
+
+    /// Pinned ranges and stretches of table that are still there.
+    pub(super) fn leftovers(&self) -> (usize, usize) {
+        let map = read(&self.map);
+        (map.pinned.len(), map.stretches.len())
+    }
+}
+
+/// A permutation of the even places from `base`, from a seed.
+fn scatter(pages: u64, base: u64, backing: PageShift, seed: u64) -> Box<[Hpa]> {
+    let mut frames: Box<[Hpa]> =
+        (0..pages).map(|i| Hpa(base + 2 * i * backing.bytes())).collect();
+    let mut state = seed;
+    // Fisher–Yates over splitmix64.
+    for i in (1..frames.len()).rev() {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        frames.swap(i, ((z ^ z >> 31) % (i as u64 + 1)) as usize);
+    }
+    frames
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::addr::{Gra, Uaddr};
+
+    #[test]
+    fn scattered_pages_are_never_neighbours_and_lead_back() {
+        let real = RealMemory::new(PageShift::K64, false, 7);
+        let memory = Memory::User { start: Uaddr(0x7f00_0001_0000), bytes: 40 << 16 };
+        let layout = real.pin(memory).unwrap();
+        let mut at: Vec<_> = layout.extents(0..40 << 16).map(|e| e.at.0).collect();
+        assert_eq!(at.len(), 40);
+        for (i, a) in at.iter().enumerate() {
+            assert_eq!(real.owner(Hpa(a + 5)), Some((memory, ((i as u64) << 16) + 5)));
+            assert_eq!(real.owner(Hpa(a + (1 << 16))), None, "a hole behind each page");
+        }
+        let shuffled = at.clone();
+        at.sort_unstable();
+        assert_ne!(shuffled, at);
+        assert!(at.windows(2).all(|w| w[1] - w[0] >= 2 << 16));
+        real.unpin(memory, &layout);
+        assert_eq!(real.leftovers(), (0, 0));
+        assert!(!real.is_pinned(Hpa(at[0])));
+    }
+
+    #[test]
+    fn guest_ram_stands_at_its_own_addresses() {
+        let real = RealMemory::new(PageShift::M2, false, 7);
+        let memory = Memory::Guest { start: Gra(0), bytes: 3 << 30 };
+        let layout = real.pin(memory).unwrap();
+        assert_eq!(layout.extent_at(0x1234_5000).at, Hpa(0x1234_5000));
+        assert!(real.pin(Memory::Guest { start: Gra(1 << 30), bytes: 4096 }).is_err());
+        assert!(real.pin(Memory::Guest { start: Gra(1 << 45), bytes: 1 << 46 }).is_err());
+        assert!(real.is_pinned(Hpa((3 << 30) - 1)) && !real.is_pinned(Hpa(3 << 30)));
+        real.unpin(memory, &layout);
+    }
+
+    #[test]
+    fn table_memory_comes_and_goes() {
+        let real = RealMemory::new(PageShift::M2, false, 7);
+        let at = real.reserve_table(1 << 20).unwrap();
+        assert_eq!(real.load_be(at), Err(NoRealMemory(at)));
+        let chunk = Arc::new(TableChunk::new(1 << 16).unwrap());
+        chunk.slots()[3].store(0x0102_0304_0506_0708u64.to_be(), Ordering::Relaxed);
+        real.back_table(at, chunk);
+        assert_eq!(real.load_be(Hpa(at.0 + 24)), Ok(0x0102_0304_0506_0708));
+        assert!(real.load_be(Hpa(at.0 + (1 << 16))).is_err());
+        real.free_table(at);
+        assert!(real.load_be(at).is_err());
+        assert_eq!(real.leftovers(), (0, 0));
+    }
+}

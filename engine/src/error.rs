@@ -1,0 +1,377 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! One enum per operation. Every variant carries the value that was wrong and the limit it broke;
+//! when one is returned, nothing was changed.
+
+use thiserror::Error;
+
+use crate::addr::{GroupId, Hpa, Ioba, PageShift, PageSizes, Uaddr};
+use crate::geometry::{MAX_ADDRESS_BITS, MAX_LEVELS};
+
+/// A window that no table can serve.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum GeometryError {
+    /// The size is 0 or not a power of two.
+    #[error("window size {size:#x} is not a power of two")]
+    NotPowerOfTwo {
+        /// What was asked for, in bytes.
+        size: u64,
+    },
+    /// The window has less than one page.
+    #[error("window size {size:#x} is smaller than one page of {page}")]
+    SmallerThanPage {
+        /// What was asked for, in bytes.
+        size: u64,
+        /// The IOMMU page size.
+        page: PageShift,
+    },
+    /// The level count is 0 or beyond what a TVE can name.
+    #[error("{levels} levels asked for; a table has 1 to {MAX_LEVELS}")]
+    Levels {
+        /// What was asked for.
+        levels: u32,
+    },
+    /// The levels together decode too many address bits.
+    #[error(
+        "{levels} levels with {page} pages on a host with {host_page} pages decode {bits} address \
+         bits; fewer than {MAX_ADDRESS_BITS} are possible, use fewer levels or a smaller window"
+    )]
+    TooManyBits {
+        /// What was asked for.
+        levels: u32,
+        /// Bits that this would decode.
+        bits: u32,
+        /// The IOMMU page size.
+        page: PageShift,
+        /// The host page size.
+        host_page: PageShift,
+    },
+    /// One level needs a larger contiguous block than the platform provides.
+    #[error(
+        "a table of {levels} level(s) needs contiguous blocks of {block} bytes; this platform \
+         provides up to {limit}, use more levels"
+    )]
+    BlockTooLarge {
+        /// What was asked for.
+        levels: u32,
+        /// Bytes of a block.
+        block: u64,
+        /// Largest block of the platform.
+        limit: u64,
+    },
+}
+
+/// The back end refused.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum BackendError {
+    /// There is no such group.
+    #[error("there is no IOMMU group {0}")]
+    NoGroup(GroupId),
+    /// The group belongs to somebody else.
+    #[error("IOMMU group {0} is in use")]
+    GroupBusy(GroupId),
+    /// Firmware refused a window.
+    #[error("group {group}: firmware code {code} when setting window {slot}")]
+    Firmware {
+        /// The group whose PE was to be programmed.
+        group: GroupId,
+        /// Window slot, 0 or 1.
+        slot: usize,
+        /// The firmware's own code; not an errno.
+        code: i64,
+    },
+    /// No memory for a table.
+    #[error("no memory for {bytes} bytes of table: {reason}")]
+    NoTableMemory {
+        /// What was asked for.
+        bytes: u64,
+        /// What the system said.
+        reason: String,
+    },
+    /// Memory could not be pinned.
+    #[error("cannot pin {bytes} bytes at {at:#x}: {reason}")]
+    Pin {
+        /// Start of the range.
+        at: u64,
+        /// Length of the range.
+        bytes: u64,
+        /// What the back end said.
+        reason: String,
+    },
+}
+
+/// An access to a table that is not possible.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum TableError {
+    /// Entries beyond the table.
+    #[error("entries {first:#x}..+{count:#x} are outside a table of {entries:#x}")]
+    OutOfTable {
+        /// First entry.
+        first: u64,
+        /// Number of entries.
+        count: u64,
+        /// Entries of the table.
+        entries: u64,
+    },
+    /// No memory for a level.
+    #[error(transparent)]
+    NoMemory(#[from] BackendError),
+}
+
+/// A charge beyond the limit.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error(
+    "charging {asked} pages would exceed the locked-memory limit: {charged} of {limit} pages are \
+     charged already"
+)]
+pub struct LimitError {
+    /// Pages asked for.
+    pub asked: u64,
+    /// Pages charged before.
+    pub charged: u64,
+    /// The limit, in pages.
+    pub limit: u64,
+}
+
+/// Memory that cannot be registered.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum RegisterError {
+    /// No bytes.
+    #[error("a region at {0} of 0 bytes cannot be registered")]
+    Empty(Uaddr),
+    /// Start or length is not a multiple of the host page.
+    #[error("region {start}, {bytes:#x} bytes: both must be multiples of the host page, {host_page}")]
+    Unaligned {
+        /// Start of the region.
+        start: Uaddr,
+        /// Length of the region.
+        bytes: u64,
+        /// The host page size.
+        host_page: PageShift,
+    },
+    /// The end is beyond the address space.
+    #[error("region {start}, {bytes:#x} bytes, ends beyond the address space")]
+    Wraps {
+        /// Start of the region.
+        start: Uaddr,
+        /// Length of the region.
+        bytes: u64,
+    },
+    /// This container has the very same region already.
+    #[error("region {start}, {bytes:#x} bytes, is registered in this container already")]
+    Busy {
+        /// Start of the region.
+        start: Uaddr,
+        /// Length of the region.
+        bytes: u64,
+    },
+    /// It overlaps another region of the process.
+    #[error(
+        "region {start}, {bytes:#x} bytes, overlaps the registered region {other}, {other_bytes:#x} \
+         bytes"
+    )]
+    Overlap {
+        /// Start of the region.
+        start: Uaddr,
+        /// Length of the region.
+        bytes: u64,
+        /// Start of the other.
+        other: Uaddr,
+        /// Length of the other.
+        other_bytes: u64,
+    },
+    /// Locked-memory limit.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
+    /// The container has no group, so there is no address space to register in.
+    #[error("the container has no group")]
+    NoGroup,
+    /// The back end refused.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+}
+
+/// A region that cannot be given back.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum UnregisterError {
+    /// No region has exactly this start and length in this container.
+    #[error("no region {start}, {bytes:#x} bytes, is registered in this container")]
+    NotFound {
+        /// Start of the region.
+        start: Uaddr,
+        /// Length of the region.
+        bytes: u64,
+    },
+    /// Entries still point into it.
+    #[error("region {start} is still mapped by {mapped} entries of this container; unmap them first")]
+    Mapped {
+        /// Start of the region.
+        start: Uaddr,
+        /// Live entries that point into it.
+        mapped: u64,
+    },
+}
+
+/// A window that cannot be created or removed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum WindowError {
+    /// The container has no group.
+    #[error("the container has no group")]
+    NoGroup,
+    /// Every slot is taken.
+    #[error("the container has {0} windows already, as many as its groups can have")]
+    NoSlot(usize),
+    /// The page size is not offered by every member.
+    #[error("pages of {page} are not offered by every group of the container; all offer {offered}")]
+    PageSize {
+        /// What was asked for.
+        page: PageShift,
+        /// What all members offer.
+        offered: PageSizes,
+    },
+    /// More levels than every member offers.
+    #[error("{levels} levels asked for; the groups of the container offer up to {offered}")]
+    Levels {
+        /// What was asked for.
+        levels: u32,
+        /// What all members offer.
+        offered: u32,
+    },
+    /// No table can have this shape.
+    #[error(transparent)]
+    Geometry(#[from] GeometryError),
+    /// Locked-memory limit.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
+    /// The back end refused; every member has been put back.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// No window starts exactly here.
+    #[error("no window starts at {0}")]
+    NotFound(Ioba),
+    /// Entries are live and removal was not forced.
+    #[error("the window at {start} still has {live} live entries; unmap them or force the removal")]
+    Mapped {
+        /// Start of the window.
+        start: Ioba,
+        /// Live entries.
+        live: u64,
+    },
+}
+
+/// A group that cannot join or leave.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum AttachError {
+    /// The group is a member already.
+    #[error("group {0} is in this container already")]
+    Member(GroupId),
+    /// The group is in another container.
+    #[error("group {0} is in another container")]
+    Elsewhere(GroupId),
+    /// The group is not in this container.
+    #[error("group {0} is not in this container")]
+    NotMember(GroupId),
+    /// The group cannot share the container's tables.
+    #[error("group {group} cannot share the container's windows: {reason}")]
+    Incompatible {
+        /// The group.
+        group: GroupId,
+        /// Which capability does not fit.
+        reason: String,
+    },
+    /// The back end refused; every step has been taken back.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+}
+
+/// A mapping that cannot be made. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum MapError {
+    /// No bytes or no permission.
+    #[error("a mapping at {0} needs at least one page and a permission")]
+    Nothing(Ioba),
+    /// An address or the length is not a multiple of the IOMMU page.
+    #[error("{what} {value:#x} is not a multiple of the window's page, {page}")]
+    Unaligned {
+        /// Which one.
+        what: &'static str,
+        /// Its value.
+        value: u64,
+        /// The window's page size.
+        page: PageShift,
+    },
+    /// The bus range is not inside one window.
+    #[error("bus range {start}, {bytes:#x} bytes, is not inside one window")]
+    OutsideWindows {
+        /// Start of the range.
+        start: Ioba,
+        /// Length of the range.
+        bytes: u64,
+    },
+    /// The memory is not registered.
+    #[error("memory at {at} is not registered in this container")]
+    NotRegistered {
+        /// First address that is not.
+        at: Uaddr,
+    },
+    /// The backing pages are smaller than the window's.
+    #[error("memory at {at} is backed by pages of {backing}, smaller than the window's page {page}")]
+    BackingTooSmall {
+        /// Where.
+        at: Uaddr,
+        /// The backing page size.
+        backing: PageShift,
+        /// The window's page size.
+        page: PageShift,
+    },
+    /// Something is mapped there and `replace` was not asked for.
+    #[error("{live} entries are live in the range at {start}; unmap them or ask for replacement")]
+    Overlap {
+        /// Start of the range.
+        start: Ioba,
+        /// Live entries in it.
+        live: u64,
+    },
+    /// No memory for a level of the table.
+    #[error(transparent)]
+    Table(#[from] TableError),
+}
+
+/// A range that cannot be unmapped.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum UnmapError {
+    /// No bytes.
+    #[error("an unmap at {0} needs at least one page")]
+    Nothing(Ioba),
+    /// The start or the length is not a multiple of the IOMMU page.
+    #[error("{what} {value:#x} is not a multiple of the window's page, {page}")]
+    Unaligned {
+        /// Which one.
+        what: &'static str,
+        /// Its value.
+        value: u64,
+        /// The window's page size.
+        page: PageShift,
+    },
+    /// The bus range is not inside one window.
+    #[error("bus range {start}, {bytes:#x} bytes, is not inside one window")]
+    OutsideWindows {
+        /// Start of the range.
+        start: Ioba,
+        /// Length of the range.
+        bytes: u64,
+    },
+}
+
+/// Real memory that is not there: what a bus error is to hardware.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("no real memory at {0}")]
+pub struct NoRealMemory(pub Hpa);

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! x
+#![deny(missing_docs)]
+
+pub mod addr;
+pub mod backend;
+pub mod error;
+pub mod geometry;
+pub mod mem;
+pub mod simd;
+mod sync;
+pub mod table;
+pub mod tce;

@@ -1,0 +1,384 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Memory for tables: an arena that hands out level blocks from huge pages.
+//!
+//! An arena owns one stretch of real address space, as large as the complete tree of its table,
+//! and backs it chunk by chunk on demand. Because the stretch is linear, a level's real address
+//! leads to its memory by a subtraction; no map is searched.
+
+#![allow(unsafe_code)] // one block: viewing a chunk as slots
+
+use std::fmt;
+use std::sync::OnceLock;
+
+#[cfg(not(loom))]
+use memmap2::{Advice, MmapMut, MmapOptions};
+
+use crate::addr::Hpa;
+use crate::error::BackendError;
+use crate::sync::{Arc, Mutex, Slot, lock};
+
+/// The pages that table memory stands on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TablePages {
+    /// Reserved huge pages (hugetlbfs).
+    Hugetlb,
+    /// Transparent huge pages were granted for the range.
+    Transparent,
+    /// Pages of the base size.
+    Small,
+}
+
+impl fmt::Display for TablePages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Hugetlb => "hugetlb",
+            Self::Transparent => "thp",
+            Self::Small => "small",
+        })
+    }
+}
+
+/// A stretch of zeroed memory for table blocks, made of one mapping.
+#[cfg(not(loom))]
+pub struct TableChunk {
+    map: MmapMut,
+    /// Bytes before the first slot, so that huge pages can begin there.
+    skip: usize,
+    slots: usize,
+    pages: TablePages,
+}
+
+/// Huge pages of this size are asked for first; a chunk has at least one.
+#[cfg(not(loom))]
+const CHUNK_LG2: u32 = 21;
+/// A model has to create every slot by itself: as few as possible.
+#[cfg(loom)]
+const CHUNK_LG2: u32 = 0;
+
+/// loom's atomics are larger than a doubleword, so its slots are ordinary objects.
+#[cfg(loom)]
+pub struct TableChunk(Box<[Slot]>);
+
+#[cfg(loom)]
+#[allow(missing_docs)]
+impl TableChunk {
+    pub fn new(bytes: usize) -> Result<Self, BackendError> {
+        Ok(Self((0..bytes / 8).map(|_| Slot::new(0)).collect()))
+    }
+
+    pub fn pages(&self) -> TablePages {
+        TablePages::Small
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.0.len() * 8
+    }
+
+    pub fn slots(&self) -> &[Slot] {
+        &self.0
+    }
+}
+
+#[cfg(not(loom))]
+impl TableChunk {
+
+    /// `bytes` of zeroed table memory: reserved huge pages, else transparent ones, else small.
+    ///
+    /// # Errors
+    /// [`BackendError::NoTableMemory`] if there is no memory at all.
+    pub fn new(bytes: usize) -> Result<Self, BackendError> {
+        let huge = 1usize << CHUNK_LG2;
+        if bytes.is_multiple_of(huge) {
+            let huge_map =
+                MmapOptions::new().len(bytes).huge(Some(CHUNK_LG2 as u8)).map_anon();
+            if let Ok(map) = huge_map {
+                return Ok(Self { map, skip: 0, slots: bytes / 8, pages: TablePages::Hugetlb });
+            }
+        }
+        let failed = |reason: String| BackendError::NoTableMemory { bytes: bytes as u64, reason };
+        let padded = bytes
+            .checked_add(huge)
+            .ok_or_else(|| failed("larger than the address space".to_owned()))?;
+        let map = MmapOptions::new()
+            .len(padded)
+            .no_reserve_swap()
+            .map_anon()
+            .map_err(|e| failed(e.to_string()))?;
+        let skip = map.as_ptr().align_offset(huge);
+        // Under Miri there is neither advice nor a reason for it.
+        let transparent = bytes >= huge
+            && !cfg!(miri)
+            && map.advise_range(Advice::HugePage, skip, bytes).is_ok();
+        let pages = if transparent { TablePages::Transparent } else { TablePages::Small };
+        Ok(Self { map, skip, slots: bytes / 8, pages })
+    }
+
+    /// What the chunk stands on.
+    #[must_use]
+    pub fn pages(&self) -> TablePages {
+        self.pages
+    }
+
+    /// Address of the first slot in this process, for looking the mapping up in `/proc`.
+    #[must_use]
+    pub fn process_address(&self) -> usize {
+        self.map.as_ptr().addr() + self.skip
+    }
+
+    /// Length in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.slots * 8
+    }
+
+    /// The big-endian doublewords. Devices (the software PHB) read them at any time; whoever
+    /// writes them holds the table's own locks.
+    #[must_use]
+    pub fn slots(&self) -> &[Slot] {
+        // SAFETY: the mapping is private to `self`, readable and writable, `skip + slots * 8` bytes
+        // long or more, and lives as long as `self`, hence as long as the slice. It starts page
+        // aligned and `skip` keeps that, which satisfies the alignment of `AtomicU64`; zeroed (and
+        // any) bytes are valid ones. Nobody gets a `&mut` or a plain pointer to the mapping, so
+        // all accesses are through atomics (or the volatile stores of the simd tiers to them).
+        unsafe {
+            std::slice::from_raw_parts(self.map.as_ptr().add(self.skip).cast::<Slot>(), self.slots)
+        }
+    }
+}
+
+impl fmt::Debug for TableChunk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TableChunk({} bytes, {})", self.bytes(), self.pages)
+    }
+}
+
+/// Who gives table memory a place in real address space, so that a PHB can walk it.
+pub trait TableMemory: Send + Sync {
+    /// Sets aside `bytes` of real address space, aligned to their size rounded up to a power of
+    /// two.
+    ///
+    /// # Errors
+    /// If the space is exhausted.
+    fn reserve_table(&self, bytes: u64) -> Result<Hpa, BackendError>;
+
+    /// Puts `chunk` at `at`, inside a reserved stretch.
+    ///
+    /// # Errors
+    /// If the back end cannot.
+    fn back_table(&self, at: Hpa, chunk: Arc<TableChunk>) -> Result<(), BackendError>;
+
+    /// Takes the stretch that was reserved at `at`, and all that backs it, away.
+    fn free_table(&self, at: Hpa);
+}
+
+/// What an arena has used and holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ArenaUse {
+    /// Blocks that are part of the table.
+    pub blocks: u64,
+    /// Bytes of those blocks.
+    pub used_bytes: u64,
+    /// Bytes mapped, the reserve for further blocks included.
+    pub mapped_bytes: u64,
+    /// The worst pages that any part stands on; `None` before the first block.
+    pub pages: Option<TablePages>,
+}
+
+/// A level block's number inside its arena.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) struct Block(u64);
+
+/// One chunk's memory and what the table keeps beside it.
+struct Part<M> {
+    chunk: Arc<TableChunk>,
+    beside: M,
+}
+
+#[derive(Default)]
+struct Pool {
+    /// Blocks below this number were handed out at least once.
+    next: u64,
+    /// Handed out and returned, zeroed.
+    free: Vec<Block>,
+    mapped: u64,
+    pages: Option<TablePages>,
+}
+
+/// Blocks of one size for one table. `M` is what the owner keeps beside each chunk.
+pub(crate) struct Arena<M> {
+    memory: Arc<dyn TableMemory>,
+    base: Hpa,
+    block_lg2: u32,
+    /// log2 of the blocks in a chunk.
+    chunk_blocks_lg2: u32,
+    limit: u64,
+    parts: Box<[OnceLock<Part<M>>]>,
+    pool: Mutex<Pool>,
+}
+
+impl<M> Arena<M> {
+    /// An arena for up to `blocks` blocks of `1 << block_lg2` bytes. Nothing is mapped yet.
+    pub(crate) fn new(
+        memory: Arc<dyn TableMemory>,
+        block_lg2: u32,
+        blocks: u64,
+    ) -> Result<Self, BackendError> {
+        // Chunks of a huge page, or so much larger that a table has at most 1024 of them.
+        let per_chunk = (blocks.div_ceil(1024)).max((1 << CHUNK_LG2) >> block_lg2);
+        let chunk_blocks_lg2 = per_chunk.max(1).next_power_of_two().trailing_zeros();
+        let chunks = blocks.div_ceil(1 << chunk_blocks_lg2);
+        let base = memory.reserve_table(chunks << (chunk_blocks_lg2 + block_lg2))?;
+        let parts = (0..chunks).map(|_| OnceLock::new()).collect();
+        let pool = Mutex::new(Pool::default());
+        Ok(Self { memory, base, block_lg2, chunk_blocks_lg2, limit: blocks, parts, pool })
+    }
+
+    /// Takes `count` zeroed blocks, all or none. `beside` makes what is kept beside a new chunk,
+    /// from its number of slots.
+    pub(crate) fn take(
+        &self,
+        count: u64,
+        beside: impl Fn(usize) -> M,
+    ) -> Result<Vec<Block>, BackendError> {
+        let mut pool = lock(&self.pool);
+        let recycled = (pool.free.len() as u64).min(count);
+        let fresh = count - recycled;
+        if fresh > self.limit - pool.next {
+            return Err(BackendError::NoTableMemory {
+                bytes: count << self.block_lg2,
+                reason: format!("the table's {} blocks are all in use", self.limit),
+            });
+        }
+        if fresh > 0 {
+            let last = (pool.next + fresh - 1) >> self.chunk_blocks_lg2;
+            for chunk in pool.next >> self.chunk_blocks_lg2..=last {
+                self.back(chunk, &mut pool, &beside)?;
+            }
+        }
+        let keep = pool.free.len() - recycled as usize;
+        let mut blocks = pool.free.split_off(keep);
+        blocks.extend((pool.next..pool.next + fresh).map(Block));
+        pool.next += fresh;
+        Ok(blocks)
+    }
+
+    fn back(
+        &self,
+        chunk: u64,
+        pool: &mut Pool,
+        beside: &impl Fn(usize) -> M,
+    ) -> Result<(), BackendError> {
+        let part = &self.parts[chunk as usize];
+        if part.get().is_some() {
+            return Ok(());
+        }
+        let lg2 = self.chunk_blocks_lg2 + self.block_lg2;
+        let made = Arc::new(TableChunk::new(1 << lg2)?);
+        self.memory.back_table(Hpa(self.base.0 + (chunk << lg2)), made.clone())?;
+        pool.mapped += made.bytes() as u64;
+        pool.pages = pool.pages.max(Some(made.pages()));
+        let beside = beside(made.slots().len());
+        // The pool's lock is held, so nobody else can have filled it.
+        let _ = part.set(Part { chunk: made, beside });
+        Ok(())
+    }
+
+    /// Returns blocks that were taken and not linked into the table. They must be all zero again.
+    pub(crate) fn give_back(&self, blocks: impl IntoIterator<Item = Block>) {
+        lock(&self.pool).free.extend(blocks);
+    }
+
+    /// The real address of a block.
+    pub(crate) fn hpa(&self, block: Block) -> Hpa {
+        Hpa(self.base.0 + (block.0 << self.block_lg2))
+    }
+
+    /// The block at a real address that [`Arena::hpa`] gave.
+    pub(crate) fn block_at(&self, at: Hpa) -> Block {
+        Block((at.0 - self.base.0) >> self.block_lg2)
+    }
+
+    /// The slots of a block.
+    #[inline]
+    pub(crate) fn slots(&self, block: Block) -> &[Slot] {
+        let part = self.part(block);
+        let first = self.slot_in_chunk(block);
+        &part.chunk.slots()[first..first + (1 << (self.block_lg2 - 3))]
+    }
+
+    /// What is kept beside the chunk of `block`, and the block's first slot in that chunk.
+    #[inline]
+    pub(crate) fn beside(&self, block: Block) -> (&M, usize) {
+        (&self.part(block).beside, self.slot_in_chunk(block))
+    }
+
+    fn slot_in_chunk(&self, block: Block) -> usize {
+        let in_chunk = block.0 & ((1 << self.chunk_blocks_lg2) - 1);
+        (in_chunk << (self.block_lg2 - 3)) as usize
+    }
+
+    fn part(&self, block: Block) -> &Part<M> {
+        let chunk = block.0 >> self.chunk_blocks_lg2;
+        self.parts[chunk as usize].get().expect("a block was taken, so its chunk exists")
+    }
+
+    /// What is used and held.
+    pub(crate) fn usage(&self) -> ArenaUse {
+        let pool = lock(&self.pool);
+        let blocks = pool.next - pool.free.len() as u64;
+        ArenaUse {
+            blocks,
+            used_bytes: blocks << self.block_lg2,
+            mapped_bytes: pool.mapped,
+            pages: pool.pages,
+        }
+    }
+
+    /// The chunks mapped so far.
+    pub(crate) fn chunks(&self) -> impl Iterator<Item = &TableChunk> {
+        self.parts.iter().filter_map(|p| p.get()).map(|p| &*p.chunk)
+    }
+}
+
+impl<M> Drop for Arena<M> {
+    fn drop(&mut self) {
+        self.memory.free_table(self.base);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::testing::PlainMemory;
+
+    #[test]
+    fn chunk_is_zeroed_and_as_long_as_asked() {
+        let chunk = TableChunk::new(1 << 16).unwrap();
+        assert_eq!(chunk.slots().len(), 8192);
+        assert!(chunk.slots().iter().all(|s| s.load(crate::sync::Ordering::Relaxed) == 0));
+        assert_eq!(chunk.process_address() % 4096, 0);
+    }
+
+    #[test]
+    fn impossible_chunk_is_an_error() {
+        assert!(matches!(TableChunk::new(1 << 60), Err(BackendError::NoTableMemory { .. })));
+    }
+
+    #[test]
+    fn take_is_all_or_none_and_recycles() {
+        let memory = Arc::new(PlainMemory::default());
+        let arena: Arena<()> = Arena::new(memory.clone(), 16, 40).unwrap();
+        let first = arena.take(39, |_| ()).unwrap();
+        assert!(arena.take(2, |_| ()).is_err());
+        assert_eq!(arena.usage().blocks, 39);
+        arena.give_back(first);
+        assert_eq!(arena.usage().blocks, 0);
+        let again = arena.take(40, |_| ()).unwrap();
+        let mut ids: Vec<_> = again.iter().map(|b| b.0).collect();
+        ids.sort_unstable();
+        assert_eq!(ids, (0..40).collect::<Vec<_>>());
+        assert_eq!(arena.block_at(arena.hpa(again[7])), again[7]);
+        drop(arena);
+        assert_eq!(memory.stretches(), 0, "the arena gives its stretch back");
+    }
+}

@@ -1,0 +1,306 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The multi-level TCE table.
+//!
+//! Levels appear on demand and stay until the table dies; reads and clears never make one. All
+//! that can fail (bounds, memory for levels) is in [`TceTable::prepare`]; the [`Writer`] it returns
+//! owns its range and cannot fail.
+
+mod segment;
+mod tree;
+
+use crate::addr::Hpa;
+use crate::error::{BackendError, TableError};
+use crate::geometry::Geometry;
+use crate::mem::{ArenaUse, TableChunk, TableMemory};
+use crate::simd::Tier;
+use crate::sync::{Arc, Ordering, Slot};
+use crate::tce::{Summary, Tce};
+
+use tree::{Run, Step, Tree};
+
+/// One window's table, as a PHB walks it.
+pub struct TceTable {
+    tree: Tree,
+    tier: &'static Tier,
+}
+
+/// A stretch of live entries that is about to go.
+pub struct Old<'a> {
+    first: u64,
+    slots: &'a [Slot],
+    /// Number and bounds of the live ones.
+    pub summary: Summary,
+}
+
+impl Old<'_> {
+    /// The live entries with their numbers.
+    pub fn entries(&self) -> impl Iterator<Item = (u64, Tce)> {
+        (self.first..)
+            .zip(self.slots.iter().map(|s| Tce::from_be_word(s.load(Ordering::Relaxed))))
+            .filter(|(_, tce)| !tce.is_empty())
+    }
+
+    /// Number of the first entry of the stretch.
+    #[must_use]
+    pub fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// Length of the stretch.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.slots.len() as u64
+    }
+}
+
+impl TceTable {
+    /// An empty table: its top level only.
+    ///
+    /// # Errors
+    /// If `memory` has no room.
+    pub fn new(
+        geometry: Geometry,
+        memory: Arc<dyn TableMemory>,
+        tier: &'static Tier,
+    ) -> Result<Self, BackendError> {
+        Ok(Self { tree: Tree::new(geometry, memory)?, tier })
+    }
+
+    /// The table's shape.
+    #[must_use]
+    pub fn geometry(&self) -> &Geometry {
+        self.tree.geometry()
+    }
+
+    /// Real address of the top level.
+    #[must_use]
+    pub fn root(&self) -> Hpa {
+        self.tree.root()
+    }
+
+    /// Blocks that exist, and the memory held for more.
+    #[must_use]
+    pub fn usage(&self) -> ArenaUse {
+        self.tree.arena().usage()
+    }
+
+    /// The memory that the table stands on.
+    pub fn chunks(&self) -> impl Iterator<Item = &TableChunk> {
+        self.tree.arena().chunks()
+    }
+
+    fn check(&self, first: u64, count: u64) -> Result<(), TableError> {
+        let entries = self.geometry().entries();
+        if first >= entries || count > entries - first {
+            return Err(TableError::OutOfTable { first, count, entries });
+        }
+        Ok(())
+    }
+
+    /// The entry, as it stands; [`Tce::EMPTY`] where no level exists.
+    ///
+    /// # Errors
+    /// Beyond the table.
+    pub fn get(&self, index: u64) -> Result<Tce, TableError> {
+        self.check(index, 1)?;
+        let word = |r: Run<'_>| Tce::from_be_word(r.slots[0].load(Ordering::Relaxed));
+        Ok(self.tree.entry(index).map_or(Tce::EMPTY, word))
+    }
+
+    /// True if the entry was asked for as write-only although it lets the device read.
+    ///
+    /// # Errors
+    /// Beyond the table.
+    pub fn write_only(&self, index: u64) -> Result<bool, TableError> {
+        self.check(index, 1)?;
+        Ok(self.tree.entry(index).is_some_and(|r| r.segment.write_only(r.at)))
+    }
+
+    /// Makes `count` entries from `first` writable: every level installed, every lock of the range
+    /// taken. Nothing after it can fail.
+    ///
+    /// # Errors
+    /// Beyond the table, or no memory for a level: then no level was added.
+    pub fn prepare(&self, first: u64, count: u64) -> Result<Writer<'_>, TableError> {
+        self.check(first, count)?;
+        self.tree.install(first, count)?;
+        let writer = Writer { table: self, first, count };
+        // Ascending, in every thread, so that no two can wait for each other.
+        writer.runs().for_each(|run| run.segment.lock());
+        Ok(writer)
+    }
+
+    /// Clears `count` entries from `first`. `old` sees each stretch that has live entries before it
+    /// goes. Returns the number of steps that the walk took: stretches of present leaves, and
+    /// absent subtrees however large.
+    ///
+    /// # Errors
+    /// Beyond the table.
+    pub fn clear(
+        &self,
+        first: u64,
+        count: u64,
+        mut old: impl FnMut(&Old<'_>),
+    ) -> Result<u64, TableError> {
+        self.check(first, count)?;
+        let mut steps = 0;
+        for step in self.tree.walk(first, count) {
+            steps += 1;
+            let Step::Run(run) = step else { continue };
+            run.segment.lock();
+            if run.segment.live() > 0 {
+                let summary = self.tier.scan(run.slots);
+                if summary.live > 0 {
+                    old(&Old { first: run.first, slots: run.slots, summary });
+                }
+                // Empty entries may hold poison, so the stretch is cleared even if none is live.
+                self.tier.store(run.slots, Tce::EMPTY);
+                run.segment.recount(summary.live, 0);
+                run.segment.set_write_only(run.at, run.slots.len(), false);
+            } else {
+                self.tier.store(run.slots, Tce::EMPTY);
+            }
+            run.segment.unlock();
+        }
+        Ok(steps)
+    }
+
+    /// Calls `f` with every live entry of the range.
+    ///
+    /// # Errors
+    /// Beyond the table.
+    pub fn for_each_live(
+        &self,
+        first: u64,
+        count: u64,
+        mut f: impl FnMut(u64, Tce),
+    ) -> Result<(), TableError> {
+        self.check(first, count)?;
+        for step in self.tree.walk(first, count) {
+            let Step::Run(run) = step else { continue };
+            if run.segment.live() > 0 {
+                let old = Old { first: run.first, slots: run.slots, summary: Summary::NONE };
+                old.entries().for_each(|(i, tce)| f(i, tce));
+            }
+        }
+        Ok(())
+    }
+
+    /// Number of live entries, from the counts that are kept; exact while nobody writes.
+    #[must_use]
+    pub fn live(&self) -> u64 {
+        let mut live = 0;
+        let mut last: *const segment::Segment = std::ptr::null();
+        for step in self.tree.walk(0, self.geometry().entries()) {
+            let Step::Run(run) = step else { continue };
+            // Each segment once, even if a walk should meet it in parts.
+            if !std::ptr::eq(last, run.segment) {
+                live += run.segment.live();
+                last = run.segment;
+            }
+        }
+        live
+    }
+}
+
+impl std::fmt::Debug for TceTable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TceTable(root {}, {:?})", self.root(), self.geometry())
+    }
+}
+
+/// Sole writer of a range of a table. Dropping it lets others in.
+#[must_use]
+pub struct Writer<'a> {
+    table: &'a TceTable,
+    first: u64,
+    count: u64,
+}
+
+impl<'a> Writer<'a> {
+    fn runs(&self) -> impl Iterator<Item = Run<'a>> + use<'a> {
+        // Every leaf was installed and leaves never go, so there is nothing absent to skip.
+        self.table.tree.walk(self.first, self.count).filter_map(|step| match step {
+            Step::Run(run) => Some(run),
+            Step::Absent => None,
+        })
+    }
+
+    /// Live entries of a run.
+    fn live_in(&self, run: &Run<'_>) -> Summary {
+        // The common case of a bulk map: nothing to read.
+        if run.segment.live() == 0 { Summary::NONE } else { self.table.tier.scan(run.slots) }
+    }
+
+    /// Number of live entries in the range.
+    #[must_use]
+    pub fn live(&self) -> u64 {
+        self.runs().map(|run| self.live_in(&run).live).sum()
+    }
+
+    /// Calls `f` with each stretch that has live entries.
+    pub fn old(&self, mut f: impl FnMut(&Old<'_>)) {
+        for run in self.runs() {
+            let summary = self.live_in(&run);
+            if summary.live > 0 {
+                f(&Old { first: run.first, slots: run.slots, summary });
+            }
+        }
+    }
+
+    /// Writes the whole range. `f` gets each stretch with the number of its first entry, writes
+    /// every slot of it with the tier, and returns how many entries are live now. `write_only` says
+    /// whether a write-only permission was asked for.
+    pub fn write(&mut self, write_only: bool, mut f: impl FnMut(&Tier, u64, &[Slot]) -> u64) {
+        for run in self.runs() {
+            let before = self.live_in(&run).live;
+            let after = f(self.table.tier, run.first, run.slots);
+            run.segment.recount(before, after);
+            run.segment.set_write_only(run.at, run.slots.len(), write_only);
+        }
+    }
+
+    /// Writes the same entry everywhere (H_STUFF_TCE).
+    pub fn stuff(&mut self, tce: Tce) {
+        self.write(false, |tier, _, slots| {
+            tier.store(slots, tce);
+            if tce.is_empty() { 0 } else { slots.len() as u64 }
+        });
+    }
+
+    /// Writes a list of words that covers the range, and hands back what was there.
+    ///
+    /// # Panics
+    /// If a list is not as long as the range.
+    pub fn exchange(&mut self, words: &[u64], old: &mut [u64]) {
+        assert!(words.len() as u64 == self.count && old.len() == words.len());
+        let base = self.first;
+        self.write(false, |tier, first, slots| {
+            let at = (first - base) as usize;
+            let words = &words[at..at + slots.len()];
+            tier.exchange(slots, words, &mut old[at..at + slots.len()]);
+            tier.survey(words).live
+        });
+    }
+
+    /// Writes a list of words that covers the range.
+    ///
+    /// # Panics
+    /// If the list is not as long as the range.
+    pub fn put(&mut self, words: &[u64]) {
+        assert!(words.len() as u64 == self.count);
+        let base = self.first;
+        self.write(false, |tier, first, slots| {
+            let at = (first - base) as usize;
+            let words = &words[at..at + slots.len()];
+            tier.put(slots, words);
+            tier.survey(words).live
+        });
+    }
+}
+
+impl Drop for Writer<'_> {
+    fn drop(&mut self) {
+        self.runs().for_each(|run| run.segment.unlock());
+    }
+}

@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The radix tree: walking it, and installing what is missing.
+//!
+//! An interior slot goes from empty to "next level at this real address" once, by compare and
+//! swap, and never back while the table lives. A new path is linked below before it is published
+//! above, so nobody ever sees half of one.
+
+use crate::addr::Hpa;
+use crate::error::{BackendError, TableError};
+use crate::geometry::Geometry;
+use crate::mem::{Arena, Block};
+use crate::sync::{Arc, Ordering, Slot};
+use crate::tce::{Perm, Tce};
+
+use super::segment::{SEGMENT_LG2, Segment};
+use crate::mem::TableMemory;
+
+/// The blocks of one table.
+pub(super) struct Tree {
+    geometry: Geometry,
+    arena: Arena<Box<[Segment]>>,
+    root: Block,
+}
+
+/// A stretch of one leaf under one lock.
+pub(crate) struct Run<'a> {
+    /// Number of the first entry.
+    pub(crate) first: u64,
+    /// The entries.
+    pub(crate) slots: &'a [Slot],
+    pub(super) segment: &'a Segment,
+    /// The first entry's number inside the segment.
+    pub(super) at: usize,
+}
+
+/// What a walk over a range meets.
+pub(super) enum Step<'a> {
+    Run(Run<'a>),
+    /// Nothing was ever written here; the walk goes on behind the highest absent level.
+    Absent,
+}
+
+impl Tree {
+    pub(super) fn new(
+        geometry: Geometry,
+        memory: Arc<dyn TableMemory>,
+    ) -> Result<Self, BackendError> {
+        let arena = Arena::new(memory, geometry.level_entries_lg2() + 3, geometry.blocks())?;
+        let mut tree = Self { geometry, arena, root: Block::default() };
+        tree.root = tree.take(1)?[0];
+        Ok(tree)
+    }
+
+    pub(super) fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    pub(super) fn arena(&self) -> &Arena<Box<[Segment]>> {
+        &self.arena
+    }
+
+    pub(super) fn root(&self) -> Hpa {
+        self.arena.hpa(self.root)
+    }
+
+    fn take(&self, blocks: u64) -> Result<Vec<Block>, BackendError> {
+        let per_segment = 1usize << self.segment_lg2();
+        self.arena
+            .take(blocks, |slots| (0..slots / per_segment).map(|_| Segment::new()).collect())
+    }
+
+    /// A segment never spans two leaves.
+    fn segment_lg2(&self) -> u32 {
+        SEGMENT_LG2.min(self.geometry.level_entries_lg2())
+    }
+
+    /// log2 of the entries below one slot of a block at `level`; level 0 is the leaf.
+    fn span_lg2(&self, level: u32) -> u32 {
+        self.geometry.level_entries_lg2() * level
+    }
+
+    fn slot_of(&self, block: Block, level: u32, index: u64) -> &Slot {
+        let at = (index >> self.span_lg2(level)) & (self.geometry.level_entries() - 1);
+        &self.arena.slots(block)[at as usize]
+    }
+
+    /// The block that `slot` leads to. Acquire: what was linked below is seen.
+    fn below(&self, slot: &Slot) -> Option<Block> {
+        let link = Tce::from_be_word(slot.load(Ordering::Acquire));
+        (!link.is_empty()).then(|| self.arena.block_at(Hpa(link.address())))
+    }
+
+    /// The leaf of `index`, or the level of the block whose slot for it is empty, and that block.
+    fn leaf(&self, index: u64) -> Result<Block, (u32, Block)> {
+        let mut block = self.root;
+        for level in (1..self.geometry.levels()).rev() {
+            match self.below(self.slot_of(block, level, index)) {
+                Some(next) => block = next,
+                None => return Err((level, block)),
+            }
+        }
+        Ok(block)
+    }
+
+    /// Makes every leaf of the range exist: all of them, or none is added and the error says why.
+    pub(super) fn install(&self, first: u64, count: u64) -> Result<(), TableError> {
+        let mut missing = 0;
+        let mut at = first;
+        // Absent subtrees overlap in nothing, except that leaves side by side share new parents.
+        let mut parents_upto = [first; 8];
+        while at < first + count {
+            if let Err((level, _)) = self.leaf(at) {
+                // Counts the leaf, and each absent parent once.
+                missing += 1;
+                for l in 1..level {
+                    if at >= parents_upto[l as usize] {
+                        missing += 1;
+                        parents_upto[l as usize] = self.next_after(at, l + 1);
+                    }
+                }
+            }
+            at = self.next_after(at, 1);
+        }
+        if missing == 0 {
+            return Ok(());
+        }
+        let mut blocks = self.take(missing)?;
+        let mut at = first;
+        while at < first + count {
+            while let Err((level, block)) = self.leaf(at) {
+                self.link(at, level, block, &mut blocks);
+            }
+            at = self.next_after(at, 1);
+        }
+        // Others installed some of it meanwhile.
+        self.arena.give_back(blocks);
+        Ok(())
+    }
+
+    /// First entry behind the block at `level - 1` that holds `index`.
+    fn next_after(&self, index: u64, level: u32) -> u64 {
+        (index | ((1 << self.span_lg2(level)) - 1)) + 1
+    }
+
+    /// Tries to hang a path down to the leaf of `index` into the empty slot of `block`.
+    fn link(&self, index: u64, level: u32, block: Block, blocks: &mut Vec<Block>) {
+        let link = |to: Block| Tce::new(self.arena.hpa(to).0, Perm::READ_WRITE).to_be_word();
+        let path = blocks.split_off(blocks.len() - level as usize);
+        // path[0] is the leaf; each one above points to it before the path can be seen.
+        for (l, pair) in (1..level).zip(path.windows(2)) {
+            self.slot_of(pair[1], l, index).store(link(pair[0]), Ordering::Relaxed);
+        }
+        let slot = self.slot_of(block, level, index);
+        let top = link(path[level as usize - 1]);
+        let empty = Tce::EMPTY.to_be_word();
+        if slot.compare_exchange(empty, top, Ordering::AcqRel, Ordering::Acquire).is_err() {
+            for (l, pair) in (1..level).zip(path.windows(2)) {
+                self.slot_of(pair[1], l, index).store(empty, Ordering::Relaxed);
+            }
+            blocks.extend(path);
+        }
+    }
+
+    /// The entry `index` as a run of one.
+    #[inline]
+    pub(super) fn entry(&self, index: u64) -> Option<Run<'_>> {
+        let leaf = self.leaf(index).ok()?;
+        Some(self.run(leaf, index, index + 1))
+    }
+
+    /// The run from `index` to the end of its segment or to `end`.
+    fn run(&self, leaf: Block, index: u64, end: u64) -> Run<'_> {
+        let in_leaf = index & (self.geometry.level_entries() - 1);
+        let segment = 1u64 << self.segment_lg2();
+        let at = in_leaf & (segment - 1);
+        let count = (segment - at).min(end - index);
+        let (segments, first_slot) = self.arena.beside(leaf);
+        let nth = (first_slot as u64 + in_leaf) >> self.segment_lg2();
+        let slots = &self.arena.slots(leaf)[in_leaf as usize..(in_leaf + count) as usize];
+        Run { first: index, slots, segment: &segments[nth as usize], at: at as usize }
+    }
+
+    /// Walks the range. Each leaf is looked up once; what is absent is skipped at the highest
+    /// absent level.
+    pub(super) fn walk(&self, first: u64, count: u64) -> Walk<'_> {
+        Walk { tree: self, at: first, end: first + count, leaf: None }
+    }
+}
+
+/// See [`Tree::walk`].
+pub(super) struct Walk<'a> {
+    tree: &'a Tree,
+    at: u64,
+    end: u64,
+    /// The leaf in hand, and the first entry behind it.
+    leaf: Option<(Block, u64)>,
+}
+
+impl<'a> Iterator for Walk<'a> {
+    type Item = Step<'a>;
+
+    fn next(&mut self) -> Option<Step<'a>> {
+        if self.at >= self.end {
+            return None;
+        }
+        let (leaf, behind) = match self.leaf {
+            Some(leaf) if self.at < leaf.1 => leaf,
+            _ => match self.tree.leaf(self.at) {
+                Ok(leaf) => *self.leaf.insert((leaf, self.tree.next_after(self.at, 1))),
+                Err((level, _)) => {
+                    self.at = self.tree.next_after(self.at, level);
+                    return Some(Step::Absent);
+                }
+            },
+        };
+        let run = self.tree.run(leaf, self.at, self.end.min(behind));
+        self.at += run.slots.len() as u64;
+        Some(Step::Run(run))
+    }
+}

@@ -1,0 +1,118 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: Apache-2.0 OR MIT
+#
+# Sourced by .ci/run and scripts/nightly, which set `set -euo pipefail` first.
+#
+#   step NAME COMMAND [ARG...]   runs the command as a timed step; a failure ends the script
+#   skip NAME REASON             notes a step that cannot run here
+#   powerpc_ready NAME           true if this machine can build and run powerpc64le programs;
+#                                installs what is missing as root, otherwise skips NAME
+#   powerpc_test CPU             the engine's unit tests on an emulated CPU
+#
+# The table of times is printed when the script ends, whichever way it ends.
+
+step_names=()
+step_times=()
+step_results=()
+step_current=
+step_since=
+script_since=$(date +%s%3N)
+
+step_close() { # RESULT
+    step_names+=("$step_current")
+    step_times+=($(($(date +%s%3N) - step_since)))
+    step_results+=("$1")
+    step_current=
+}
+
+# The command stands alone on its line: under `if`, `!`, `&&` or `||` bash would ignore `set -e`
+# inside a function, and a failing line in it would go unnoticed.
+step() {
+    step_current=$1
+    step_since=$(date +%s%3N)
+    printf '\n==> %s\n' "$step_current"
+    shift
+    "$@"
+    step_close ok
+}
+
+skip() {
+    step_current=$1
+    step_since=$(date +%s%3N)
+    printf '\nSKIPPED %s: %s\n' "$1" "$2"
+    step_close SKIPPED
+}
+
+steps_finish() {
+    local status=$? i ms
+    trap - EXIT
+    if [[ -n $step_current ]]; then
+        step_close FAILED
+    fi
+    printf '\n%-28s %9s  %s\n' step seconds result
+    for i in "${!step_names[@]}"; do
+        ms=${step_times[i]}
+        printf '%-28s %7d.%d  %s\n' \
+            "${step_names[i]}" $((ms / 1000)) $((ms % 1000 / 100)) "${step_results[i]}"
+    done
+    ms=$(($(date +%s%3N) - script_since))
+    printf '%-28s %7d.%d  %s\n' total $((ms / 1000)) $((ms % 1000 / 100)) \
+        "$([[ $status -eq 0 ]] && echo ok || echo "FAILED (exit $status)")"
+    exit "$status"
+}
+trap steps_finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# cargo and rustup: the toolchain of rust-toolchain.toml with its components.
+toolchain() {
+    cargo --version >/dev/null 2>&1 || rustup toolchain install
+    rustup component add rustfmt clippy
+    cargo --version
+    rustc --version
+}
+
+powerpc=powerpc64le-unknown-linux-gnu
+powerpc_packages=(gcc-powerpc64le-linux-gnu libc6-dev-ppc64el-cross qemu-user)
+
+powerpc_tools() {
+    command -v powerpc64le-linux-gnu-gcc && command -v qemu-ppc64le &&
+        [[ -e /usr/powerpc64le-linux-gnu/include/stdio.h ]]
+} >/dev/null
+
+powerpc_install() {
+    apt-get update && DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y --no-install-recommends "${powerpc_packages[@]}"
+}
+
+powerpc_ready() {
+    if [[ $(uname -m) == ppc64le ]]; then
+        skip "$1" "this is a powerpc64le machine, the other steps ran on it"
+        return 1
+    fi
+    powerpc_tools && return
+    if [[ $(id -u) -ne 0 ]]; then
+        skip "$1" "not root, and these packages are missing: ${powerpc_packages[*]}"
+        return 1
+    fi
+    if ! command -v apt-get >/dev/null; then
+        skip "$1" "no apt-get to install ${powerpc_packages[*]}"
+        return 1
+    fi
+    if ! powerpc_install || ! powerpc_tools; then
+        skip "$1" "apt-get could not install ${powerpc_packages[*]}"
+        return 1
+    fi
+}
+
+powerpc_env() { # COMMAND [ARG...], with qemu's CPU in $powerpc_cpu
+    CC_powerpc64le_unknown_linux_gnu=powerpc64le-linux-gnu-gcc \
+        CARGO_TARGET_POWERPC64LE_UNKNOWN_LINUX_GNU_LINKER=powerpc64le-linux-gnu-gcc \
+        CARGO_TARGET_POWERPC64LE_UNKNOWN_LINUX_GNU_RUNNER="qemu-ppc64le -cpu ${powerpc_cpu:-power8} -L /usr/powerpc64le-linux-gnu" \
+        "$@"
+}
+
+powerpc_test() {
+    local powerpc_cpu=$1
+    powerpc_env cargo test -p tce-engine --lib --target "$powerpc" --locked
+}
