@@ -22,9 +22,8 @@ fn main() {
     }
     let rustc = env::var("RUSTC").unwrap_or_else(|_| "rustc".to_string());
     // "rustc 1.95.0 (hash date)": the number is enough.
-    if let Some(version) = output(&rustc, &["--version"])
-        .as_deref()
-        .and_then(|text| text.split_whitespace().nth(1))
+    if let Some(version) =
+        output(&rustc, &["--version"]).as_deref().and_then(|text| text.split_whitespace().nth(1))
     {
         println!("cargo::rustc-env=TCE_BENCH_RUSTC={version}");
     }

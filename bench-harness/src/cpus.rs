@@ -101,10 +101,7 @@ fn check_against(cpus: &[usize], allowed: &[usize]) -> Result<(), String> {
 pub fn pin_current(cpu: usize) -> Result<(), String> {
     check(&[cpu])?;
     if cpu >= CpuSet::MAX_CPU {
-        return Err(format!(
-            "CPU {cpu} cannot be pinned to; the limit is {}",
-            CpuSet::MAX_CPU - 1
-        ));
+        return Err(format!("CPU {cpu} cannot be pinned to; the limit is {}", CpuSet::MAX_CPU - 1));
     }
     let mut set = CpuSet::new();
     set.set(cpu);

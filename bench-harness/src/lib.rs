@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The benchmark around `tce-engine`: what `tce-bench` runs, measures, checks and writes.
 
-//pub mod cli;
+pub mod cli;
 pub mod clock;
 pub mod cpus;
 pub mod hist_io;

@@ -190,11 +190,8 @@ impl OpResult {
             (Some(limit), Some(ns)) if ns > 0.0 => Some(limit.ns_per_tce / ns),
             _ => None,
         };
-        let hist = if recorder.samples() > 0 {
-            Some(HistData::new(recorder.histogram())?)
-        } else {
-            None
-        };
+        let hist =
+            if recorder.samples() > 0 { Some(HistData::new(recorder.histogram())?) } else { None };
         Ok(Self {
             id: id.to_string(),
             op: op.to_string(),

@@ -128,7 +128,8 @@ mod tests {
 
     #[test]
     fn sizes_are_binary_whatever_the_suffix() {
-        for text in ["2G", "2g", "2GiB", "2gib", "2GB", "2 GiB", "0x80000000", "2147483648", "2048M"]
+        for text in
+            ["2G", "2g", "2GiB", "2gib", "2GB", "2 GiB", "0x80000000", "2147483648", "2048M"]
         {
             assert_eq!(parse_size(text), Ok(1 << 31), "{text}");
         }
@@ -159,7 +160,8 @@ mod tests {
 
     #[test]
     fn junk_is_refused() {
-        for text in ["", "  ", "G", "-1", "+1", "2X", "2GG", "2iB", "0x", "0x-1", "2Bi", "12 34", "2Kb/s"]
+        for text in
+            ["", "  ", "G", "-1", "+1", "2X", "2GG", "2iB", "0x", "0x-1", "2Bi", "12 34", "2Kb/s"]
         {
             assert!(parse_size(text).is_err(), "{text:?} was accepted");
         }

@@ -168,7 +168,8 @@ impl TraceFile {
         let fail = |line, text| TraceError { file: file.to_string(), line, text };
         let mut input = BufReader::with_capacity(128 << 10, input);
         let mut magic = Vec::with_capacity(4);
-        let unreadable = |error: io::Error| fail(0, format!("cannot be read: {}", plain_io(&error)));
+        let unreadable =
+            |error: io::Error| fail(0, format!("cannot be read: {}", plain_io(&error)));
         (&mut input).take(4).read_to_end(&mut magic).map_err(unreadable)?;
         if magic.is_empty() {
             return Err(fail(1, format!("the file is empty; accepted: a line '{HEADER}' first")));
@@ -310,8 +311,7 @@ impl<'a> Builder<'a> {
             }
             Op::Indirect { list, ret, .. } => {
                 counts.indirect += 1;
-                counts.mapped +=
-                    mapped(&self.pool[list.start as usize..list.end as usize], *ret);
+                counts.mapped += mapped(&self.pool[list.start as usize..list.end as usize], *ret);
             }
             Op::Stuff { .. } => counts.stuff += 1,
             Op::Get { .. } => counts.get += 1,
@@ -325,7 +325,9 @@ impl<'a> Builder<'a> {
     fn finish(mut self) -> Result<TraceFile, TraceError> {
         // A replay of nothing would "pass"; more likely the file was cut after its header.
         if self.records.is_empty() {
-            return Err(self.fail("the trace has no calls; accepted: at least one line of 9 columns"));
+            return Err(
+                self.fail("the trace has no calls; accepted: at least one line of 9 columns")
+            );
         }
         self.records.shrink_to_fit();
         self.pool.shrink_to_fit();

@@ -143,7 +143,9 @@ pub enum RegisterError {
     #[error("a region at {0} of 0 bytes cannot be registered")]
     Empty(Uaddr),
     /// Start or length is not a multiple of the host page.
-    #[error("region {start}, {bytes:#x} bytes: both must be multiples of the host page, {host_page}")]
+    #[error(
+        "region {start}, {bytes:#x} bytes: both must be multiples of the host page, {host_page}"
+    )]
     Unaligned {
         /// Start of the region.
         start: Uaddr,
@@ -207,7 +209,9 @@ pub enum UnregisterError {
         bytes: u64,
     },
     /// Entries still point into it.
-    #[error("region {start} is still mapped by {mapped} entries of this container; unmap them first")]
+    #[error(
+        "region {start} is still mapped by {mapped} entries of this container; unmap them first"
+    )]
     Mapped {
         /// Start of the region.
         start: Uaddr,
@@ -322,7 +326,9 @@ pub enum MapError {
         at: Uaddr,
     },
     /// The backing pages are smaller than the window's.
-    #[error("memory at {at} is backed by pages of {backing}, smaller than the window's page {page}")]
+    #[error(
+        "memory at {at} is backed by pages of {backing}, smaller than the window's page {page}"
+    )]
     BackingTooSmall {
         /// Where.
         at: Uaddr,
@@ -330,6 +336,14 @@ pub enum MapError {
         backing: PageShift,
         /// The window's page size.
         page: PageShift,
+    },
+    /// A list has too many pages.
+    #[error("a list of {count} pages; at most {limit} go into one call")]
+    ListTooLong {
+        /// Pages in the list.
+        count: usize,
+        /// The limit.
+        limit: usize,
     },
     /// Something is mapped there and `replace` was not asked for.
     #[error("{live} entries are live in the range at {start}; unmap them or ask for replacement")]
@@ -369,6 +383,43 @@ pub enum UnmapError {
         /// Length of the range.
         bytes: u64,
     },
+}
+
+/// Entries that a guest may not write. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum EntryError {
+    /// The entries are not all inside the window.
+    #[error("{count} entries at {at} are not inside the window")]
+    OutsideWindow {
+        /// Bus address of the first.
+        at: Ioba,
+        /// Number of entries.
+        count: u64,
+    },
+    /// The bus address is not that of a page.
+    #[error("bus address {at} is not a multiple of the window's page, {page}")]
+    Unaligned {
+        /// The address.
+        at: Ioba,
+        /// The window's page size.
+        page: PageShift,
+    },
+    /// A live entry has bits that must be 0.
+    #[error("an entry has reserved or offset bits set: {bits:#x}")]
+    Reserved {
+        /// The bits.
+        bits: u64,
+    },
+    /// A live entry points to what is not the guest's memory.
+    #[error("an entry points to {address:#x}, which is not registered guest memory")]
+    NotMemory {
+        /// Where it points.
+        address: u64,
+    },
+    /// No memory for a level of the table.
+    #[error(transparent)]
+    Table(#[from] TableError),
 }
 
 /// Real memory that is not there: what a bus error is to hardware.

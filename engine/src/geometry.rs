@@ -88,17 +88,13 @@ impl Geometry {
         };
         match spec.levels {
             Levels::Exactly(levels) => fits(levels),
-            Levels::Auto => fits(1).or_else(|first| {
-                (2..=MAX_LEVELS).find_map(|l| fits(l).ok()).ok_or(first)
-            }),
+            Levels::Auto => {
+                fits(1).or_else(|first| (2..=MAX_LEVELS).find_map(|l| fits(l).ok()).ok_or(first))
+            }
         }
     }
 
-    fn shape(
-        spec: WindowSpec,
-        levels: u32,
-        host_page: PageShift,
-    ) -> Result<Self, GeometryError> {
+    fn shape(spec: WindowSpec, levels: u32, host_page: PageShift) -> Result<Self, GeometryError> {
         let WindowSpec { size, page, .. } = spec;
         if levels == 0 || levels > MAX_LEVELS {
             return Err(GeometryError::Levels { levels });

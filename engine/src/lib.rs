@@ -4,9 +4,15 @@
 
 pub mod addr;
 pub mod backend;
+pub mod container;
+pub mod engine;
 pub mod error;
 pub mod geometry;
+pub mod kill;
+pub mod ledger;
 pub mod mem;
+pub mod papr;
+mod regions;
 pub mod simd;
 mod sync;
 pub mod table;

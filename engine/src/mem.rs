@@ -81,7 +81,6 @@ impl TableChunk {
 
 #[cfg(not(loom))]
 impl TableChunk {
-
     /// `bytes` of zeroed table memory: reserved huge pages, else transparent ones, else small.
     ///
     /// # Errors
@@ -89,8 +88,7 @@ impl TableChunk {
     pub fn new(bytes: usize) -> Result<Self, BackendError> {
         let huge = 1usize << CHUNK_LG2;
         if bytes.is_multiple_of(huge) {
-            let huge_map =
-                MmapOptions::new().len(bytes).huge(Some(CHUNK_LG2 as u8)).map_anon();
+            let huge_map = MmapOptions::new().len(bytes).huge(Some(CHUNK_LG2 as u8)).map_anon();
             if let Ok(map) = huge_map {
                 return Ok(Self { map, skip: 0, slots: bytes / 8, pages: TablePages::Hugetlb });
             }
@@ -106,9 +104,8 @@ impl TableChunk {
             .map_err(|e| failed(e.to_string()))?;
         let skip = map.as_ptr().align_offset(huge);
         // Under Miri there is neither advice nor a reason for it.
-        let transparent = bytes >= huge
-            && !cfg!(miri)
-            && map.advise_range(Advice::HugePage, skip, bytes).is_ok();
+        let transparent =
+            bytes >= huge && !cfg!(miri) && map.advise_range(Advice::HugePage, skip, bytes).is_ok();
         let pages = if transparent { TablePages::Transparent } else { TablePages::Small };
         Ok(Self { map, skip, slots: bytes / 8, pages })
     }
@@ -135,14 +132,13 @@ impl TableChunk {
     /// writes them holds the table's own locks.
     #[must_use]
     pub fn slots(&self) -> &[Slot] {
+        let first = self.map.as_ptr().wrapping_add(self.skip).cast::<Slot>();
         // SAFETY: the mapping is private to `self`, readable and writable, `skip + slots * 8` bytes
         // long or more, and lives as long as `self`, hence as long as the slice. It starts page
-        // aligned and `skip` keeps that, which satisfies the alignment of `AtomicU64`; zeroed (and
-        // any) bytes are valid ones. Nobody gets a `&mut` or a plain pointer to the mapping, so
-        // all accesses are through atomics (or the volatile stores of the simd tiers to them).
-        unsafe {
-            std::slice::from_raw_parts(self.map.as_ptr().add(self.skip).cast::<Slot>(), self.slots)
-        }
+        // aligned and `skip` keeps that, which satisfies the alignment of `AtomicU64`; any bytes
+        // are valid ones. Nobody gets a `&mut` or a plain pointer to the mapping, so all accesses
+        // are through atomics, or are the tiers' asm accesses to them.
+        unsafe { std::slice::from_raw_parts(first, self.slots) }
     }
 }
 
@@ -335,8 +331,8 @@ impl<M> Arena<M> {
     }
 
     /// The chunks mapped so far.
-    pub(crate) fn chunks(&self) -> impl Iterator<Item = &TableChunk> {
-        self.parts.iter().filter_map(|p| p.get()).map(|p| &*p.chunk)
+    pub(crate) fn chunks(&self) -> impl Iterator<Item = &Arc<TableChunk>> {
+        self.parts.iter().filter_map(|p| p.get()).map(|p| &p.chunk)
     }
 }
 

@@ -5,14 +5,17 @@
 //! code that ships.
 
 #[cfg(loom)]
-pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 #[cfg(loom)]
-pub(crate) use loom::sync::{Arc, Mutex, RwLock};
+pub(crate) use loom::sync::{Mutex, RwLock};
 
 #[cfg(not(loom))]
-pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 #[cfg(not(loom))]
-pub(crate) use std::sync::{Arc, Mutex, RwLock};
+pub(crate) use std::sync::{Mutex, RwLock};
+
+// Not modelled: it only counts owners, and loom's cannot hold a `dyn` back end.
+pub(crate) use std::sync::Arc;
 
 /// The memory of one TCE slot: an atomic doubleword that holds the entry's big-endian bytes.
 pub(crate) type Slot = AtomicU64;

@@ -214,9 +214,8 @@ fn new_fields_are_welcome() {
 
 #[test]
 fn the_ratio_to_the_limit_is_one_at_the_limit() {
-    let limit = |ns_per_tce| {
-        Some(Limit { kind: LimitKind::Copy, ns_per_tce, libc_ns_per_tce: None })
-    };
+    let limit =
+        |ns_per_tce| Some(Limit { kind: LimitKind::Copy, ns_per_tce, libc_ns_per_tce: None });
     let mut recorder = Recorder::new();
     recorder.record(200, 1000);
     let result = OpResult::new("a", "a", &recorder, limit(0.1)).unwrap();

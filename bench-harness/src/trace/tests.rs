@@ -65,8 +65,7 @@ fn every_op_parses_to_its_fields() {
     assert_eq!(op(7), Op::Xlate { liobn: 0x8000_0000, ioba: 0x1008, value: 0x2003 });
     assert_eq!(op(8), Op::WindowRemove { liobn: 0x8000_0001, ret: 0 });
     assert_eq!(op(9), Op::WindowReset { liobn: 0x8000_0000, ret: 0 });
-    let counts =
-        Counts { put: 1, indirect: 1, stuff: 1, get: 1, window: 5, xlate: 1, mapped: 1 };
+    let counts = Counts { put: 1, indirect: 1, stuff: 1, get: 1, window: 5, xlate: 1, mapped: 1 };
     assert_eq!(trace.counts, counts);
     assert_eq!(counts.calls(), 4);
 }
@@ -204,9 +203,38 @@ fn the_largest_target_uses_the_page_size_of_its_window_at_that_line() {
     assert_eq!(end(&[CREATE, wide, put]), 0x200_0000);
     assert_eq!(end(&[CREATE, wide, "2 window-remove 0x80000001 - - - 0 0 0", put]), 0x100_1000);
     assert_eq!(end(&[CREATE, wide, "2 window-reset 0x80000000 - - - 0 0 0", put]), 0x100_1000);
-    assert_eq!(end(&[CREATE, wide, "2 indirect 0x80000001 0x0 1000003,0,2000001 3 0 0 0"]), 0x300_0000);
+    assert_eq!(
+        end(&[CREATE, wide, "2 indirect 0x80000001 0x0 1000003,0,2000001 3 0 0 0"]),
+        0x300_0000
+    );
     assert_eq!(end(&[CREATE, "1 stuff 0x80000000 0x0 0x5001 4 0 0 0"]), 0x6000);
     assert_eq!(end(&[CREATE, "1 put 0x80000000 0x0 0xffffffffffffffff 1 0 0 0"]), u64::MAX);
+}
+
+/// A damaged byte anywhere gives a trace or an error with a line of the file; never a panic.
+#[test]
+fn damage_never_panics() {
+    let good = format!(
+        "{HEADER}\n# name x\n{CREATE}\n1 put 0x80000000 0x0 0x1003 1 0 0 5\n\
+         2 indirect 0x80000000 0x1000 2003,3003 2 0 1 5\n3 window-create - - 24 0 -3 0 1\n\
+         4 xlate 0x80000000 0x8 0x1003 1 0 - -\n5 window-remove 0x80000000 - - - 0 0 5\n"
+    );
+    let lines = good.lines().count() as u64;
+    let mut refused = 0;
+    for place in 0..good.len() {
+        for byte in [0, b' ', b'\n', b'#', b'-', b',', b'0', b'9', b'f', b'x', 0x80, 0xff] {
+            let mut bad = good.clone().into_bytes();
+            bad[place] = byte;
+            if let Err(error) = TraceFile::read("f", bad.as_slice()) {
+                assert!((1..=lines + 1).contains(&error.line), "{error}");
+                assert!(!error.text.contains('\n') && error.text.len() < 300, "{error}");
+                refused += 1;
+            }
+        }
+        assert!(TraceFile::read("f", &good.as_bytes()[..place]).is_err() || place > HEADER.len());
+    }
+    // Most damage must be seen; a changed digit or comment cannot be.
+    assert!(refused > good.len() * 6, "only {refused} of {}", good.len() * 12);
 }
 
 /// The table of `workloads/traces/README.md`: calls, put, indirect, stuff, TCEs mapped, xlate.

@@ -135,10 +135,7 @@ mod tests {
         let layout =
             RealLayout::scattered(frames.into(), 0x4000, 0x2_5000, PageShift::K64, 0..1 << 30);
         let extents: Vec<_> = layout.extents(0..0x2_5000).map(|e| (e.at.0, e.bytes)).collect();
-        assert_eq!(
-            extents,
-            [(0x50_4000, 0xc000), (0x20_0000, 0x1_0000), (0x90_0000, 0x9000)]
-        );
+        assert_eq!(extents, [(0x50_4000, 0xc000), (0x20_0000, 0x1_0000), (0x90_0000, 0x9000)]);
         let part: Vec<_> = layout.extents(0xb000..0xd000).map(|e| (e.at.0, e.bytes)).collect();
         assert_eq!(part, [(0x50_f000, 0x1000), (0x20_0000, 0x1000)]);
     }

@@ -6,8 +6,7 @@ use super::Tier;
 use crate::sync::{Ordering, Slot};
 use crate::tce::{Summary, Tce};
 
-pub(super) static TIER: Tier =
-    Tier { name: "portable", fill, store, put, exchange, scan, survey };
+pub(super) static TIER: Tier = Tier { name: "portable", fill, store, put, exchange, scan, survey };
 
 fn fill(slots: &[Slot], first: Tce, step: u64) {
     let mut value = first.value();

@@ -8,8 +8,8 @@
 use std::arch::asm;
 use std::arch::x86_64::{
     __m256i, _mm256_add_epi64, _mm256_and_si256, _mm256_andnot_si256, _mm256_cmpeq_epi64,
-    _mm256_or_si256, _mm256_set1_epi64x, _mm256_set_epi64x, _mm256_setr_epi8,
-    _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_storeu_si256, _mm256_sub_epi64,
+    _mm256_or_si256, _mm256_set_epi64x, _mm256_set1_epi64x, _mm256_setr_epi8, _mm256_setzero_si256,
+    _mm256_shuffle_epi8, _mm256_storeu_si256, _mm256_sub_epi64,
 };
 
 use super::{Tier, portable};
@@ -25,13 +25,17 @@ const TURN: usize = 4 * LANES;
 pub(super) fn tier() -> Option<&'static Tier> {
     static TIER: Tier = Tier {
         name: "avx2",
-        // SAFETY (all six): the only way to this tier is through the detection below, so the
-        // machine has AVX2.
+        // SAFETY: the only way to this tier is through the detection below, so there is AVX2.
         fill: |slots, first, step| unsafe { fill(slots, first, step) },
+        // SAFETY: as above.
         store: |slots, tce| unsafe { store(slots, tce) },
+        // SAFETY: as above.
         put: |slots, words| unsafe { put(slots, words) },
+        // SAFETY: as above.
         exchange: |slots, words, old| unsafe { exchange(slots, words, old) },
+        // SAFETY: as above; a slot is a doubleword.
         scan: |slots| unsafe { summarise(slots.as_ptr().cast(), slots.len()) },
+        // SAFETY: as above.
         survey: |words| unsafe { summarise(words.as_ptr(), words.len()) },
     };
     is_x86_feature_detected!("avx2").then_some(&TIER)
@@ -180,8 +184,7 @@ unsafe fn summarise(at: *const u64, n: usize) -> Summary {
     let and = lanes(_mm256_and_si256(and[0], and[1])).into_iter().fold(!0, |a, b| a & b);
     let or = lanes(_mm256_or_si256(or[0], or[1])).into_iter().fold(0, |a, b| a | b);
     let empty: u64 = lanes(_mm256_add_epi64(empty[0], empty[1])).into_iter().sum();
-    let body =
-        Summary { live: whole as u64 - empty, and: u64::from_be(and), or: u64::from_be(or) };
+    let body = Summary { live: whole as u64 - empty, and: u64::from_be(and), or: u64::from_be(or) };
     (whole..n).fold(body, |s, i| {
         // SAFETY: `i < n`. Volatile, because another owner's slots may change under a scan.
         s.with(Tce::from_be_word(unsafe { at.wrapping_add(i).read_volatile() }))

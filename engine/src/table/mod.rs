@@ -85,7 +85,7 @@ impl TceTable {
     }
 
     /// The memory that the table stands on.
-    pub fn chunks(&self) -> impl Iterator<Item = &TableChunk> {
+    pub fn chunks(&self) -> impl Iterator<Item = &Arc<TableChunk>> {
         self.tree.arena().chunks()
     }
 
@@ -283,14 +283,14 @@ impl<'a> Writer<'a> {
         });
     }
 
-    /// Writes a list of words that covers the range.
+    /// Writes a list of words that covers the range; `write_only` as in [`Writer::write`].
     ///
     /// # Panics
     /// If the list is not as long as the range.
-    pub fn put(&mut self, words: &[u64]) {
+    pub fn put(&mut self, words: &[u64], write_only: bool) {
         assert!(words.len() as u64 == self.count);
         let base = self.first;
-        self.write(false, |tier, first, slots| {
+        self.write(write_only, |tier, first, slots| {
             let at = (first - base) as usize;
             let words = &words[at..at + slots.len()];
             tier.put(slots, words);

@@ -47,9 +47,9 @@ impl Segment {
         let bits = match (self.write_only.get(), yes) {
             (None, false) => return,
             (Some(bits), _) => bits,
-            (None, true) => self.write_only.get_or_init(|| {
-                (0..1 << (SEGMENT_LG2 - 6)).map(|_| AtomicU64::new(0)).collect()
-            }),
+            (None, true) => self
+                .write_only
+                .get_or_init(|| (0..1 << (SEGMENT_LG2 - 6)).map(|_| AtomicU64::new(0)).collect()),
         };
         let (mut at, end) = (at, at + count);
         while at < end {

@@ -65,8 +65,7 @@ impl Tree {
 
     fn take(&self, blocks: u64) -> Result<Vec<Block>, BackendError> {
         let per_segment = 1usize << self.segment_lg2();
-        self.arena
-            .take(blocks, |slots| (0..slots / per_segment).map(|_| Segment::new()).collect())
+        self.arena.take(blocks, |slots| (0..slots / per_segment).map(|_| Segment::new()).collect())
     }
 
     /// A segment never spans two leaves.

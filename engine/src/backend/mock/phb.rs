@@ -316,10 +316,8 @@ mod tests {
     fn k12_kill_register_words() {
         let phb = Phb::new(6, false);
         let pe = PeNumber(5);
-        let stores = phb.kill(
-            pe,
-            KillScope::Pages { start: Ioba(0x1_0000), count: 1, page: PageShift::K64 },
-        );
+        let stores = phb
+            .kill(pe, KillScope::Pages { start: Ioba(0x1_0000), count: 1, page: PageShift::K64 });
         assert_eq!((stores, phb.last_kill_word(pe)), (1, 0x2000_0000_0001_0005));
         assert_eq!(phb.kill(pe, KillScope::Pe), 1);
         assert_eq!(phb.last_kill_word(pe), 0x4000_0000_0000_0005);

@@ -144,12 +144,18 @@ impl RealMemory {
             Memory::User { start, .. } => {
                 let lead = start.0 & (self.backing.bytes() - 1);
                 let pages = (lead + bytes).div_ceil(self.backing.bytes());
-                // Every second place stays empty, so no two backing pages are neighbours.
-                let places = pages.checked_mul(2 * self.backing.bytes());
-                let room = places.and_then(|p| p.checked_add(2 * RUN_ALIGN));
-                let base = map.next_user.next_multiple_of(RUN_ALIGN);
-                let next = room.and_then(|r| base.checked_add(r)).filter(|n| *n <= TABLE_BASE);
-                let next = next.ok_or_else(|| fail("larger than the simulated real memory"))?;
+                // Every second place stays empty, so no two backing pages are neighbours. A power of
+                // two, aligned: then the common leading bits of any two entries name the region.
+                let room = pages
+                    .checked_mul(2 * self.backing.bytes())
+                    .and_then(|places| places.max(2 * RUN_ALIGN).checked_next_power_of_two())
+                    .filter(|room| *room <= TABLE_BASE / 4)
+                    .ok_or_else(|| fail("larger than the simulated real memory"))?;
+                let base = map.next_user.next_multiple_of(room);
+                let next = base + room;
+                if next > TABLE_BASE {
+                    return Err(fail("the simulated real memory is full"));
+                }
                 map.next_user = next;
                 map.pins += 1;
                 let layout = if self.contiguous {
@@ -195,8 +201,7 @@ impl RealMemory {
 
 /// A permutation of the even places from `base`, from a seed.
 fn scatter(pages: u64, base: u64, backing: PageShift, seed: u64) -> Box<[Hpa]> {
-    let mut frames: Box<[Hpa]> =
-        (0..pages).map(|i| Hpa(base + 2 * i * backing.bytes())).collect();
+    let mut frames: Box<[Hpa]> = (0..pages).map(|i| Hpa(base + 2 * i * backing.bytes())).collect();
     let mut state = seed;
     // Fisher–Yates over splitmix64.
     for i in (1..frames.len()).rev() {

@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The command line: what can be typed, and its help. [`parse`] gives checked settings.
+
+mod config;
+#[cfg(test)]
+mod tests;
+mod values;
+
+use std::error::Error as _;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Args, Parser, Subcommand};
+
+use crate::size::{parse_duration, parse_size};
+use crate::style::Style;
+
+pub use config::{Output, ReplayConfig, RunConfig};
+pub use values::{BackendChoice, Levels, Limit, Pass, Simd};
+
+/// Exit code of a command line that cannot be understood or asks for what cannot be.
+pub const EXIT_USAGE: u8 = 2;
+
+const ABOUT: &str = "Benchmarks a DMA mapping engine for POWER IOMMUs (TCE tables)";
+
+const EXAMPLES: &str = "\
+Sizes are binary (2G = 2 GiB = 0x80000000) and times need a unit (500ms, 10s).
+
+Examples:
+  tce-bench                                    one group, a 2 GiB window of 4 KiB pages
+  tce-bench --groups 4 --window 2G --levels 2  four groups that share one container's window
+  tce-bench --threads 4 --cpus 0-3 --json out.json
+  tce-bench replay workloads/traces/*.zst      recorded guests, every answer checked
+
+Exit codes: 0 done and verified, 1 failed, 2 wrong command line, 130 interrupted.";
+
+#[derive(Debug, Parser)]
+#[command(name = "tce-bench", version, about = ABOUT, after_help = EXAMPLES)]
+#[command(args_conflicts_with_subcommands = true, allow_negative_numbers = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Map and unmap a window in several ways and print latencies (the default command)
+    #[command(allow_negative_numbers = true)]
+    Run(Box<RunArgs>),
+    /// Replay recorded hypercalls of real guests and check every answer
+    #[command(allow_negative_numbers = true)]
+    Replay(ReplayArgs),
+}
+
+/// Options of `run`.
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// IOMMU groups (each a PE of the mock)
+    #[arg(long, value_name = "N", default_value = "1", value_parser = values::count::<256>)]
+    #[arg(help_heading = "What is mapped")]
+    groups: u32,
+    /// Containers that the groups are dealt out to; groups of one container share its tables
+    #[arg(long, value_name = "M", default_value = "1", value_parser = values::count::<256>)]
+    #[arg(help_heading = "What is mapped")]
+    containers: u32,
+    /// Bytes of bus address space that each container's window covers; a power of two
+    #[arg(long, value_name = "SIZE", default_value = "2G", value_parser = parse_size)]
+    #[arg(help_heading = "What is mapped")]
+    window: u64,
+    /// Levels of the table: 1 to 5, or auto to let the engine pick
+    #[arg(long, value_name = "N", default_value = "auto", value_parser = values::levels)]
+    #[arg(help_heading = "What is mapped")]
+    levels: Levels,
+    /// IOMMU page size: 4K, 64K, 2M, 16M, 256M or 1G
+    #[arg(long, value_name = "SIZE", default_value = "4K", value_parser = values::page_shift)]
+    #[arg(help_heading = "What is mapped")]
+    page_size: u8,
+    /// The host's page size, which sizes table blocks and charges: 4K or 64K
+    #[arg(long, value_name = "SIZE", default_value = "64K", value_parser = values::host_page_shift)]
+    #[arg(help_heading = "What is mapped")]
+    host_page: u8,
+    /// Contiguous real memory comes in runs of this size, never adjacent: 64K, 2M or 16M
+    /// [default: 2M, or 16M for 16M pages]
+    #[arg(long, value_name = "SIZE", value_parser = values::backing)]
+    #[arg(help_heading = "What is mapped")]
+    backing: Option<u64>,
+    /// Lay real memory out in one contiguous run instead; flatters the results, which say so
+    #[arg(long, help_heading = "What is mapped")]
+    contiguous: bool,
+    /// Memory behind the window, mapped repeatedly if smaller [default: the window, or a quarter
+    /// of free memory if that is less]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    #[arg(help_heading = "What is mapped")]
+    buffer: Option<u64>,
+    /// Limit of locked memory that the mock enforces, or none
+    #[arg(long, value_name = "SIZE|none", default_value = "none", value_parser = values::limit)]
+    #[arg(help_heading = "What is mapped")]
+    memlock: Limit,
+
+    /// Threads; each owns leaves of the table that no other touches
+    #[arg(long, value_name = "N", default_value = "1", value_parser = values::count::<1024>)]
+    #[arg(help_heading = "How it is measured")]
+    threads: u32,
+    /// Pin the threads to these CPUs in this order, as 0,2-5; at least one CPU per thread
+    #[arg(long, value_name = "LIST", value_parser = values::cpu_list)]
+    #[arg(help_heading = "How it is measured")]
+    cpus: Option<values::CpuList>,
+    /// Repeat each phase so often [default: as --duration allows]
+    #[arg(long, value_name = "N", value_parser = values::count::<1_000_000>)]
+    #[arg(help_heading = "How it is measured")]
+    repetitions: Option<u32>,
+    /// Measure each phase for so long, as 10s or 500ms [default: a second or so]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    #[arg(help_heading = "How it is measured")]
+    duration: Option<Duration>,
+    /// Run each phase for so long before measuring, as 200ms; 0s for none
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    #[arg(help_heading = "How it is measured")]
+    warmup: Option<Duration>,
+    /// Instructions that fill tables: portable, avx2, or auto for the best that this CPU has
+    #[arg(long, value_name = "TIER", default_value = "auto", value_enum)]
+    #[arg(hide_possible_values = true)]
+    #[arg(help_heading = "How it is measured")]
+    simd: Simd,
+    /// Seed of all random choices, decimal or hex; the same seed gives the same work
+    #[arg(long, value_name = "N", default_value = "1", value_parser = values::seed)]
+    #[arg(help_heading = "How it is measured")]
+    seed: u64,
+    /// mock: a software PHB on any machine; vfio: real hardware; auto: vfio if usable, else mock
+    #[arg(long, value_name = "KIND", default_value = "auto", value_enum)]
+    #[arg(hide_possible_values = true)]
+    #[arg(help_heading = "How it is measured")]
+    backend: BackendChoice,
+
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// Options of `replay`.
+#[derive(Debug, Args)]
+struct ReplayArgs {
+    /// Traces in the format `tce-trace 1`, plain or zstd-compressed
+    #[arg(value_name = "TRACE", required = true)]
+    traces: Vec<PathBuf>,
+    /// Guest RAM [default: up to the largest target in the trace]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    ram: Option<u64>,
+    /// checked: compare every answer; throughput: as fast as it goes; latency: time each call.
+    /// May be given more than once [default: all three]
+    #[arg(long = "pass", value_name = "PASS", value_enum, hide_possible_values = true)]
+    passes: Vec<Pass>,
+    /// Instructions that fill tables: portable, avx2, or auto for the best that this CPU has
+    #[arg(long, value_name = "TIER", default_value = "auto", value_enum)]
+    #[arg(hide_possible_values = true)]
+    simd: Simd,
+    /// Seed of all random choices, decimal or hex
+    #[arg(long, value_name = "N", default_value = "1", value_parser = values::seed)]
+    seed: u64,
+    /// The host's page size, which sizes table blocks and charges: 4K or 64K
+    #[arg(long, value_name = "SIZE", default_value = "64K", value_parser = values::host_page_shift)]
+    host_page: u8,
+
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// Where results go.
+#[derive(Debug, Args)]
+struct OutputArgs {
+    /// Write the result as one JSON document (schema tce-bench.result/1); - is standard output
+    #[arg(long, value_name = "FILE|-", help_heading = "Output")]
+    json: Option<String>,
+    /// Write the histograms as an HdrHistogram log; - is standard output
+    #[arg(long, value_name = "FILE|-", help_heading = "Output")]
+    hlog: Option<String>,
+    /// A name for this run, kept in the result
+    #[arg(long, value_name = "TEXT", help_heading = "Output")]
+    label: Option<String>,
+    /// No progress bar and no table
+    #[arg(long, short, help_heading = "Output")]
+    quiet: bool,
+}
+
+/// What the user wants done, checked.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Invocation {
+    /// Measure.
+    Run(RunConfig),
+    /// Replay traces.
+    Replay(ReplayConfig),
+}
+
+/// Why nothing is to be done: help was asked for, or the command line is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exit {
+    /// 0 for help and version, else [`EXIT_USAGE`].
+    pub code: u8,
+    /// Help, or one line that begins with "error: ". Ends with a newline.
+    pub text: String,
+}
+
+impl Exit {
+    fn usage(message: &str) -> Self {
+        Self { code: EXIT_USAGE, text: format!("error: {message}\n") }
+    }
+
+    /// Prints the text, help to stdout and errors to stderr, and gives the exit code.
+    pub fn print(&self) -> ExitCode {
+        use std::io::Write;
+        // A closed pipe is no reason to panic.
+        let _ = if self.code == 0 {
+            std::io::stdout().write_all(self.text.as_bytes())
+        } else {
+            std::io::stderr().write_all(self.text.as_bytes())
+        };
+        ExitCode::from(self.code)
+    }
+}
+
+/// Parses and checks a command line, the program's name first.
+///
+/// # Errors
+/// What to print and the exit code, for help and for wrong usage.
+pub fn parse<I, T>(arguments: I) -> Result<Invocation, Exit>
+where
+    I: IntoIterator<Item = T>,
+    T: Into<OsString> + Clone,
+{
+    let cli = Cli::try_parse_from(arguments).map_err(|error| from_clap(&error))?;
+    let checked = match cli.command {
+        None => RunConfig::try_from(cli.run).map(Invocation::Run),
+        Some(Command::Run(run)) => RunConfig::try_from(*run).map(Invocation::Run),
+        Some(Command::Replay(replay)) => ReplayConfig::try_from(replay).map(Invocation::Replay),
+    };
+    checked.map_err(|message| Exit::usage(&message))
+}
+
+/// clap's error as one line; its usage block would bury what is wrong.
+fn from_clap(error: &clap::Error) -> Exit {
+    let rendered = error.render();
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            let plain = !Style::detect().is_coloured();
+            let text = if plain { rendered.to_string() } else { rendered.ansi().to_string() };
+            return Exit { code: 0, text };
+        }
+        // Our own value parsers: their message says it all.
+        ErrorKind::ValueValidation => {
+            let argument = error.get(ContextKind::InvalidArg);
+            if let (Some(ContextValue::String(argument)), Some(source)) = (argument, error.source())
+            {
+                let option = argument.split(' ').next().unwrap_or(argument);
+                return Exit::usage(&format!("{option}: {source}"));
+            }
+        }
+        _ => {}
+    }
+    let text = rendered.to_string();
+    let lines = text.lines().map(str::trim);
+    let shown: Vec<&str> = lines
+        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
+        .filter(|line| !line.is_empty())
+        .collect();
+    let line = shown.join(" ").replace(" tip: ", "; tip: ");
+    Exit::usage(&format!("{}; see --help", line.strip_prefix("error: ").unwrap_or(&line)))
+}

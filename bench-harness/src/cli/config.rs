@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Settings after every check that needs no engine.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::values::{BackendChoice, Levels, Pass, Simd};
+use super::{OutputArgs, ReplayArgs, RunArgs};
+use crate::outfile::OutFile;
+use crate::size::format_arg;
+
+/// Real memory comes in runs of this size unless told otherwise.
+const DEFAULT_BACKING: u64 = 2 << 20;
+/// The largest backing page there is.
+const MAX_BACKING: u64 = 16 << 20;
+
+/// Where results go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// The JSON document.
+    pub json: Option<OutFile>,
+    /// The HdrHistogram log.
+    pub hlog: Option<OutFile>,
+    /// A name for the run.
+    pub label: Option<String>,
+    /// No progress bar and no table.
+    pub quiet: bool,
+}
+
+/// The settings of `run`. Sizes are bytes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunConfig {
+    /// IOMMU groups, 1 to 256.
+    pub groups: u32,
+    /// Containers, 1 to `groups`.
+    pub containers: u32,
+    /// A power of two, at least one page.
+    pub window_bytes: u64,
+    /// Not yet checked against the geometry.
+    pub levels: Levels,
+    /// log2 of the IOMMU page size: 12, 16, 21, 24, 28 or 30.
+    pub page_shift: u8,
+    /// log2 of the host's page size: 12 or 16.
+    pub host_page_shift: u8,
+    /// Size of a run of real memory; at least an IOMMU page unless `contiguous`.
+    pub backing_bytes: u64,
+    /// One run of real memory.
+    pub contiguous: bool,
+    /// Whole IOMMU pages, at most the window; `None` = to be chosen.
+    pub buffer_bytes: Option<u64>,
+    /// 1 to 1024.
+    pub threads: u32,
+    /// At least one per thread, not yet checked against the machine; `None` = not pinned.
+    pub cpus: Option<Vec<usize>>,
+    /// At least 1; `None` = by time.
+    pub repetitions: Option<u32>,
+    /// Per phase, above zero; `None` = to be chosen.
+    pub duration: Option<Duration>,
+    /// Per phase; `None` = to be chosen.
+    pub warmup: Option<Duration>,
+    /// Not yet checked against the CPU.
+    pub simd: Simd,
+    /// Of all random choices.
+    pub seed: u64,
+    /// The mock's limit; `None` = none.
+    pub memlock_bytes: Option<u64>,
+    /// Which back end.
+    pub backend: BackendChoice,
+    /// Where results go.
+    pub output: Output,
+}
+
+/// The settings of `replay`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplayConfig {
+    /// At least one; not yet opened.
+    pub traces: Vec<PathBuf>,
+    /// Guest RAM in bytes, whole host pages; `None` = up to the largest target.
+    pub ram_bytes: Option<u64>,
+    /// Sorted, each once, at least one.
+    pub passes: Vec<Pass>,
+    /// Not yet checked against the CPU.
+    pub simd: Simd,
+    /// Of all random choices.
+    pub seed: u64,
+    /// log2 of the host's page size: 12 or 16.
+    pub host_page_shift: u8,
+    /// Where results go.
+    pub output: Output,
+}
+
+impl TryFrom<OutputArgs> for Output {
+    type Error = String;
+
+    fn try_from(args: OutputArgs) -> Result<Self, String> {
+        let json = args.json.as_deref().map(OutFile::from);
+        let hlog = args.hlog.as_deref().map(OutFile::from);
+        if json.is_some() && json == hlog {
+            let name = args.json.unwrap_or_default();
+            return Err(format!("--json and --hlog both name '{name}'; accepted: two places"));
+        }
+        Ok(Self { json, hlog, label: args.label, quiet: args.quiet })
+    }
+}
+
+impl TryFrom<RunArgs> for RunConfig {
+    type Error = String;
+
+    fn try_from(args: RunArgs) -> Result<Self, String> {
+        let page = 1u64 << args.page_size;
+        if args.containers > args.groups {
+            return Err(format!(
+                "--containers {} is more than --groups {}; accepted: 1 to {}",
+                args.containers, args.groups, args.groups
+            ));
+        }
+        check_window(args.window, page)?;
+        let backing_bytes = backing(args.backing, args.contiguous, page)?;
+        if let Some(buffer) = args.buffer {
+            check_buffer(buffer, args.window, page)?;
+        }
+        let cpus = args.cpus.map(|list| list.0);
+        if let Some(cpus) = &cpus
+            && cpus.len() < args.threads as usize
+        {
+            return Err(format!(
+                "--cpus names {} for --threads {}; accepted: at least one CPU per thread",
+                cpus.len(),
+                args.threads
+            ));
+        }
+        if args.duration == Some(Duration::ZERO) {
+            return Err("--duration is zero; accepted: a longer time, as 500ms".to_string());
+        }
+        Ok(Self {
+            groups: args.groups,
+            containers: args.containers,
+            window_bytes: args.window,
+            levels: args.levels,
+            page_shift: args.page_size,
+            host_page_shift: args.host_page,
+            backing_bytes,
+            contiguous: args.contiguous,
+            buffer_bytes: args.buffer,
+            threads: args.threads,
+            cpus,
+            repetitions: args.repetitions,
+            duration: args.duration,
+            warmup: args.warmup,
+            simd: args.simd,
+            seed: args.seed,
+            memlock_bytes: args.memlock.0,
+            backend: args.backend,
+            output: args.output.try_into()?,
+        })
+    }
+}
+
+impl TryFrom<ReplayArgs> for ReplayConfig {
+    type Error = String;
+
+    fn try_from(args: ReplayArgs) -> Result<Self, String> {
+        let host_page = 1u64 << args.host_page;
+        if let Some(ram) = args.ram
+            && (ram == 0 || !ram.is_multiple_of(host_page))
+        {
+            return Err(format!(
+                "--ram {} is not a number of host pages; accepted: a multiple of {}",
+                show(ram),
+                format_arg(host_page)
+            ));
+        }
+        let mut passes = args.passes;
+        if passes.is_empty() {
+            passes = vec![Pass::Checked, Pass::Throughput, Pass::Latency];
+        }
+        passes.sort_unstable();
+        passes.dedup();
+        Ok(Self {
+            traces: args.traces,
+            ram_bytes: args.ram,
+            passes,
+            simd: args.simd,
+            seed: args.seed,
+            host_page_shift: args.host_page,
+            output: args.output.try_into()?,
+        })
+    }
+}
+
+/// A size as typed, with the bytes where a unit hides them: `3G (3221225472)`.
+fn show(bytes: u64) -> String {
+    let short = format_arg(bytes);
+    if short == bytes.to_string() { short } else { format!("{short} ({bytes})") }
+}
+
+fn check_window(window: u64, page: u64) -> Result<(), String> {
+    if window < page {
+        return Err(format!(
+            "--window {} is smaller than one page of {}; accepted: a power of two from {} up",
+            show(window),
+            format_arg(page),
+            format_arg(page)
+        ));
+    }
+    if window.is_power_of_two() {
+        return Ok(());
+    }
+    let below = format_arg(1 << window.ilog2());
+    let nearest = match window.checked_next_power_of_two() {
+        Some(above) => format!("the nearest are {below} and {}", format_arg(above)),
+        None => format!("the nearest is {below}"),
+    };
+    Err(format!("--window {} is not a power of two; {nearest}", show(window)))
+}
+
+/// A TCE maps one page of contiguous real memory, so a run must hold at least a page.
+fn backing(asked: Option<u64>, contiguous: bool, page: u64) -> Result<u64, String> {
+    let backing = match asked {
+        Some(backing) => backing,
+        None if page <= DEFAULT_BACKING || contiguous => DEFAULT_BACKING,
+        None => page.min(MAX_BACKING),
+    };
+    if contiguous || page <= backing {
+        return Ok(backing);
+    }
+    let larger = if page <= MAX_BACKING {
+        format!("--backing {}, ", format_arg(page))
+    } else {
+        String::new()
+    };
+    Err(format!(
+        "--page-size {} does not fit in contiguous runs of --backing {}; accepted: {larger}\
+         --contiguous, or pages up to {}",
+        format_arg(page),
+        format_arg(backing),
+        format_arg(backing)
+    ))
+}
+
+fn check_buffer(buffer: u64, window: u64, page: u64) -> Result<(), String> {
+    if buffer == 0 || !buffer.is_multiple_of(page) {
+        return Err(format!(
+            "--buffer {} is not a number of IOMMU pages; accepted: a multiple of {}",
+            show(buffer),
+            format_arg(page)
+        ));
+    }
+    if buffer > window {
+        return Err(format!(
+            "--buffer {} is larger than the window; accepted: up to {}",
+            show(buffer),
+            format_arg(window)
+        ));
+    }
+    Ok(())
+}

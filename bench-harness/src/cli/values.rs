@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Values that options take. The parsers answer with one line: what is wrong, what is accepted.
+
+use clap::ValueEnum;
+
+use crate::cpus;
+use crate::size::parse_size;
+
+/// Levels of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Levels {
+    /// The engine picks.
+    Auto,
+    /// 1 to 5.
+    Count(u8),
+}
+
+/// A limit in bytes, or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit(pub Option<u64>);
+
+/// Which instructions fill tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Simd {
+    /// The best that this CPU has.
+    Auto,
+    /// Plain Rust.
+    Portable,
+    /// AVX2 of x86-64.
+    Avx2,
+}
+
+/// Which back end to use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BackendChoice {
+    /// A software PHB, on any machine.
+    Mock,
+    /// Linux VFIO on POWER hardware.
+    Vfio,
+    /// vfio if it is usable, else the mock with a warning.
+    Auto,
+}
+
+/// A pass of a replay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Pass {
+    /// Compare every answer, translation and final entry.
+    Checked,
+    /// As fast as it goes, timed as a whole.
+    Throughput,
+    /// Time each call.
+    Latency,
+}
+
+impl Pass {
+    /// As typed and as written to results.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Checked => "checked",
+            Self::Throughput => "throughput",
+            Self::Latency => "latency",
+        }
+    }
+}
+
+/// A CPU list; a type of its own, since clap gives `Vec` another meaning.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct CpuList(pub(super) Vec<usize>);
+
+/// IOMMU page sizes that sPAPR knows and an engine may offer.
+const PAGE_SIZES: [(&str, u8); 6] =
+    [("4K", 12), ("64K", 16), ("2M", 21), ("16M", 24), ("256M", 28), ("1G", 30)];
+const HOST_PAGES: [(&str, u8); 2] = [("4K", 12), ("64K", 16)];
+const BACKINGS: [(&str, u8); 3] = [("64K", 16), ("2M", 21), ("16M", 24)];
+
+/// Finds a size in a list of powers of two, however it is written.
+fn one_of(what: &str, text: &str, accepted: &[(&str, u8)]) -> Result<u8, String> {
+    let bytes = parse_size(text)?;
+    accepted.iter().find(|(_, shift)| bytes == 1 << shift).map(|&(_, shift)| shift).ok_or_else(
+        || {
+            let names: Vec<&str> = accepted.iter().map(|&(name, _)| name).collect();
+            format!("'{text}' is no {what}; accepted: {}", names.join(", "))
+        },
+    )
+}
+
+pub(super) fn page_shift(text: &str) -> Result<u8, String> {
+    one_of("IOMMU page size", text, &PAGE_SIZES)
+}
+
+pub(super) fn host_page_shift(text: &str) -> Result<u8, String> {
+    one_of("page size of a POWER host", text, &HOST_PAGES)
+}
+
+pub(super) fn backing(text: &str) -> Result<u64, String> {
+    one_of("backing page size", text, &BACKINGS).map(|shift| 1 << shift)
+}
+
+/// A whole number from 1 to `MAX`.
+pub(super) fn count<const MAX: u32>(text: &str) -> Result<u32, String> {
+    text.parse().ok().filter(|number| (1..=MAX).contains(number)).ok_or_else(|| {
+        format!("'{text}' is out of range; accepted: a whole number from 1 to {MAX}")
+    })
+}
+
+pub(super) fn levels(text: &str) -> Result<Levels, String> {
+    if text.eq_ignore_ascii_case("auto") {
+        return Ok(Levels::Auto);
+    }
+    match text.parse() {
+        Ok(number @ 1..=5) => Ok(Levels::Count(number)),
+        _ => Err(format!("'{text}' is no number of levels; accepted: 1 to 5, or auto")),
+    }
+}
+
+pub(super) fn limit(text: &str) -> Result<Limit, String> {
+    if text.eq_ignore_ascii_case("none") {
+        return Ok(Limit(None));
+    }
+    parse_size(text).map(|bytes| Limit(Some(bytes))).map_err(|error| format!("{error}, or none"))
+}
+
+pub(super) fn seed(text: &str) -> Result<u64, String> {
+    let number = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(hex) if hex.bytes().all(|b| b.is_ascii_hexdigit()) => u64::from_str_radix(hex, 16),
+        _ => text.parse(),
+    };
+    number.map_err(|_| {
+        format!("'{text}' is no seed; accepted: a whole number up to {}, decimal or 0x", u64::MAX)
+    })
+}
+
+pub(super) fn cpu_list(text: &str) -> Result<CpuList, String> {
+    cpus::parse_list(text).map(CpuList)
+}

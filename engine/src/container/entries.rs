@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Entries as a guest gives them: validated whole, stored as they are, old ones handed back.
+
+use super::windows::Window;
+use super::{Container, LIST_MAX, Receipt, State};
+use crate::addr::Ioba;
+use crate::error::EntryError;
+use crate::kill::{KillDebt, Tally};
+use crate::sync::read;
+use crate::table::Writer;
+use crate::tce::{Summary, Tce};
+
+impl State {
+    /// The window that starts at `window` and the first of `count` entries at bus address `at`. A
+    /// guest has what it asked for, not what the table covers beyond.
+    fn guest_range(
+        &self,
+        window: Ioba,
+        at: Ioba,
+        count: u64,
+    ) -> Result<(&Window, u64), EntryError> {
+        let outside = EntryError::OutsideWindow { at, count };
+        let found = self.windows.iter().flatten().find(|w| w.start == window);
+        let Some((window, offset)) = found.zip(at.0.checked_sub(window.0)) else {
+            return Err(outside);
+        };
+        let geometry = window.table.geometry();
+        let (page, entries) = (geometry.page(), geometry.requested_entries());
+        let first = offset >> page.get();
+        if first >= entries || count > entries - first {
+            return Err(outside);
+        }
+        if !at.is_aligned(page) {
+            return Err(EntryError::Unaligned { at, page });
+        }
+        Ok((window, first))
+    }
+}
+
+impl Container {
+    /// Stores a list of words at bus address `at` of the window that starts at `window`: all of
+    /// them, or none.
+    pub(crate) fn store_words(
+        &self,
+        window: Ioba,
+        at: Ioba,
+        words: &[u64],
+    ) -> Result<Receipt, EntryError> {
+        let state = read(&self.state);
+        let (window, first) = state.guest_range(window, at, words.len() as u64)?;
+        let summary = self.engine.tier.survey(words);
+        let page = window.table.geometry().page();
+        let claim = state.registrations.guest_entries(words.iter().copied(), summary, page)?;
+        self.store(&state, window, (first, words.len() as u64), &claim, |writer| {
+            // The old values land in a buffer that stays in the first-level cache.
+            let mut old = [0u64; LIST_MAX];
+            writer.exchange(words, &mut old[..words.len()]);
+        })
+    }
+
+    /// Stores the same entry `count` times.
+    pub(crate) fn store_same(
+        &self,
+        window: Ioba,
+        at: Ioba,
+        tce: Tce,
+        count: u64,
+    ) -> Result<Receipt, EntryError> {
+        let state = read(&self.state);
+        let (window, first) = state.guest_range(window, at, count)?;
+        if tce.is_empty() && tce == Tce::EMPTY {
+            return self.clear(&state, window, first, count);
+        }
+        let one = Summary::NONE.with(tce);
+        let summary = Summary { live: one.live * count, ..one };
+        let words = std::iter::repeat_n(tce.to_be_word(), count as usize);
+        let page = window.table.geometry().page();
+        let claim = state.registrations.guest_entries(words, summary, page)?;
+        self.store(&state, window, (first, count), &claim, |writer| writer.stuff(tce))
+    }
+
+    /// Clearing makes no levels.
+    fn clear(
+        &self,
+        state: &State,
+        window: &Window,
+        first: u64,
+        count: u64,
+    ) -> Result<Receipt, EntryError> {
+        let mut debt = KillDebt::new(self.engine.caps.kill);
+        let mut released = 0;
+        let steps = window.table.clear(first, count, |old| {
+            released += old.summary.live;
+            state.registrations.attribute(old, debt.owed());
+            debt.gone(old);
+        })?;
+        let kills = self.settle(state, window, debt);
+        Ok(Receipt { tces: count, released, steps, kills })
+    }
+
+    fn store(
+        &self,
+        state: &State,
+        window: &Window,
+        (first, count): (u64, u64),
+        claim: &Tally,
+        store: impl FnOnce(&mut Writer<'_>),
+    ) -> Result<Receipt, EntryError> {
+        let mut writer = window.table.prepare(first, count)?;
+        let mut debt = KillDebt::new(self.engine.caps.kill);
+        let on_fill = self.engine.caps.kill.on_fill;
+        if on_fill {
+            debt.changed(first, count);
+        }
+        let mut released = 0;
+        writer.old(|old| {
+            released += old.summary.live;
+            state.registrations.attribute(old, debt.owed());
+            if !on_fill {
+                debt.gone(old);
+            }
+        });
+        state.registrations.claim(claim);
+        store(&mut writer);
+        drop(writer);
+        let kills = self.settle(state, window, debt);
+        Ok(Receipt { tces: count, released, steps: 0, kills })
+    }
+
+    /// The entry at bus address `at`, as it was stored.
+    pub(crate) fn load(&self, window: Ioba, at: Ioba) -> Result<Tce, EntryError> {
+        let state = read(&self.state);
+        let (window, index) = state.guest_range(window, at, 1)?;
+        Ok(window.table.get(index)?)
+    }
+}

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Groups that join and leave. A member has all windows of the container or is none.
+
+use super::{Container, Member, State};
+use crate::addr::{GroupId, Ioba, PageSizes};
+use crate::backend::{Backend, GroupCaps, KillScope, MAX_WINDOWS};
+use crate::error::AttachError;
+use crate::sync::{read, write};
+
+/// What every member of a container can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SharedCaps {
+    /// Page sizes that all offer.
+    pub page_sizes: PageSizes,
+    /// Most levels that all can walk.
+    pub max_levels: u32,
+    /// Where the windows begin, the same for all.
+    pub window_starts: [Option<Ioba>; MAX_WINDOWS],
+}
+
+impl State {
+    pub(super) fn caps(&self) -> Option<SharedCaps> {
+        common(self.members.iter().map(|m| &m.caps))
+    }
+}
+
+/// The intersection; the order does not matter.
+fn common<'a>(members: impl Iterator<Item = &'a GroupCaps>) -> Option<SharedCaps> {
+    members
+        .map(|m| SharedCaps {
+            page_sizes: m.page_sizes,
+            max_levels: m.max_levels,
+            window_starts: m.window_starts,
+        })
+        .reduce(|a, b| SharedCaps {
+            page_sizes: a.page_sizes.intersect(b.page_sizes),
+            max_levels: a.max_levels.min(b.max_levels),
+            // Members with other starts were refused when they wanted to join.
+            window_starts: a.window_starts,
+        })
+}
+
+impl Container {
+    /// What all members offer, or `None` without a member.
+    #[must_use]
+    pub fn caps(&self) -> Option<SharedCaps> {
+        read(&self.state).caps()
+    }
+
+    /// Makes a group a member: it gets every window of the container, with all that is mapped.
+    ///
+    /// # Errors
+    /// [`AttachError`]; the group, the other members and the books are as before.
+    pub fn attach(&self, group: GroupId) -> Result<(), AttachError> {
+        let mut state = write(&self.state);
+        if state.members.iter().any(|m| m.group == group) {
+            return Err(AttachError::Member(group));
+        }
+        let caps = self.engine.backend.group(group)?;
+        compatible(&state, group, &caps)?;
+        if !self.engine.own(group, self.id) {
+            return Err(AttachError::Elsewhere(group));
+        }
+        let backend = &*self.engine.backend;
+        if let Err(e) = program(backend, &state, group) {
+            self.engine.disown(group);
+            return Err(e.into());
+        }
+        state.members.push(Member { group, caps });
+        Ok(())
+    }
+
+    /// Takes a group out. When the last one leaves, the address space ends: windows are removed
+    /// and regions given back.
+    ///
+    /// # Errors
+    /// [`AttachError::NotMember`].
+    pub fn detach(&self, group: GroupId) -> Result<(), AttachError> {
+        let mut state = write(&self.state);
+        let Some(at) = state.members.iter().position(|m| m.group == group) else {
+            return Err(AttachError::NotMember(group));
+        };
+        self.leave(&mut state, at);
+        Ok(())
+    }
+
+    /// Takes every group out, and with the last one everything else.
+    pub fn close(&self) {
+        let mut state = write(&self.state);
+        while !state.members.is_empty() {
+            let last = state.members.len() - 1;
+            self.leave(&mut state, last);
+        }
+    }
+
+    fn leave(&self, state: &mut State, at: usize) {
+        let backend = &*self.engine.backend;
+        if state.members.len() == 1 {
+            // Clear and kill while the member is still there to be killed.
+            for slot in 0..MAX_WINDOWS {
+                self.drop_window(state, slot);
+            }
+            for region in state.registrations.take_all() {
+                self.engine.registry.release(backend, region);
+            }
+        }
+        let member = state.members.remove(at);
+        unprogram(backend, state, member.group);
+        self.engine.disown(member.group);
+    }
+}
+
+/// Refuses a group that could not share the members' windows.
+fn compatible(state: &State, group: GroupId, caps: &GroupCaps) -> Result<(), AttachError> {
+    let refuse = |reason: String| Err(AttachError::Incompatible { group, reason });
+    let Some(shared) = state.caps() else { return Ok(()) };
+    if !caps.can_share_tables || state.members.iter().any(|m| !m.caps.can_share_tables) {
+        return refuse("its PE, or a member's, cannot use a table of others".to_owned());
+    }
+    if caps.window_starts != shared.window_starts {
+        let show = |starts: [Option<Ioba>; MAX_WINDOWS]| {
+            let each = starts.map(|s| s.map_or("none".to_owned(), |s| s.to_string()));
+            each.join(" and ")
+        };
+        let (its, ours) = (show(caps.window_starts), show(shared.window_starts));
+        return refuse(format!("its windows start at {its}, the members' at {ours}"));
+    }
+    if shared.page_sizes.intersect(caps.page_sizes) == PageSizes(0) {
+        let (its, ours) = (caps.page_sizes, shared.page_sizes);
+        return refuse(format!("it offers pages of {its}, the members {ours}: none in common"));
+    }
+    for window in state.windows.iter().flatten() {
+        let geometry = window.table.geometry();
+        if !caps.page_sizes.contains(geometry.page()) {
+            let (page, offered) = (geometry.page(), caps.page_sizes);
+            return refuse(format!(
+                "the window at {} has {page} pages, it offers {offered}",
+                window.start
+            ));
+        }
+        if geometry.levels() > caps.max_levels {
+            let (levels, offered) = (geometry.levels(), caps.max_levels);
+            return refuse(format!(
+                "the window at {} has {levels} levels, it walks {offered}",
+                window.start
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Takes ownership and sets every window, or undoes what it did.
+fn program(
+    backend: &dyn Backend,
+    state: &State,
+    group: GroupId,
+) -> Result<(), crate::error::BackendError> {
+    backend.take_ownership(group)?;
+    // What the PE cached in its former life must be gone before it can translate.
+    backend.kill(group, KillScope::Pe);
+    backend.fence();
+    let mut set = Vec::with_capacity(MAX_WINDOWS);
+    for window in state.windows.iter().flatten() {
+        if let Err(e) = backend.set_window(group, window.slot, &window.program()) {
+            undo(backend, group, &set);
+            backend.release_ownership(group);
+            return Err(e);
+        }
+        set.push(window.slot);
+    }
+    Ok(())
+}
+
+/// Unsets every window of a leaving group and gives it back.
+fn unprogram(backend: &dyn Backend, state: &State, group: GroupId) {
+    let set: Vec<_> = state.windows.iter().flatten().map(|w| w.slot).collect();
+    undo(backend, group, &set);
+    backend.release_ownership(group);
+}
+
+/// Unsets exactly these slots, and waits until the PE has forgotten them.
+fn undo(backend: &dyn Backend, group: GroupId, slots: &[usize]) {
+    slots.iter().for_each(|slot| backend.unset_window(group, *slot));
+    backend.kill(group, KillScope::Pe);
+    backend.fence();
+}

@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Map and unmap: the order of steps, nothing else.
+//!
+//! Check everything → prepare the table → claim → write → kill → fence → release.
+
+use super::windows::Window;
+use super::{Container, State};
+use crate::addr::{Ioba, PageShift, Uaddr};
+use crate::error::{MapError, UnmapError};
+use crate::kill::{KillCount, KillDebt, Tally};
+use crate::sync::read;
+use crate::table::Writer;
+use crate::tce::{Perm, Tce};
+
+/// Most pages in one list, as in H_PUT_TCE_INDIRECT.
+pub const LIST_MAX: usize = 512;
+
+/// What a map does with what is mapped there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// Refuse if any entry of the range is live.
+    #[default]
+    Refuse,
+    /// Replace, and release what was there.
+    Replace,
+}
+
+/// What a call did: plain counts for the caller to add up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Receipt {
+    /// Entries written or cleared (for a clear: those that were live).
+    pub tces: u64,
+    /// Live entries that were replaced or cleared.
+    pub released: u64,
+    /// Steps of the walk over the table, where it may skip.
+    pub steps: u64,
+    /// Invalidations.
+    pub kills: KillCount,
+}
+
+/// Why a bus range is not a range of entries.
+enum RangeError {
+    Nothing,
+    Unaligned { what: &'static str, value: u64, page: PageShift },
+    Outside,
+}
+
+impl State {
+    /// The window that holds all of a bus range, and the entries it means there.
+    fn range(&self, start: Ioba, bytes: u64) -> Result<(&Window, u64, u64), RangeError> {
+        let window = self.windows.iter().flatten().find(|w| {
+            start.0.checked_sub(w.start.0).is_some_and(|o| o < w.table.geometry().covered())
+        });
+        let window = window.ok_or(RangeError::Outside)?;
+        let (page, offset) = (window.table.geometry().page(), start.0 - window.start.0);
+        if bytes == 0 {
+            return Err(RangeError::Nothing);
+        }
+        for (what, value) in [("bus address", start.0), ("length", bytes)] {
+            if value & (page.bytes() - 1) != 0 {
+                return Err(RangeError::Unaligned { what, value, page });
+            }
+        }
+        // The kernel checks only the first page; here a range ends inside its window.
+        if bytes > window.table.geometry().covered() - offset {
+            return Err(RangeError::Outside);
+        }
+        Ok((window, offset >> page.get(), bytes >> page.get()))
+    }
+}
+
+impl Container {
+    /// Maps registered memory at a bus address, for every member.
+    ///
+    /// Where [`Perm::WRITE`] is asked for, the table allows reads too, as on powernv; what was
+    /// asked for is remembered ([`Container::requested`]).
+    ///
+    /// # Errors
+    /// [`MapError`]; the table, the counts and the devices' view are as before.
+    pub fn map(
+        &self,
+        at: Ioba,
+        memory: Uaddr,
+        bytes: u64,
+        perm: Perm,
+        mode: Mode,
+    ) -> Result<Receipt, MapError> {
+        let state = read(&self.state);
+        let (window, first, count) = state.map_range(at, bytes, perm)?;
+        let page = window.table.geometry().page();
+        aligned("user address", memory, page)?;
+        let claim = state.registrations.plan(memory, bytes, page)?;
+        let writer = window.table.prepare(first, count)?;
+        self.write(&state, window, (first, count), writer, &claim, (at, mode), |writer| {
+            let mut next = memory;
+            let mut extent = state.registrations.extent(next);
+            writer.write(perm == Perm::WRITE, |tier, _, slots| {
+                let mut left = slots;
+                while !left.is_empty() {
+                    if extent.bytes == 0 {
+                        extent = state.registrations.extent(next);
+                    }
+                    let pages = (extent.bytes >> page.get()).min(left.len() as u64);
+                    let (now, then) = left.split_at(pages as usize);
+                    tier.fill(now, Tce::new(extent.at.0, perm.powernv()), page.bytes());
+                    let done = pages << page.get();
+                    extent.at.0 += done;
+                    extent.bytes -= done;
+                    next.0 += done;
+                    left = then;
+                }
+                slots.len() as u64
+            });
+        })
+    }
+
+    /// Maps single pages of registered memory, scattered, at consecutive bus pages from `at`.
+    ///
+    /// # Errors
+    /// [`MapError`], also for more than [`LIST_MAX`] pages; all or nothing.
+    pub fn map_list(
+        &self,
+        at: Ioba,
+        pages: &[Uaddr],
+        perm: Perm,
+        mode: Mode,
+    ) -> Result<Receipt, MapError> {
+        if pages.len() > LIST_MAX {
+            return Err(MapError::ListTooLong { count: pages.len(), limit: LIST_MAX });
+        }
+        let state = read(&self.state);
+        let page = state.page_at(at).ok_or(MapError::OutsideWindows { start: at, bytes: 0 })?;
+        let bytes = (pages.len() as u64) << page.get();
+        let (window, first, count) = state.map_range(at, bytes, perm)?;
+        let mut words = [0u64; LIST_MAX];
+        let words = &mut words[..pages.len()];
+        let mut claim = Tally::default();
+        // Consecutive pages of a list mostly come from the same region.
+        let mut hint = None;
+        for (word, uaddr) in words.iter_mut().zip(pages) {
+            aligned("user address", *uaddr, page)?;
+            let (number, hpa) = state.registrations.page(*uaddr, page, &mut hint)?;
+            claim.add(number, 1);
+            *word = Tce::new(hpa.0, perm.powernv()).to_be_word();
+        }
+        let writer = window.table.prepare(first, count)?;
+        self.write(&state, window, (first, count), writer, &claim, (at, mode), |writer| {
+            writer.put(words, perm == Perm::WRITE);
+        })
+    }
+
+    /// The part that all maps share, from the check for what is there to the release of it.
+    #[expect(clippy::too_many_arguments, reason = "the steps of one operation, called twice")]
+    fn write(
+        &self,
+        state: &State,
+        window: &Window,
+        (first, count): (u64, u64),
+        mut writer: Writer<'_>,
+        claim: &Tally,
+        (at, mode): (Ioba, Mode),
+        store: impl FnOnce(&mut Writer<'_>),
+    ) -> Result<Receipt, MapError> {
+        let live = writer.live();
+        if live > 0 && mode == Mode::Refuse {
+            return Err(MapError::Overlap { start: at, live });
+        }
+        let mut debt = KillDebt::new(self.engine.caps.kill);
+        let on_fill = self.engine.caps.kill.on_fill;
+        if on_fill {
+            debt.changed(first, count);
+        }
+        state.registrations.claim(claim);
+        if live > 0 {
+            writer.old(|old| {
+                state.registrations.attribute(old, debt.owed());
+                if !on_fill {
+                    debt.gone(old);
+                }
+            });
+        }
+        store(&mut writer);
+        drop(writer);
+        let kills = self.settle(state, window, debt);
+        Ok(Receipt { tces: count, released: live, steps: 0, kills })
+    }
+
+    /// Clears a bus range for every member and releases what was mapped there, after the kill.
+    /// Entries that were never mapped are fine.
+    ///
+    /// # Errors
+    /// [`UnmapError`]; nothing was changed.
+    pub fn unmap(&self, at: Ioba, bytes: u64) -> Result<Receipt, UnmapError> {
+        let state = read(&self.state);
+        let (window, first, count) = state.range(at, bytes).map_err(|e| match e {
+            RangeError::Nothing => UnmapError::Nothing(at),
+            RangeError::Outside => UnmapError::OutsideWindows { start: at, bytes },
+            RangeError::Unaligned { what, value, page } => {
+                UnmapError::Unaligned { what, value, page }
+            }
+        })?;
+        let mut debt = KillDebt::new(self.engine.caps.kill);
+        let mut released = 0;
+        let cleared = window.table.clear(first, count, |old| {
+            released += old.summary.live;
+            state.registrations.attribute(old, debt.owed());
+            debt.gone(old);
+        });
+        let steps = cleared.map_err(|_| UnmapError::OutsideWindows { start: at, bytes })?;
+        let kills = self.settle(&state, window, debt);
+        Ok(Receipt { tces: released, released, steps, kills })
+    }
+
+    pub(super) fn settle(&self, state: &State, window: &Window, debt: KillDebt) -> KillCount {
+        let engine = &self.engine;
+        let members = state.members.iter().map(|m| m.group);
+        let page = window.table.geometry().page();
+        let settled = debt.settle(engine.policy, &*engine.backend, members, window.start, page);
+        state.registrations.unclaim(&settled.released);
+        settled.kills
+    }
+
+    /// The entry at a bus address and the permission that was asked for, which for a write-only
+    /// mapping is less than the entry allows. `None` outside the windows.
+    #[must_use]
+    pub fn requested(&self, at: Ioba) -> Option<(Tce, Perm)> {
+        let state = read(&self.state);
+        let page = state.page_at(at)?;
+        let start = Ioba(at.0 & !(page.bytes() - 1));
+        let (window, index, _) = state.range(start, page.bytes()).ok()?;
+        let tce = window.table.get(index).ok()?;
+        let write_only = !tce.is_empty() && window.table.write_only(index).ok()?;
+        Some((tce, if write_only { Perm::WRITE } else { tce.perm() }))
+    }
+}
+
+impl State {
+    /// The page size of the window that holds a bus address.
+    fn page_at(&self, at: Ioba) -> Option<PageShift> {
+        self.windows
+            .iter()
+            .flatten()
+            .find(|w| at.0.checked_sub(w.start.0).is_some_and(|o| o < w.table.geometry().covered()))
+            .map(|w| w.table.geometry().page())
+    }
+
+    fn map_range(&self, at: Ioba, bytes: u64, perm: Perm) -> Result<(&Window, u64, u64), MapError> {
+        if perm == Perm::NONE {
+            return Err(MapError::Nothing(at));
+        }
+        self.range(at, bytes).map_err(|e| match e {
+            RangeError::Nothing => MapError::Nothing(at),
+            RangeError::Outside => MapError::OutsideWindows { start: at, bytes },
+            RangeError::Unaligned { what, value, page } => {
+                MapError::Unaligned { what, value, page }
+            }
+        })
+    }
+}
+
+fn aligned(what: &'static str, at: Uaddr, page: PageShift) -> Result<(), MapError> {
+    if at.is_aligned(page) {
+        return Ok(());
+    }
+    Err(MapError::Unaligned { what, value: at.0, page })
+}

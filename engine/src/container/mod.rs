@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A container: groups that share the same windows, and the memory registered for them.
+//!
+//! One lock guards the structure. Maps and unmaps share it; whatever changes groups, windows or
+//! registrations takes it alone, so such a change never meets a half-done map.
+
+mod entries;
+mod groups;
+mod mapping;
+mod windows;
+
+pub use groups::SharedCaps;
+pub use mapping::{LIST_MAX, Mode, Receipt};
+pub use windows::{Removal, WindowInfo};
+
+use crate::addr::{GroupId, Uaddr};
+use crate::backend::layout::Extent;
+use crate::backend::{GroupCaps, MAX_WINDOWS, Memory};
+use crate::engine::Shared;
+use crate::error::{MapError, RegisterError, UnregisterError};
+use crate::mem::{ArenaUse, TableChunk};
+use crate::regions::Registrations;
+use crate::sync::{Arc, RwLock, read, write};
+use windows::Window;
+
+/// A member group.
+struct Member {
+    group: GroupId,
+    caps: GroupCaps,
+}
+
+#[derive(Default)]
+struct State {
+    members: Vec<Member>,
+    windows: [Option<Window>; MAX_WINDOWS],
+    registrations: Registrations,
+}
+
+/// Groups that share windows, and the memory registered for them. Closed when dropped.
+pub struct Container {
+    engine: Arc<Shared>,
+    id: u64,
+    state: RwLock<State>,
+}
+
+/// One registered region, as a report shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegionInfo {
+    /// The memory.
+    pub memory: Memory,
+    /// Live entries of this container that point into it.
+    pub mapped: u64,
+    /// True if it lies in one contiguous run of real memory.
+    pub contiguous: bool,
+}
+
+impl Container {
+    pub(crate) fn new(engine: Arc<Shared>, id: u64) -> Self {
+        Self { engine, id, state: RwLock::new(State::default()) }
+    }
+
+    /// Pins memory of the process for DMA and charges it, once however many containers register
+    /// the same range. Both numbers are multiples of the host page.
+    ///
+    /// # Errors
+    /// [`RegisterError`]; nothing was pinned or charged.
+    pub fn register(&self, start: Uaddr, bytes: u64) -> Result<(), RegisterError> {
+        self.register_memory(Memory::User { start, bytes })
+    }
+
+    /// Registers memory of either kind; guest RAM serves windows whose entries hold the guest's own
+    /// addresses ([`papr`](crate::papr)).
+    ///
+    /// # Errors
+    /// [`RegisterError`]; nothing was pinned or charged.
+    pub fn register_memory(&self, memory: Memory) -> Result<(), RegisterError> {
+        let (start, bytes) = (Uaddr(memory.start()), memory.bytes());
+        let host_page = self.engine.caps.host_page;
+        if bytes == 0 {
+            return Err(RegisterError::Empty(start));
+        }
+        if (start.0 | bytes) & (host_page.bytes() - 1) != 0 {
+            return Err(RegisterError::Unaligned { start, bytes, host_page });
+        }
+        if start.checked_add(bytes).is_none() {
+            return Err(RegisterError::Wraps { start, bytes });
+        }
+        let mut state = write(&self.state);
+        if state.members.is_empty() {
+            return Err(RegisterError::NoGroup);
+        }
+        if state.registrations.find(memory).is_some() {
+            return Err(RegisterError::Busy { start, bytes });
+        }
+        let engine = &self.engine;
+        let region = engine.registry.acquire(&*engine.backend, &engine.ledger, memory)?;
+        state.registrations.insert(region);
+        Ok(())
+    }
+
+    /// Gives a region back: exactly what was registered, and only while no entry of this container
+    /// points into it.
+    ///
+    /// # Errors
+    /// [`UnregisterError`]; the region stays.
+    pub fn unregister(&self, start: Uaddr, bytes: u64) -> Result<(), UnregisterError> {
+        self.unregister_memory(Memory::User { start, bytes })
+    }
+
+    /// [`Container::unregister`] for memory of either kind.
+    ///
+    /// # Errors
+    /// [`UnregisterError`]; the region stays.
+    pub fn unregister_memory(&self, memory: Memory) -> Result<(), UnregisterError> {
+        let start = Uaddr(memory.start());
+        let mut state = write(&self.state);
+        let Some(number) = state.registrations.find(memory) else {
+            return Err(UnregisterError::NotFound { start, bytes: memory.bytes() });
+        };
+        let mapped = state.registrations.get(number).mapped();
+        if mapped > 0 {
+            return Err(UnregisterError::Mapped { start, mapped });
+        }
+        let region = state.registrations.remove(number);
+        self.engine.registry.release(&*self.engine.backend, region);
+        Ok(())
+    }
+
+    /// The extents of contiguous real memory behind a range of registered process memory, in
+    /// order.
+    ///
+    /// # Errors
+    /// [`MapError::NotRegistered`] with the first address that is not.
+    pub fn resolve(&self, start: Uaddr, bytes: u64) -> Result<Vec<Extent>, MapError> {
+        let state = read(&self.state);
+        let end = start.checked_add(bytes).ok_or(MapError::NotRegistered { at: start })?;
+        let mut extents = Vec::new();
+        let mut at = start;
+        while at < end {
+            let (_, registration, offset) = state.registrations.user(at)?;
+            let mut extent = registration.region.layout.extent_at(offset);
+            extent.bytes = extent.bytes.min(end.0 - at.0);
+            at = Uaddr(at.0 + extent.bytes);
+            extents.push(extent);
+        }
+        Ok(extents)
+    }
+
+    /// What is registered here.
+    #[must_use]
+    pub fn regions(&self) -> Vec<RegionInfo> {
+        let state = read(&self.state);
+        let info = |r: &crate::regions::Registration| RegionInfo {
+            memory: r.region.memory,
+            mapped: r.mapped(),
+            contiguous: r.region.layout.is_contiguous(),
+        };
+        state.registrations.iter().map(info).collect()
+    }
+
+    /// The member groups, in order of joining; nothing depends on that order.
+    #[must_use]
+    pub fn groups(&self) -> Vec<GroupId> {
+        read(&self.state).members.iter().map(|m| m.group).collect()
+    }
+
+    /// The windows.
+    #[must_use]
+    pub fn windows(&self) -> Vec<WindowInfo> {
+        read(&self.state).windows.iter().flatten().map(Window::info).collect()
+    }
+
+    /// Blocks and memory of the tables of all windows.
+    #[must_use]
+    pub fn table_use(&self) -> Vec<ArenaUse> {
+        read(&self.state).windows.iter().flatten().map(|w| w.table.usage()).collect()
+    }
+
+    /// The memory that the tables stand on: what a device's PHB reads. Whoever writes to it has
+    /// become the faulty hardware.
+    #[must_use]
+    pub fn table_memory(&self) -> Vec<Arc<TableChunk>> {
+        let state = read(&self.state);
+        state.windows.iter().flatten().flat_map(|w| w.table.chunks().cloned()).collect()
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl std::fmt::Debug for Container {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (id, groups, windows) = (self.id, self.groups(), self.windows());
+        write!(f, "Container {id}: groups {groups:?}, windows {windows:?}")
+    }
+}

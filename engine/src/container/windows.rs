@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Windows: at most two, programmed into every member or into none.
+
+use super::{Container, State};
+use crate::addr::{Ioba, PageShift};
+use crate::backend::{KillScope, MAX_WINDOWS, WindowProgram};
+use crate::error::WindowError;
+use crate::geometry::{Geometry, WindowSpec};
+use crate::kill::KillDebt;
+use crate::ledger::{Charge, ChargeKind};
+use crate::sync::write;
+use crate::table::TceTable;
+
+/// One window and the table it owns.
+pub(super) struct Window {
+    pub(super) start: Ioba,
+    pub(super) slot: usize,
+    pub(super) table: TceTable,
+    /// Given back when the window goes.
+    _charge: Charge,
+}
+
+/// A window, as callers see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WindowInfo {
+    /// Where it begins on the bus.
+    pub start: Ioba,
+    /// Shape of its table.
+    pub geometry: Geometry,
+}
+
+/// What to do with a window that still has live entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Removal {
+    /// Refuse.
+    #[default]
+    IfUnmapped,
+    /// Clear them.
+    Force,
+}
+
+impl Window {
+    pub(super) fn info(&self) -> WindowInfo {
+        WindowInfo { start: self.start, geometry: *self.table.geometry() }
+    }
+
+    pub(super) fn program(&self) -> WindowProgram {
+        let geometry = self.table.geometry();
+        WindowProgram {
+            root: self.table.root(),
+            levels: geometry.levels(),
+            block_bytes: geometry.block_bytes(),
+            page: geometry.page(),
+        }
+    }
+}
+
+impl Container {
+    /// Creates a window in the first free slot and programs it into every member.
+    ///
+    /// # Errors
+    /// [`WindowError`]; no member has the window and nothing is charged.
+    pub fn create_window(&self, spec: WindowSpec) -> Result<WindowInfo, WindowError> {
+        let mut state = write(&self.state);
+        let caps = state.caps().ok_or(WindowError::NoGroup)?;
+        let slots = caps.window_starts.iter().flatten().count();
+        let free = (0..MAX_WINDOWS)
+            .filter(|s| state.windows[*s].is_none())
+            .find_map(|s| caps.window_starts[s].map(|start| (s, start)));
+        let (slot, start) = free.ok_or(WindowError::NoSlot(slots))?;
+        let engine = &self.engine;
+        let geometry = Geometry::new(spec, engine.caps.host_page, engine.caps.max_block)?;
+        if !caps.page_sizes.contains(spec.page) {
+            return Err(WindowError::PageSize { page: spec.page, offered: caps.page_sizes });
+        }
+        if geometry.levels() > caps.max_levels {
+            let (levels, offered) = (geometry.levels(), caps.max_levels);
+            return Err(WindowError::Levels { levels, offered });
+        }
+        let charge = engine.ledger.charge(ChargeKind::Table, geometry.charge())?;
+        let table = TceTable::new(geometry, engine.backend.clone(), engine.tier)?;
+        let window = Window { start, slot, table, _charge: charge };
+        for (done, member) in state.members.iter().enumerate() {
+            if let Err(e) = engine.backend.set_window(member.group, slot, &window.program()) {
+                // Exactly those that have it.
+                for member in &state.members[..done] {
+                    engine.backend.unset_window(member.group, slot);
+                    engine.backend.kill(member.group, KillScope::Pe);
+                }
+                engine.backend.fence();
+                return Err(e.into());
+            }
+        }
+        // Nothing of an earlier window in this slot may be remembered.
+        for member in &state.members {
+            engine.backend.kill(member.group, KillScope::Pe);
+        }
+        engine.backend.fence();
+        let info = window.info();
+        state.windows[slot] = Some(window);
+        Ok(info)
+    }
+
+    /// The largest window in pages of `page` that a table can serve here, in bytes; 0 if none.
+    #[must_use]
+    pub fn largest_window(&self, page: PageShift) -> u64 {
+        let Some(caps) = self.caps() else { return 0 };
+        let engine = &self.engine.caps;
+        let fits = |size: &u64| {
+            let spec = WindowSpec::new(*size, page);
+            Geometry::new(spec, engine.host_page, engine.max_block)
+                .is_ok_and(|g| g.levels() <= caps.max_levels)
+        };
+        (page.get()..u64::BITS).rev().map(|lg2| 1u64 << lg2).find(fits).unwrap_or(0)
+    }
+
+    /// Removes the window that starts exactly at `start`.
+    ///
+    /// # Errors
+    /// [`WindowError::NotFound`], or [`WindowError::Mapped`] unless forced.
+    pub fn remove_window(&self, start: Ioba, removal: Removal) -> Result<(), WindowError> {
+        let mut state = write(&self.state);
+        let found = state.windows.iter().flatten().find(|w| w.start == start);
+        let window = found.ok_or(WindowError::NotFound(start))?;
+        let live = window.table.live();
+        if live > 0 && removal == Removal::IfUnmapped {
+            return Err(WindowError::Mapped { start, live });
+        }
+        let slot = window.slot;
+        self.drop_window(&mut state, slot);
+        Ok(())
+    }
+
+    /// Clear → kill → unset → free → uncharge, in this order.
+    pub(super) fn drop_window(&self, state: &mut State, slot: usize) {
+        let Some(window) = state.windows[slot].take() else { return };
+        let engine = &self.engine;
+        let mut debt = KillDebt::new(engine.caps.kill);
+        let registrations = &state.registrations;
+        let entries = window.table.geometry().entries();
+        let cleared = window.table.clear(0, entries, |old| {
+            registrations.attribute(old, debt.owed());
+            debt.gone(old);
+        });
+        debug_assert!(cleared.is_ok(), "the whole table is inside the table");
+        let members = || state.members.iter().map(|m| m.group);
+        let page = window.table.geometry().page();
+        let backend = &*engine.backend;
+        let settled = debt.settle(engine.policy, backend, members(), window.start, page);
+        registrations.unclaim(&settled.released);
+        for group in members() {
+            backend.unset_window(group, slot);
+            backend.kill(group, KillScope::Pe);
+        }
+        backend.fence();
+    }
+}

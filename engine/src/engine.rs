@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The engine of one process: its back end, its ledger, its regions, and who owns which group.
+
+use std::collections::BTreeMap;
+
+use crate::addr::GroupId;
+use crate::backend::{Backend, Caps};
+use crate::container::Container;
+use crate::kill::KillPolicy;
+use crate::ledger::Ledger;
+use crate::regions::Registry;
+use crate::simd::Tier;
+use crate::sync::{Arc, AtomicU64, Mutex, Ordering, lock};
+
+/// What all containers of a process share.
+pub(crate) struct Shared {
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) caps: Caps,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) registry: Registry,
+    pub(crate) tier: &'static Tier,
+    pub(crate) policy: KillPolicy,
+    owners: Mutex<BTreeMap<GroupId, u64>>,
+    next_container: AtomicU64,
+}
+
+impl Shared {
+    /// Makes `container` the owner of `group`; false if somebody is.
+    pub(crate) fn own(&self, group: GroupId, container: u64) -> bool {
+        let mut owners = lock(&self.owners);
+        let free = !owners.contains_key(&group);
+        if free {
+            owners.insert(group, container);
+        }
+        free
+    }
+
+    pub(crate) fn disown(&self, group: GroupId) {
+        lock(&self.owners).remove(&group);
+    }
+}
+
+/// How an engine is to work.
+#[derive(Clone, Debug, Default)]
+pub struct EngineOptions {
+    /// Refuse charges beyond so many bytes. `None`: no limit.
+    pub memlock: Option<u64>,
+    /// Loops to use. `None`: the fastest of this machine.
+    pub tier: Option<&'static Tier>,
+    /// When translations are killed.
+    pub policy: KillPolicy,
+}
+
+/// The DMA mapping engine of one process.
+pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+impl Engine {
+    /// An engine on `backend`.
+    #[must_use]
+    pub fn new(backend: Arc<dyn Backend>, options: EngineOptions) -> Self {
+        let caps = backend.caps();
+        let shared = Shared {
+            backend,
+            caps,
+            ledger: Arc::new(Ledger::new(caps.host_page, options.memlock)),
+            registry: Registry::new(),
+            tier: options.tier.unwrap_or_else(Tier::best),
+            policy: options.policy,
+            owners: Mutex::new(BTreeMap::new()),
+            next_container: AtomicU64::new(0),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// A new container without groups.
+    #[must_use]
+    pub fn container(&self) -> Container {
+        let id = self.shared.next_container.fetch_add(1, Ordering::Relaxed);
+        Container::new(self.shared.clone(), id)
+    }
+
+    /// What is charged to the process.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        &self.shared.ledger
+    }
+
+    /// What the platform is like.
+    #[must_use]
+    pub fn caps(&self) -> Caps {
+        self.shared.caps
+    }
+
+    /// The loops in use.
+    #[must_use]
+    pub fn tier(&self) -> &'static Tier {
+        self.shared.tier
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Engine({:?}, {:?})", self.shared.backend, self.shared.tier)
+    }
+}

@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Registered memory: regions of the process, pinned and charged once, and what one container has
+//! of them, with the number of its live entries that point into each.
+
+use std::collections::BTreeMap;
+
+use crate::addr::{Hpa, PageShift, Uaddr};
+use crate::backend::layout::{Extent, RealLayout};
+use crate::backend::{Backend, Memory};
+use crate::error::{EntryError, MapError, RegisterError};
+use crate::kill::Tally;
+use crate::ledger::{Charge, ChargeKind, Ledger};
+use crate::sync::{Arc, AtomicU64, Mutex, Ordering, lock};
+use crate::table::Old;
+use crate::tce::{Summary, Tce};
+
+/// A pinned region of the process.
+pub(crate) struct Region {
+    pub(crate) memory: Memory,
+    pub(crate) layout: RealLayout,
+    /// Given back when the region goes.
+    _charge: Charge,
+}
+
+/// The process's regions and the number of containers that use each.
+pub(crate) struct Registry {
+    regions: Mutex<BTreeMap<Memory, (Arc<Region>, usize)>>,
+}
+
+impl Registry {
+    pub(crate) fn new() -> Self {
+        Self { regions: Mutex::new(BTreeMap::new()) }
+    }
+
+    /// The region with exactly this memory, pinned and charged if it is the first use.
+    pub(crate) fn acquire(
+        &self,
+        backend: &dyn Backend,
+        ledger: &Arc<Ledger>,
+        memory: Memory,
+    ) -> Result<Arc<Region>, RegisterError> {
+        let mut regions = lock(&self.regions);
+        if let Some((region, users)) = regions.get_mut(&memory) {
+            *users += 1;
+            return Ok(region.clone());
+        }
+        if let Some(other) = regions.keys().find(|other| overlap(other, &memory)) {
+            return Err(RegisterError::Overlap {
+                start: Uaddr(memory.start()),
+                bytes: memory.bytes(),
+                other: Uaddr(other.start()),
+                other_bytes: other.bytes(),
+            });
+        }
+        let charge = ledger.charge(ChargeKind::Region, memory.bytes())?;
+        let layout = backend.pin(memory)?;
+        let region = Arc::new(Region { memory, layout, _charge: charge });
+        regions.insert(memory, (region.clone(), 1));
+        Ok(region)
+    }
+
+    /// Ends one use; the last one unpins and gives the charge back.
+    pub(crate) fn release(&self, backend: &dyn Backend, region: Arc<Region>) {
+        let mut regions = lock(&self.regions);
+        let Some((_, users)) = regions.get_mut(&region.memory) else { return };
+        *users -= 1;
+        if *users == 0 {
+            regions.remove(&region.memory);
+            backend.unpin(region.memory, &region.layout);
+        }
+    }
+}
+
+fn overlap(a: &Memory, b: &Memory) -> bool {
+    let same_space = matches!(
+        (a, b),
+        (Memory::User { .. }, Memory::User { .. }) | (Memory::Guest { .. }, Memory::Guest { .. })
+    );
+    let end = |m: &Memory| m.start() + m.bytes();
+    same_space && a.start() < end(b) && b.start() < end(a)
+}
+
+/// One container's use of a region.
+pub(crate) struct Registration {
+    pub(crate) region: Arc<Region>,
+    /// Live entries of the container's tables that point into the region.
+    mapped: AtomicU64,
+}
+
+impl Registration {
+    pub(crate) fn mapped(&self) -> u64 {
+        self.mapped.load(Ordering::Acquire)
+    }
+}
+
+/// What one container has registered. Numbers stay valid while the container's state is not
+/// changed.
+#[derive(Default)]
+pub(crate) struct Registrations {
+    /// By memory: user ranges first, by start.
+    list: Vec<Registration>,
+    /// Spans of entry addresses with the registration's number, by start.
+    spans: Vec<(u64, u64, usize)>,
+}
+
+impl Registrations {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Registration> {
+        self.list.iter()
+    }
+
+    pub(crate) fn find(&self, memory: Memory) -> Option<usize> {
+        self.list.binary_search_by_key(&memory, |r| r.region.memory).ok()
+    }
+
+    pub(crate) fn get(&self, number: usize) -> &Registration {
+        &self.list[number]
+    }
+
+    pub(crate) fn insert(&mut self, region: Arc<Region>) {
+        let at = self.list.partition_point(|r| r.region.memory < region.memory);
+        self.list.insert(at, Registration { region, mapped: AtomicU64::new(0) });
+        self.index();
+    }
+
+    pub(crate) fn remove(&mut self, number: usize) -> Arc<Region> {
+        let gone = self.list.remove(number);
+        self.index();
+        gone.region
+    }
+
+    pub(crate) fn take_all(&mut self) -> Vec<Arc<Region>> {
+        self.spans.clear();
+        self.list.drain(..).map(|r| r.region).collect()
+    }
+
+    fn index(&mut self) {
+        let span = |(n, r): (usize, &Registration)| {
+            let span = r.region.layout.span();
+            (span.start, span.end, n)
+        };
+        self.spans = self.list.iter().enumerate().map(span).collect();
+        self.spans.sort_unstable();
+    }
+
+    /// The registration of the user memory at `at`, its number, and the offset in it.
+    pub(crate) fn user(&self, at: Uaddr) -> Result<(usize, &Registration, u64), MapError> {
+        let users = self.list.partition_point(|r| match r.region.memory {
+            Memory::User { start, .. } => start <= at,
+            Memory::Guest { .. } => false,
+        });
+        users
+            .checked_sub(1)
+            .map(|n| (n, &self.list[n], at.0 - self.list[n].region.memory.start()))
+            .filter(|(_, r, offset)| *offset < r.region.memory.bytes())
+            .ok_or(MapError::NotRegistered { at })
+    }
+
+    /// Checks that `bytes` of user memory from `at` can be mapped in pages of `page`, and says how
+    /// many pages fall to which registration.
+    pub(crate) fn plan(&self, at: Uaddr, bytes: u64, page: PageShift) -> Result<Tally, MapError> {
+        let mut tally = Tally::default();
+        let end = at.0.checked_add(bytes).ok_or(MapError::NotRegistered { at })?;
+        let mut next = at;
+        while next.0 < end {
+            let (number, registration, offset) = self.user(next)?;
+            let region = &registration.region;
+            if !region.layout.can_map(offset, page) {
+                let backing = region.layout.backing();
+                return Err(MapError::BackingTooSmall { at: next, backing, page });
+            }
+            // Whole pages only: one may not reach into the next region.
+            let part = (region.memory.bytes() - offset).min(end - next.0) & !(page.bytes() - 1);
+            if part == 0 {
+                return Err(MapError::NotRegistered {
+                    at: Uaddr(region.memory.start() + region.memory.bytes()),
+                });
+            }
+            tally.add(number, part >> page.get());
+            next = Uaddr(next.0 + part);
+        }
+        Ok(tally)
+    }
+
+    /// The extent that begins at user address `at`, which was planned before.
+    pub(crate) fn extent(&self, at: Uaddr) -> Extent {
+        match self.user(at) {
+            Ok((_, r, offset)) => r.region.layout.extent_at(offset),
+            Err(e) => unreachable!("planned memory: {e}"),
+        }
+    }
+
+    /// The registration's number and the real address of one page of user memory. `hint` keeps the
+    /// last registration that was hit, for the next call.
+    #[inline]
+    pub(crate) fn page(
+        &self,
+        at: Uaddr,
+        page: PageShift,
+        hint: &mut Option<usize>,
+    ) -> Result<(usize, Hpa), MapError> {
+        let inside = |r: &Registration| {
+            let start = r.region.memory.start();
+            let user = matches!(r.region.memory, Memory::User { .. });
+            (user && at.0 >= start && at.0 - start < r.region.memory.bytes()).then(|| at.0 - start)
+        };
+        let hit = hint.and_then(|n| Some((n, inside(&self.list[n])?)));
+        let (number, offset) = match hit {
+            Some(hit) => hit,
+            None => {
+                let (n, _, offset) = self.user(at)?;
+                *hint = Some(n);
+                (n, offset)
+            }
+        };
+        let region = &self.list[number].region;
+        if !region.layout.can_map(offset, page) {
+            let backing = region.layout.backing();
+            return Err(MapError::BackingTooSmall { at, backing, page });
+        }
+        let extent = region.layout.extent_at(offset);
+        if extent.bytes < page.bytes() {
+            return Err(MapError::NotRegistered { at: Uaddr(at.0 + extent.bytes) });
+        }
+        Ok((number, extent.at))
+    }
+
+    /// Checks the live entries of a list of words that a guest gave for pages of `page`, and says
+    /// how many fall to which registration of guest memory.
+    pub(crate) fn guest_entries(
+        &self,
+        words: impl Iterator<Item = u64> + Clone,
+        summary: Summary,
+        page: PageShift,
+    ) -> Result<Tally, EntryError> {
+        let mut tally = Tally::default();
+        let Some((low, high)) = summary.address_bounds() else { return Ok(tally) };
+        let bits = summary.or & Tce::must_be_zero(page);
+        if bits != 0 {
+            return Err(EntryError::Reserved { bits });
+        }
+        let guest = |address: u64| {
+            let (_, end, number) = *self.by_entry(address)?;
+            let memory = self.list[number].region.memory;
+            matches!(memory, Memory::Guest { .. }).then_some((end, number))
+        };
+        if let Some((end, number)) = guest(low)
+            && high.checked_add(page.bytes()).is_some_and(|behind| behind <= end)
+        {
+            tally.add(number, summary.live);
+            return Ok(tally);
+        }
+        for tce in words.map(Tce::from_be_word).filter(|tce| !tce.is_empty()) {
+            let address = tce.address();
+            match guest(address) {
+                Some((end, number)) if page.bytes() <= end - address => tally.add(number, 1),
+                _ => return Err(EntryError::NotMemory { address }),
+            }
+        }
+        Ok(tally)
+    }
+
+    /// The number of the registration that an entry address belongs to.
+    pub(crate) fn by_entry(&self, address: u64) -> Option<&(u64, u64, usize)> {
+        let n = self.spans.partition_point(|(start, _, _)| *start <= address).checked_sub(1)?;
+        Some(&self.spans[n]).filter(|(_, end, _)| address < *end)
+    }
+
+    /// Adds to `tally` which registrations a stretch of live entries points into. Entries that
+    /// point nowhere are not ours and owe nothing.
+    pub(crate) fn attribute(&self, old: &Old<'_>, tally: &mut Tally) {
+        let Some((low, high)) = old.summary.address_bounds() else { return };
+        if let Some((_, end, number)) = self.by_entry(low)
+            && high < *end
+        {
+            return tally.add(*number, old.summary.live);
+        }
+        for (_, tce) in old.entries() {
+            if let Some((_, _, number)) = self.by_entry(tce.address()) {
+                tally.add(*number, 1);
+            }
+        }
+    }
+
+    /// Counts entries that are about to be written.
+    pub(crate) fn claim(&self, tally: &Tally) {
+        for (number, amount) in tally.iter() {
+            self.list[number].mapped.fetch_add(amount, Ordering::AcqRel);
+        }
+    }
+
+    /// Uncounts entries whose kills have been waited for.
+    pub(crate) fn unclaim(&self, tally: &Tally) {
+        for (number, amount) in tally.iter() {
+            let before = self.list[number].mapped.fetch_sub(amount, Ordering::AcqRel);
+            debug_assert!(before >= amount, "released more than was mapped");
+        }
+    }
+}
