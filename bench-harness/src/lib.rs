@@ -3,6 +3,7 @@
 
 pub mod cli;
 pub mod clock;
+pub mod cmd;
 pub mod cpus;
 pub mod hist_io;
 pub mod host;
@@ -10,6 +11,7 @@ pub mod interrupt;
 pub mod outfile;
 pub mod recorder;
 pub mod result;
+pub mod run;
 pub mod size;
 pub mod stamp;
 pub mod style;

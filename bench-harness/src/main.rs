@@ -1,1 +1,38 @@
-fn main() {}
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `tce-bench`: see `tce-bench --help`.
+
+use std::process::ExitCode;
+
+use tce_bench::cli::{self, EXIT_USAGE, Invocation};
+use tce_bench::cmd::{self, Status};
+use tce_bench::interrupt;
+
+/// Something failed, or a check did.
+const EXIT_FAILURE: u8 = 1;
+/// The back end that was asked for is not there (kselftest's SKIP).
+const EXIT_UNAVAILABLE: u8 = 4;
+
+fn main() -> ExitCode {
+    let invocation = match cli::parse(std::env::args_os()) {
+        Ok(invocation) => invocation,
+        Err(exit) => return exit.print(),
+    };
+    let argv = std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect();
+    let result =
+        interrupt::install().map_err(anyhow::Error::from).and_then(|()| match &invocation {
+            Invocation::Run(config) => cmd::run::run(config, argv),
+            Invocation::Replay(_) => anyhow::bail!("replay: to come"),
+        });
+    let complain = |code: u8, text: &str| {
+        eprintln!("error: {text}");
+        ExitCode::from(code)
+    };
+    match result {
+        Ok(Status::Ok) => ExitCode::SUCCESS,
+        Ok(Status::Failed) => ExitCode::from(EXIT_FAILURE),
+        Ok(Status::Interrupted) => ExitCode::from(interrupt::EXIT_INTERRUPTED),
+        Ok(Status::Usage(text)) => complain(EXIT_USAGE, &text),
+        Ok(Status::Unavailable(text)) => complain(EXIT_UNAVAILABLE, &text),
+        Err(error) => complain(EXIT_FAILURE, &format!("{error:#}")),
+    }
+}

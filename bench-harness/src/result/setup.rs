@@ -95,8 +95,12 @@ pub struct RunSettings {
     pub groups: u64,
     pub containers: u64,
     pub window_bytes: u64,
+    /// Where each window starts on the bus.
+    pub window_start: u64,
     /// Levels of the table that was built.
     pub levels: u64,
+    /// Entries of one level.
+    pub level_entries: u64,
     pub page_shift: u8,
     pub host_page_shift: u8,
     pub threads: u64,

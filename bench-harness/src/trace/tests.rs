@@ -231,7 +231,9 @@ fn damage_never_panics() {
                 refused += 1;
             }
         }
-        assert!(TraceFile::read("f", &good.as_bytes()[..place]).is_err() || place > HEADER.len());
+        // A file cut within a line is found; one cut between lines is a shorter trace.
+        let cut = &good[..place];
+        assert!(TraceFile::read("f", cut.as_bytes()).is_err() || cut.ends_with('\n'), "{cut}");
     }
     // Most damage must be seen; a changed digit or comment cannot be.
     assert!(refused > good.len() * 6, "only {refused} of {}", good.len() * 12);

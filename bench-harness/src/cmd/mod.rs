@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The commands, and how they end.
+
+pub mod replay;
+pub mod run;
+
+use std::io::Write;
+use std::time::{Duration, SystemTime};
+
+use anyhow::anyhow;
+
+use crate::cli::Output;
+use crate::hist_io::{LogEntry, write_hlog};
+use crate::outfile::OutFile;
+use crate::recorder::Recorder;
+use crate::result::ResultDoc;
+
+/// How a command ended. What failed on the way is an error instead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Status {
+    /// Done, and everything that was checked was right.
+    Ok,
+    /// Done, but something was wrong; the report says what.
+    Failed,
+    /// The settings cannot be: one line.
+    Usage(String),
+    /// The back end that was asked for is not there: one line.
+    Unavailable(String),
+    /// Ctrl-C; what there was has been written.
+    Interrupted,
+}
+
+/// Finds out before a long run whether its results can be written.
+///
+/// # Errors
+/// Which file cannot, and why, one line.
+pub fn check_outputs(output: &Output) -> anyhow::Result<()> {
+    output.json.iter().chain(&output.hlog).try_for_each(|f| f.check().map_err(|e| anyhow!(e)))
+}
+
+/// Writes the table, the JSON document and the histogram log, each if it was asked for.
+///
+/// # Errors
+/// What could not be written, one line.
+pub fn write_outputs(
+    output: &Output,
+    doc: &ResultDoc,
+    started: SystemTime,
+    recorders: &[(String, Recorder)],
+    table: &str,
+) -> anyhow::Result<()> {
+    let on_stdout = |file: &Option<OutFile>| matches!(file, Some(OutFile::Stdout));
+    // A document on standard output has it to itself.
+    if !output.quiet && !on_stdout(&output.json) && !on_stdout(&output.hlog) {
+        // A closed pipe is the reader's choice.
+        let _ = std::io::stdout().write_all(table.as_bytes());
+    }
+    if let Some(file) = &output.json {
+        let text = doc.to_json().map_err(|e| anyhow!(e))?;
+        file.write(text.as_bytes()).map_err(|e| anyhow!(e))?;
+    }
+    if let Some(file) = &output.hlog {
+        let length = Duration::try_from_secs_f64(doc.run.wall_s).unwrap_or_default();
+        let entry = |(id, recorder)| LogEntry {
+            tag: String::as_str(id),
+            start: Duration::ZERO,
+            length,
+            hist: Recorder::histogram(recorder),
+        };
+        let entries: Vec<_> = recorders.iter().map(|(id, r)| entry((id, r))).collect();
+        let mut text = Vec::new();
+        write_hlog(&mut text, started, &entries)?;
+        file.write(&text).map_err(|e| anyhow!(e))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What the guest's windows must hold, by the recorded answers alone. Shares nothing with the
+//! engine: a map of entries per window, and the rules of LoPAR for windows that come and go.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::script::{Call, Script, Step, phb_of};
+
+/// Permission bits; an entry without any is empty, whatever else it holds.
+const CONTROL: u64 = 3;
+
+/// One window.
+#[derive(Debug, Clone)]
+pub(super) struct Window {
+    pub(super) start: u64,
+    pub(super) shift: u32,
+    pub(super) entries: u64,
+    /// The line that made it.
+    pub(super) line: u64,
+    /// The one that firmware gave.
+    default: bool,
+    /// Value and line of the last store, by page; what is not there was never stored to and is 0.
+    content: HashMap<u64, (u64, u64)>,
+}
+
+impl Window {
+    /// The entry of the page with this number and the line that stored it.
+    pub(super) fn entry(&self, page: u64) -> (u64, u64) {
+        self.content.get(&page).copied().unwrap_or((0, self.line))
+    }
+
+    /// The bus address of a page.
+    pub(super) fn ioba(&self, page: u64) -> u64 {
+        self.start.wrapping_add(page << self.shift)
+    }
+
+    fn live(&self) -> u64 {
+        self.content.values().filter(|(value, _)| value & CONTROL != 0).count() as u64
+    }
+}
+
+/// All windows of a guest by LIOBN.
+#[derive(Debug, Default)]
+pub(super) struct Model {
+    pub(super) windows: BTreeMap<u32, Window>,
+    /// The default window of each PHB, empty.
+    defaults: BTreeMap<u32, (u32, Window)>,
+}
+
+impl Model {
+    /// The windows that firmware gave.
+    pub(super) fn new(script: &Script) -> Self {
+        let mut model = Self::default();
+        for phb in &script.phbs {
+            let window = Window {
+                start: phb.ioba,
+                shift: phb.window.page.get(),
+                entries: phb.window.size >> phb.window.page.get(),
+                line: phb.line,
+                default: true,
+                content: HashMap::new(),
+            };
+            model.windows.insert(phb.liobn, window.clone());
+            model.defaults.insert(phb.phb(), (phb.liobn, window));
+        }
+        model
+    }
+
+    /// Does what the recorded call did; nothing, if it failed.
+    pub(super) fn apply(&mut self, step: &Step, script: &Script) {
+        if step.ret != 0 {
+            return;
+        }
+        let line = step.line;
+        match step.call {
+            Call::Put { liobn, ioba, tce } => self.store(liobn, ioba, [tce], line),
+            Call::Indirect { liobn, ioba, start, end } => {
+                self.store(liobn, ioba, script.values(start, end), line);
+            }
+            Call::Stuff { liobn, ioba, value, count } => {
+                // A count that no window has would only be dropped entry by entry.
+                let pages = self.windows.get(&liobn).map_or(0, |window| window.entries);
+                self.store(liobn, ioba, (0..count.min(pages)).map(|_| value), line);
+            }
+            Call::Create { page_shift, entries, given: Some((liobn, start)), .. } => {
+                let window = Window {
+                    start,
+                    shift: u32::from(page_shift),
+                    entries,
+                    line,
+                    default: false,
+                    content: HashMap::new(),
+                };
+                self.windows.insert(liobn, window);
+            }
+            Call::Remove { liobn } => {
+                let Some(gone) = self.windows.remove(&liobn) else { return };
+                // "removing the last non-default restores the default"
+                if !gone.default && !self.windows.keys().any(|l| phb_of(*l) == phb_of(liobn)) {
+                    self.restore(phb_of(liobn), line);
+                }
+            }
+            Call::Reset { phb } => {
+                self.windows.retain(|liobn, _| phb_of(*liobn) != phb);
+                self.restore(phb, line);
+            }
+            Call::Get { .. } | Call::Create { .. } | Call::Xlate { .. } => {}
+        }
+    }
+
+    fn restore(&mut self, phb: u32, line: u64) {
+        if let Some((liobn, window)) = self.defaults.get(&phb) {
+            self.windows.insert(*liobn, Window { line, ..window.clone() });
+        }
+    }
+
+    fn store(&mut self, liobn: u32, ioba: u64, values: impl IntoIterator<Item = u64>, line: u64) {
+        let Some(window) = self.windows.get_mut(&liobn) else { return };
+        let Some(offset) = ioba.checked_sub(window.start) else { return };
+        let first = offset >> window.shift;
+        // Ends at the window's end: a call beyond it cannot have succeeded, and says so itself.
+        for (page, value) in (first..window.entries).zip(values) {
+            window.content.insert(page, (value, line));
+        }
+    }
+
+    /// Live entries of all windows of a PHB.
+    pub(super) fn live(&self, phb: u32) -> u64 {
+        let of_phb = self.windows.iter().filter(|(liobn, _)| phb_of(**liobn) == phb);
+        of_phb.map(|(_, window)| window.live()).sum()
+    }
+}

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The table that people read.
+
+use std::fmt::Write;
+
+use crate::recorder::Recorder;
+use crate::result::{Config, LimitKind, OpResult, ResultDoc, RunSettings, TableMemoryKind};
+use crate::size::format_size;
+use crate::style::{Style, count, thousands, time_or_dash};
+
+/// Columns of the little histogram.
+const BARS: usize = 12;
+
+/// The whole report. `recorders` are the histograms behind the results.
+pub fn report(doc: &ResultDoc, recorders: &[(String, Recorder)], style: Style) -> String {
+    let mut out = String::new();
+    let Config::Run(settings) = &doc.config else { return out };
+    head(&mut out, doc, settings, style);
+    let mut limits: Vec<String> = Vec::new();
+    for result in &doc.results {
+        let Some(limit) = &result.limit else { continue };
+        let name = match limit.kind {
+            LimitKind::Store => "store",
+            LimitKind::Copy => "copy",
+        };
+        if limits.iter().all(|l| !l.starts_with(name)) {
+            let libc = limit.libc_ns_per_tce.map_or(String::new(), |l| format!(" (libc {l:.3})"));
+            limits.push(format!("{name} {:.3} ns/TCE{libc}", limit.ns_per_tce));
+        }
+    }
+    let _ = writeln!(out, "limits here: {} (same run, first phase of each)\n", limits.join(", "));
+    table(&mut out, doc, recorders, style);
+    let counters = &doc.counters;
+    let table = format_size(counters.table_charge_bytes);
+    let _ = writeln!(
+        out,
+        "\nregistered {} + {table} tables (peak {}), {} at the end · kills: asked {}, issued {} · \
+         {} translations verified",
+        format_size(settings.buffer_bytes),
+        format_size(counters.pinned_peak_bytes),
+        format_size(counters.pinned_end_bytes),
+        thousands(counters.kills_asked),
+        thousands(counters.kills_issued),
+        thousands(doc.verification.translations),
+    );
+    let verdict = if doc.verified {
+        style.green("verified: true")
+    } else {
+        let why =
+            doc.verification.first_mismatch.as_deref().unwrap_or("not everything was checked");
+        style.red(&format!("verified: false ({why})"))
+    };
+    let incomplete = if doc.run.complete { "" } else { " · interrupted, incomplete" };
+    let _ = writeln!(out, "{verdict}{incomplete}");
+    for warning in &doc.warnings {
+        let _ = writeln!(out, "{} {}", style.yellow("warning:"), warning.text);
+    }
+    out
+}
+
+fn head(out: &mut String, doc: &ResultDoc, settings: &RunSettings, style: Style) {
+    let memory = &doc.backend.table_memory;
+    let kind = match memory.kind {
+        TableMemoryKind::Hugetlb => "hugetlb",
+        TableMemoryKind::Thp => "thp",
+        TableMemoryKind::Small => "small pages",
+    };
+    let contiguous =
+        if settings.contiguous { ", contiguous (seldom so on real machines)" } else { "" };
+    let name = style.bold(&format!("{} {}", doc.tool.name, doc.tool.version));
+    let _ = writeln!(
+        out,
+        "{name} · {} · simd {} · table memory: {kind} · backing {}{contiguous}",
+        doc.backend.label,
+        settings.simd,
+        format_size(settings.backing_bytes),
+    );
+    let entries = |levels: u64, total: u64| match levels {
+        1 => format!("1 level of {total}"),
+        n => format!("{n} levels of {}", settings.level_entries),
+    };
+    let pages = settings.window_bytes >> settings.page_shift;
+    let plural = |n: u64, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    let _ = writeln!(
+        out,
+        "{} in {} · window {} at {:#x} · {} pages · {} · table {} · charged once: {}",
+        plural(settings.groups, "group"),
+        plural(settings.containers, "container"),
+        format_size(settings.window_bytes),
+        settings.window_start,
+        format_size(1 << settings.page_shift),
+        entries(settings.levels, pages),
+        format_size(memory.used_bytes),
+        format_size(doc.counters.table_charge_bytes),
+    );
+}
+
+fn table(out: &mut String, doc: &ResultDoc, recorders: &[(String, Recorder)], style: Style) {
+    let heads = [
+        "operation",
+        "calls",
+        "TCEs",
+        "ns/TCE",
+        "of limit",
+        "p50",
+        "p90",
+        "p99",
+        "p99.9",
+        "max",
+        "",
+    ];
+    let mut rows: Vec<[String; 11]> = vec![heads.map(str::to_owned)];
+    for result in &doc.results {
+        rows.push(row(result, recorders));
+    }
+    let width = |column: usize| rows.iter().map(|r| r[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<_> = (0..heads.len()).map(width).collect();
+    for (nth, row) in rows.iter().enumerate() {
+        let mut line = String::new();
+        for (column, cell) in row.iter().enumerate() {
+            let pad = " ".repeat(widths[column] - cell.chars().count());
+            let gap = if column == 0 { "" } else { "  " };
+            // Names and histograms to the left, numbers to the right.
+            let _ = if column == 0 || column == heads.len() - 1 {
+                write!(line, "{gap}{cell}{pad}")
+            } else {
+                write!(line, "{gap}{pad}{cell}")
+            };
+        }
+        let line = line.trim_end();
+        let _ = writeln!(out, "{}", if nth == 0 { style.dim(line) } else { line.to_owned() });
+    }
+    let groups: Vec<_> = doc.results.iter().filter(|r| r.group > 1).collect();
+    if let Some(first) = groups.first() {
+        let names: Vec<_> = groups.iter().map(|r| r.id.as_str()).collect();
+        let _ = writeln!(
+            out,
+            "{}: too short to be timed alone; each sample is the mean of {}",
+            names.join(", "),
+            first.group
+        );
+    }
+}
+
+fn row(result: &OpResult, recorders: &[(String, Recorder)]) -> [String; 11] {
+    let p = &result.latency.p;
+    let bars = recorders.iter().find(|(id, _)| *id == result.id).map(|(_, r)| r.bars(BARS));
+    [
+        result.id.clone(),
+        result.count.to_string(),
+        count(result.tces),
+        result.ns_per_tce.map_or("–".to_owned(), |ns| format!("{ns:.3}")),
+        result.of_limit.map_or("–".to_owned(), |share| format!("{:.0} %", 100.0 * share)),
+        time_or_dash(p.p50),
+        time_or_dash(p.p90),
+        time_or_dash(p.p99),
+        time_or_dash(p.p99_9),
+        time_or_dash(result.latency.max),
+        bars.unwrap_or_default(),
+    ]
+}

@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Fixtures of the integration tests: a rig that looks for leaks when it goes, and a back end that
+//! can be told to fail or to watch.
+
+#![allow(dead_code)] // every test binary uses its own part
+
+use std::fmt;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use tce_engine::addr::{GroupId, Hpa, Ioba, PageShift, PeNumber, Uaddr};
+use tce_engine::backend::layout::RealLayout;
+use tce_engine::backend::mock::{Fault, Mock, MockBuilder};
+use tce_engine::backend::{Backend, Caps, GroupCaps, KillScope, Memory, WindowProgram};
+use tce_engine::container::Container;
+use tce_engine::engine::{Engine, EngineOptions};
+use tce_engine::error::BackendError;
+use tce_engine::mem::{TableChunk, TableMemory};
+use tce_engine::tce::Perm;
+
+pub(crate) const K: u64 = 1 << 10;
+pub(crate) const M: u64 = 1 << 20;
+pub(crate) const G: u64 = 1 << 30;
+pub(crate) const T: u64 = 1 << 40;
+
+pub(crate) const G0: GroupId = GroupId(0);
+pub(crate) const G1: GroupId = GroupId(1);
+pub(crate) const G2: GroupId = GroupId(2);
+pub(crate) const SECOND: Ioba = Ioba(1 << 59);
+
+/// A mock, what stands between it and the engine, and the engine. Declared before containers, it
+/// goes after them, and then nothing may be left.
+pub(crate) struct Rig {
+    pub(crate) mock: Arc<Mock>,
+    pub(crate) faulty: Arc<FaultyBackend>,
+    pub(crate) engine: Engine,
+}
+
+impl Rig {
+    pub(crate) fn new(builder: MockBuilder) -> Self {
+        Self::with(builder, EngineOptions::default())
+    }
+
+    pub(crate) fn with(builder: MockBuilder, options: EngineOptions) -> Self {
+        let mock = builder.build();
+        let faulty = Arc::new(FaultyBackend::new(mock.clone()));
+        let engine = Engine::new(faulty.clone(), options);
+        Self { mock, faulty, engine }
+    }
+
+    /// A container with these groups.
+    pub(crate) fn container(&self, groups: &[GroupId]) -> Container {
+        let container = self.engine.container();
+        for group in groups {
+            container.attach(*group).unwrap();
+        }
+        container
+    }
+
+    pub(crate) fn pages(&self) -> u64 {
+        let entries = self.engine.ledger().entries();
+        let sum = entries.iter().map(|e| e.pages).sum::<u64>();
+        assert_eq!(sum, self.engine.ledger().pages(), "the total is the sum of the entries");
+        sum
+    }
+
+    /// Nothing pinned, no table, no window, no charge.
+    pub(crate) fn assert_empty(&self) {
+        assert_eq!(self.mock.leftovers(), (0, 0, 0), "pinned, tables, windows");
+        assert_eq!(self.pages(), 0, "{:?}", self.engine.ledger().entries());
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.assert_empty();
+        }
+    }
+}
+
+/// What a page of bus space leads to, as the PHB sees it: the owning memory's address and what the
+/// device may do. Any fault but an empty entry or an absent level is a mistake.
+pub(crate) fn reach(mock: &Mock, pe: u16, at: Ioba) -> Option<(u64, Perm)> {
+    match mock.probe(PeNumber(pe), at) {
+        Ok(found) => {
+            let (memory, offset) = mock.owner(found.at).expect("translated to pinned memory");
+            Some((memory.start() + offset, found.perm))
+        }
+        Err(Fault::Empty { .. } | Fault::NoLevel { .. }) => None,
+        Err(other) => panic!("PE {pe} at {at}: {other:?}"),
+    }
+}
+
+/// Live entries of a container that point into the region at `start`.
+pub(crate) fn mapped(container: &Container, start: Uaddr) -> u64 {
+    let regions = container.regions();
+    regions.iter().find(|r| r.memory.start() == start.0).expect("the region").mapped
+}
+
+/// What a [`FaultyBackend`] tells its watcher, before it happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    Kill(GroupId, KillScope),
+    Fence,
+    Set(GroupId, usize),
+    Unset(GroupId, usize),
+    Release(GroupId),
+    Unpin(Memory),
+}
+
+type Watcher = Box<dyn Fn(Step) + Send + Sync>;
+
+/// The mock, with calls that fail on demand and a watcher.
+pub(crate) struct FaultyBackend {
+    mock: Arc<Mock>,
+    set_window: Mutex<Option<(u32, i64)>>,
+    table_chunks: AtomicI64,
+    pin: Mutex<bool>,
+    watcher: OnceLock<Watcher>,
+}
+
+impl FaultyBackend {
+    pub(crate) fn new(mock: Arc<Mock>) -> Self {
+        Self {
+            mock,
+            set_window: Mutex::new(None),
+            table_chunks: AtomicI64::new(i64::MAX),
+            pin: Mutex::new(false),
+            watcher: OnceLock::new(),
+        }
+    }
+
+    /// The `nth` set_window from now, 1 = the next, fails with firmware's `code`; once.
+    pub(crate) fn fail_set_window(&self, nth: u32, code: i64) {
+        *self.set_window.lock().unwrap() = Some((nth, code));
+    }
+
+    /// Table memory ends after so many more chunks.
+    pub(crate) fn allow_chunks(&self, chunks: i64) {
+        self.table_chunks.store(chunks, Ordering::SeqCst);
+    }
+
+    /// Pinning fails from now on, or works again.
+    pub(crate) fn fail_pin(&self, yes: bool) {
+        *self.pin.lock().unwrap() = yes;
+    }
+
+    pub(crate) fn watch(&self, watcher: impl Fn(Step) + Send + Sync + 'static) {
+        assert!(self.watcher.set(Box::new(watcher)).is_ok(), "one watcher");
+    }
+
+    fn tell(&self, step: Step) {
+        if let Some(watcher) = self.watcher.get() {
+            watcher(step);
+        }
+    }
+}
+
+impl fmt::Debug for FaultyBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FaultyBackend({:?})", self.mock)
+    }
+}
+
+impl TableMemory for FaultyBackend {
+    fn reserve_table(&self, bytes: u64) -> Result<Hpa, BackendError> {
+        self.mock.reserve_table(bytes)
+    }
+
+    fn back_table(&self, at: Hpa, chunk: Arc<TableChunk>) -> Result<(), BackendError> {
+        if self.table_chunks.fetch_sub(1, Ordering::SeqCst) <= 0 {
+            self.table_chunks.store(0, Ordering::SeqCst);
+            let bytes = chunk.bytes() as u64;
+            return Err(BackendError::NoTableMemory { bytes, reason: "injected".to_owned() });
+        }
+        self.mock.back_table(at, chunk)
+    }
+
+    fn free_table(&self, at: Hpa) {
+        self.mock.free_table(at);
+    }
+}
+
+impl Backend for FaultyBackend {
+    fn caps(&self) -> Caps {
+        self.mock.caps()
+    }
+
+    fn group(&self, group: GroupId) -> Result<GroupCaps, BackendError> {
+        self.mock.group(group)
+    }
+
+    fn take_ownership(&self, group: GroupId) -> Result<(), BackendError> {
+        self.mock.take_ownership(group)
+    }
+
+    fn release_ownership(&self, group: GroupId) {
+        self.tell(Step::Release(group));
+        self.mock.release_ownership(group);
+    }
+
+    fn set_window(
+        &self,
+        group: GroupId,
+        slot: usize,
+        window: &WindowProgram,
+    ) -> Result<(), BackendError> {
+        self.tell(Step::Set(group, slot));
+        let mut plan = self.set_window.lock().unwrap();
+        if let Some((nth, code)) = plan.take() {
+            if nth == 1 {
+                return Err(BackendError::Firmware { group, slot, code });
+            }
+            *plan = Some((nth - 1, code));
+        }
+        self.mock.set_window(group, slot, window)
+    }
+
+    fn unset_window(&self, group: GroupId, slot: usize) {
+        self.tell(Step::Unset(group, slot));
+        self.mock.unset_window(group, slot);
+    }
+
+    fn kill(&self, group: GroupId, scope: KillScope) -> u64 {
+        self.tell(Step::Kill(group, scope));
+        self.mock.kill(group, scope)
+    }
+
+    fn fence(&self) {
+        self.tell(Step::Fence);
+        self.mock.fence();
+    }
+
+    fn pin(&self, memory: Memory) -> Result<RealLayout, BackendError> {
+        if *self.pin.lock().unwrap() {
+            let (at, bytes) = (memory.start(), memory.bytes());
+            return Err(BackendError::Pin { at, bytes, reason: "injected".to_owned() });
+        }
+        self.mock.pin(memory)
+    }
+
+    fn unpin(&self, memory: Memory, layout: &RealLayout) {
+        self.tell(Step::Unpin(memory));
+        self.mock.unpin(memory, layout);
+    }
+}
+
+/// Parses a size such as `16M`, `8.125MB` or `64KB` in bytes, or `8K` as a number.
+pub(crate) fn parse_size(text: &str) -> f64 {
+    let text = text.trim_end_matches('B');
+    let unit = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let scale = match &text[unit..] {
+        "" => 1,
+        "K" => K,
+        "M" => M,
+        "G" => G,
+        "T" => T,
+        other => panic!("unit {other}"),
+    };
+    text[..unit].parse::<f64>().unwrap() * scale as f64
+}
+
+pub(crate) fn page(shift: u32) -> PageShift {
+    PageShift::new(shift).unwrap()
+}
