@@ -198,7 +198,7 @@ impl fmt::Display for PageSizes {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 

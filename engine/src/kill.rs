@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Killing cached translations, and the debt that is open until it is done.
 //!
-//! Whoever takes entries out of a table gets a [`KillDebt`]: what has to be killed, and the mapped
-//! counts that fall due. Only [`KillDebt::settle`] hands the counts out, and it returns after the
+//! Whoever takes entries out of a table gets a `KillDebt`: what has to be killed, and the mapped
+//! counts that fall due. Only `KillDebt::settle` hands the counts out, and it returns after the
 //! fence. So nothing can be released before the kill has been waited for.
 
 use crate::addr::{GroupId, Ioba, PageShift};

@@ -22,7 +22,8 @@ use crate::sync::{Arc, Mutex, Slot, lock};
 pub enum TablePages {
     /// Reserved huge pages (hugetlbfs).
     Hugetlb,
-    /// Transparent huge pages were granted for the range.
+    /// The kernel took the advice to use transparent huge pages; whether it has is in `/proc` only
+    /// (see [`TableChunk::process_address`]).
     Transparent,
     /// Pages of the base size.
     Small,
@@ -144,7 +145,7 @@ impl TableChunk {
 
 impl fmt::Debug for TableChunk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TableChunk({} bytes, {})", self.bytes(), self.pages)
+        write!(f, "TableChunk({} bytes, {})", self.bytes(), self.pages())
     }
 }
 
@@ -342,7 +343,7 @@ impl<M> Drop for Arena<M> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use crate::backend::testing::PlainMemory;

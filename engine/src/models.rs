@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! loom models: every interleaving (up to a bound on preemptions) of what runs concurrently.
+//! `RUSTFLAGS="--cfg loom" cargo test -p tce-engine --lib --release models`
+
+use loom::model::Builder;
+use loom::thread;
+
+use crate::addr::{GroupId, Ioba, PageShift, PeNumber, Uaddr};
+use crate::backend::mock::{Mock, MockBuilder};
+use crate::backend::testing::PlainMemory;
+use crate::container::{Container, Mode};
+use crate::engine::{Engine, EngineOptions};
+use crate::geometry::{Geometry, WindowSpec};
+use crate::simd::Tier;
+use crate::sync::Arc;
+use crate::table::TceTable;
+use crate::tce::{Perm, Tce};
+
+fn model(f: impl Fn() + Sync + Send + 'static) {
+    let mut builder = Builder::new();
+    builder.preemption_bound = Some(2);
+    builder.max_branches = 100_000;
+    builder.check(f);
+}
+
+const HOST: PageShift = PageShift::K4;
+/// The smallest with two levels that are not full: 512 entries in each.
+const SPEC: WindowSpec = WindowSpec::new(4 << 20, PageShift::K4).levels(2);
+
+fn table() -> Arc<TceTable> {
+    let geometry = Geometry::new(SPEC, HOST, 1 << 22).unwrap();
+    Arc::new(TceTable::new(geometry, Arc::new(PlainMemory::default()), Tier::best()).unwrap())
+}
+
+fn tce(page: u64) -> Tce {
+    Tce::new(page << 12, Perm::READ_WRITE)
+}
+
+/// Two writers of one absent leaf: one block survives, the loser's is free again.
+#[test]
+fn install_publishes_one_leaf() {
+    model(|| {
+        let table = table();
+        let other = table.clone();
+        let thread = thread::spawn(move || other.prepare(3, 1).unwrap().stuff(tce(3)));
+        table.prepare(5, 1).unwrap().stuff(tce(5));
+        thread.join().unwrap();
+        assert_eq!(table.get(3).unwrap(), tce(3));
+        assert_eq!(table.get(5).unwrap(), tce(5));
+        assert_eq!(table.usage().blocks, 2);
+        assert_eq!(table.live(), 2);
+    });
+}
+
+/// A reader meets nothing or the whole path, never half of one.
+#[test]
+fn a_reader_sees_a_whole_path() {
+    model(|| {
+        let table = table();
+        let other = table.clone();
+        let thread = thread::spawn(move || other.prepare(7, 1).unwrap().stuff(tce(7)));
+        let seen = table.get(7).unwrap();
+        assert!(seen == Tce::EMPTY || seen == tce(7));
+        thread.join().unwrap();
+    });
+}
+
+/// Two that want the same entry and refuse to overwrite: exactly one gets it.
+#[test]
+fn one_writer_of_an_entry() {
+    model(|| {
+        let table = table();
+        let take = |table: &TceTable, page| {
+            let mut writer = table.prepare(1, 1).unwrap();
+            let free = writer.live() == 0;
+            if free {
+                writer.stuff(tce(page));
+            }
+            free
+        };
+        let other = table.clone();
+        let thread = thread::spawn(move || take(&other, 10));
+        let mine = take(&table, 20);
+        let others = thread.join().unwrap();
+        assert!(mine != others, "one of them");
+        assert_eq!(table.get(1).unwrap(), tce(if mine { 20 } else { 10 }));
+        assert_eq!(table.live(), 1);
+    });
+}
+
+const MEMORY: Uaddr = Uaddr(0x10_0000);
+const PAGE: u64 = 4096;
+
+fn container() -> (Arc<Mock>, Engine, Arc<Container>) {
+    let mock = MockBuilder::new(2).host_page(HOST).backing(PageShift::K64).build();
+    let engine = Engine::new(mock.clone(), EngineOptions::default());
+    let container = engine.container();
+    container.attach(GroupId(0)).unwrap();
+    container.register(MEMORY, PAGE).unwrap();
+    container.create_window(SPEC).unwrap();
+    (mock, engine, Arc::new(container))
+}
+
+fn map(container: &Container) {
+    container.map(Ioba(0), MEMORY, PAGE, Perm::READ_WRITE, Mode::Refuse).unwrap();
+}
+
+/// Memory is given back only after the kill of its entry was waited for: an unregister that
+/// succeeds beside an unmap finds the fence done.
+#[test]
+fn no_release_before_the_fence() {
+    model(|| {
+        let (mock, _engine, container) = container();
+        map(&container);
+        let before = mock.fences();
+        let other = container.clone();
+        let thread = thread::spawn(move || other.unmap(Ioba(0), PAGE).unwrap());
+        if container.unregister(MEMORY, PAGE).is_ok() {
+            assert!(mock.fences() > before, "unpinned before the fence");
+            assert!(mock.probe(PeNumber(0), Ioba(0)).is_err());
+        }
+        thread.join().unwrap();
+    });
+}
+
+/// A group that joins beside a map sees it, and the map killed on it if it was a member by then.
+#[test]
+fn a_late_joiner_sees_the_mapping() {
+    model(|| {
+        let (mock, _engine, container) = container();
+        let other = container.clone();
+        let thread = thread::spawn(move || other.attach(GroupId(1)).unwrap());
+        map(&container);
+        thread.join().unwrap();
+        let seen = |pe| mock.probe(PeNumber(pe), Ioba(0)).map(|t| t.at);
+        assert_eq!(seen(0), seen(1));
+        assert!(seen(1).is_ok());
+    });
+}
