@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     let result =
         interrupt::install().map_err(anyhow::Error::from).and_then(|()| match &invocation {
             Invocation::Run(config) => cmd::run::run(config, argv),
-            Invocation::Replay(_) => anyhow::bail!("replay: to come"),
+            Invocation::Replay(config) => cmd::replay::replay(config, argv),
         });
     let complain = |code: u8, text: &str| {
         eprintln!("error: {text}");

@@ -304,6 +304,27 @@ pub struct Verification {
 pub struct Replay {
     /// In the order given.
     pub traces: Vec<TraceResult>,
+    /// Over all traces.
+    pub total: ReplayTotal,
+}
+
+/// The sum over the traces of a replay.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ReplayTotal {
+    /// Hypercalls.
+    pub calls: u64,
+    /// TCEs that successful put and indirect calls mapped.
+    pub tces_mapped: u64,
+    /// `xlate` lines compared.
+    pub translations: u64,
+    /// Entries compared after the traces.
+    pub final_entries: u64,
+    /// Answers, values and translations that differed.
+    pub mismatches: u64,
+    /// All calls by the time of all throughput passes; null if there was none.
+    pub calls_per_s: Option<f64>,
+    /// The same time by all TCEs stored, cleared or read.
+    pub ns_per_tce: Option<f64>,
 }
 
 /// One replayed trace.
@@ -327,6 +348,10 @@ pub struct TraceResult {
     pub ram_bytes: u64,
     /// Calls per second of the throughput pass; null if it was not asked for.
     pub calls_per_s: Option<f64>,
+    /// Time of the throughput pass per TCE stored, cleared or read.
+    pub ns_per_tce: Option<f64>,
+    /// False if a signal ended one of its passes.
+    pub complete: bool,
 }
 
 /// A warning with a code that a program can look for.

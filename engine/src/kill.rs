@@ -129,7 +129,10 @@ impl KillDebt {
     /// The live entries of a stretch go.
     pub(crate) fn gone(&mut self, old: &Old<'_>) {
         let live = old.summary.live;
-        if live < old.count() && live <= self.caps.max_page_kills {
+        if self.whole_pe() {
+            // Ranges do not matter any more.
+            self.queue.pages += live;
+        } else if live < old.count() && live <= self.caps.max_page_kills {
             old.entries().for_each(|(index, _)| self.queue.push(index, 1, 1));
         } else {
             // So many that it will be a PE-wide kill, or all of them.

@@ -193,10 +193,8 @@ struct Part<M> {
 
 #[derive(Default)]
 struct Pool {
-    /// Blocks below this number were handed out at least once.
+    /// Blocks below this number are part of the table.
     next: u64,
-    /// Handed out and returned, zeroed.
-    free: Vec<Block>,
     mapped: u64,
     pages: Option<TablePages>,
 }
@@ -232,31 +230,27 @@ impl<M> Arena<M> {
 
     /// Takes `count` zeroed blocks, all or none. `beside` makes what is kept beside a new chunk,
     /// from its number of slots.
-    pub(crate) fn take(
+    pub(crate) fn take<F: Fn(usize) -> M>(
         &self,
         count: u64,
-        beside: impl Fn(usize) -> M,
-    ) -> Result<Vec<Block>, BackendError> {
+        beside: F,
+    ) -> Result<impl Iterator<Item = Block> + use<M, F>, BackendError> {
         let mut pool = lock(&self.pool);
-        let recycled = (pool.free.len() as u64).min(count);
-        let fresh = count - recycled;
-        if fresh > self.limit - pool.next {
+        let first = pool.next;
+        if count > self.limit - first {
             return Err(BackendError::NoTableMemory {
                 bytes: count << self.block_lg2,
                 reason: format!("the table's {} blocks are all in use", self.limit),
             });
         }
-        if fresh > 0 {
-            let last = (pool.next + fresh - 1) >> self.chunk_blocks_lg2;
-            for chunk in pool.next >> self.chunk_blocks_lg2..=last {
+        if count > 0 {
+            let last = (first + count - 1) >> self.chunk_blocks_lg2;
+            for chunk in first >> self.chunk_blocks_lg2..=last {
                 self.back(chunk, &mut pool, &beside)?;
             }
         }
-        let keep = pool.free.len() - recycled as usize;
-        let mut blocks = pool.free.split_off(keep);
-        blocks.extend((pool.next..pool.next + fresh).map(Block));
-        pool.next += fresh;
-        Ok(blocks)
+        pool.next += count;
+        Ok((first..first + count).map(Block))
     }
 
     fn back(
@@ -278,11 +272,6 @@ impl<M> Arena<M> {
         // The pool's lock is held, so nobody else can have filled it.
         let _ = part.set(Part { chunk: made, beside });
         Ok(())
-    }
-
-    /// Returns blocks that were taken and not linked into the table. They must be all zero again.
-    pub(crate) fn give_back(&self, blocks: impl IntoIterator<Item = Block>) {
-        lock(&self.pool).free.extend(blocks);
     }
 
     /// The real address of a block.
@@ -322,7 +311,7 @@ impl<M> Arena<M> {
     /// What is used and held.
     pub(crate) fn usage(&self) -> ArenaUse {
         let pool = lock(&self.pool);
-        let blocks = pool.next - pool.free.len() as u64;
+        let blocks = pool.next;
         ArenaUse {
             blocks,
             used_bytes: blocks << self.block_lg2,
@@ -362,19 +351,15 @@ mod tests {
     }
 
     #[test]
-    fn take_is_all_or_none_and_recycles() {
+    fn take_is_all_or_none() {
         let memory = Arc::new(PlainMemory::default());
         let arena: Arena<()> = Arena::new(memory.clone(), 16, 40).unwrap();
-        let first = arena.take(39, |_| ()).unwrap();
+        assert_eq!(arena.take(39, |_| ()).unwrap().count(), 39);
         assert!(arena.take(2, |_| ()).is_err());
         assert_eq!(arena.usage().blocks, 39);
-        arena.give_back(first);
-        assert_eq!(arena.usage().blocks, 0);
-        let again = arena.take(40, |_| ()).unwrap();
-        let mut ids: Vec<_> = again.iter().map(|b| b.0).collect();
-        ids.sort_unstable();
-        assert_eq!(ids, (0..40).collect::<Vec<_>>());
-        assert_eq!(arena.block_at(arena.hpa(again[7])), again[7]);
+        let last: Vec<_> = arena.take(1, |_| ()).unwrap().collect();
+        assert_eq!(last, [Block(39)]);
+        assert_eq!(arena.block_at(arena.hpa(last[0])), last[0]);
         drop(arena);
         assert_eq!(memory.stretches(), 0, "the arena gives its stretch back");
     }

@@ -62,12 +62,17 @@ impl Registry {
     /// Ends one use; the last one unpins and gives the charge back.
     pub(crate) fn release(&self, backend: &dyn Backend, region: Arc<Region>) {
         let mut regions = lock(&self.regions);
-        let Some((_, users)) = regions.get_mut(&region.memory) else { return };
+        let Some((_, users)) = regions.get_mut(&region.memory) else {
+            debug_assert!(false, "a region that nobody acquired");
+            return;
+        };
         *users -= 1;
         if *users == 0 {
             regions.remove(&region.memory);
             backend.unpin(region.memory, &region.layout);
         }
+        // The last one takes the charge with it, before anybody can acquire the same memory anew.
+        drop(region);
     }
 }
 
@@ -189,39 +194,9 @@ impl Registrations {
         }
     }
 
-    /// The registration's number and the real address of one page of user memory. `hint` keeps the
-    /// last registration that was hit, for the next call.
-    #[inline]
-    pub(crate) fn page(
-        &self,
-        at: Uaddr,
-        page: PageShift,
-        hint: &mut Option<usize>,
-    ) -> Result<(usize, Hpa), MapError> {
-        let inside = |r: &Registration| {
-            let start = r.region.memory.start();
-            let user = matches!(r.region.memory, Memory::User { .. });
-            (user && at.0 >= start && at.0 - start < r.region.memory.bytes()).then(|| at.0 - start)
-        };
-        let hit = hint.and_then(|n| Some((n, inside(&self.list[n])?)));
-        let (number, offset) = match hit {
-            Some(hit) => hit,
-            None => {
-                let (n, _, offset) = self.user(at)?;
-                *hint = Some(n);
-                (n, offset)
-            }
-        };
-        let region = &self.list[number].region;
-        if !region.layout.can_map(offset, page) {
-            let backing = region.layout.backing();
-            return Err(MapError::BackingTooSmall { at, backing, page });
-        }
-        let extent = region.layout.extent_at(offset);
-        if extent.bytes < page.bytes() {
-            return Err(MapError::NotRegistered { at: Uaddr(at.0 + extent.bytes) });
-        }
-        Ok((number, extent.at))
+    /// Looks up single pages of user memory, of which most lie in the region of the one before.
+    pub(crate) fn pages(&self, page: PageShift) -> PageCursor<'_> {
+        PageCursor { registrations: self, page, hit: None, count: 0, tally: Tally::default() }
     }
 
     /// Checks the live entries of a list of words that a guest gave for pages of `page`, and says
@@ -294,5 +269,63 @@ impl Registrations {
             let before = self.list[number].mapped.fetch_sub(amount, Ordering::AcqRel);
             debug_assert!(before >= amount, "released more than was mapped");
         }
+    }
+}
+
+/// See [`Registrations::pages`].
+pub(crate) struct PageCursor<'a> {
+    registrations: &'a Registrations,
+    page: PageShift,
+    hit: Option<Hit<'a>>,
+    /// Pages found in the region of the hit.
+    count: u64,
+    tally: Tally,
+}
+
+struct Hit<'a> {
+    number: usize,
+    start: u64,
+    /// Last offset at which a whole page begins.
+    last: u64,
+    layout: &'a RealLayout,
+}
+
+impl PageCursor<'_> {
+    /// The real address of the page at `at`, which is a multiple of the page.
+    #[inline]
+    pub(crate) fn real(&mut self, at: Uaddr) -> Result<Hpa, MapError> {
+        if let Some(hit) = &self.hit {
+            let offset = at.0.wrapping_sub(hit.start);
+            if offset <= hit.last {
+                self.count += 1;
+                return Ok(hit.layout.page_at(offset));
+            }
+        }
+        self.look_up(at)
+    }
+
+    #[cold]
+    fn look_up(&mut self, at: Uaddr) -> Result<Hpa, MapError> {
+        // A plan of one page makes every check there is.
+        self.registrations.plan(at, self.page.bytes(), self.page)?;
+        let (number, registration, offset) = self.registrations.user(at)?;
+        self.flush();
+        let region = &registration.region;
+        let last = region.memory.bytes() - self.page.bytes();
+        self.hit = Some(Hit { number, start: region.memory.start(), last, layout: &region.layout });
+        self.count = 1;
+        Ok(region.layout.page_at(offset))
+    }
+
+    fn flush(&mut self) {
+        if let Some(hit) = &self.hit {
+            self.tally.add(hit.number, self.count);
+        }
+    }
+
+    /// How many pages fell to which registration.
+    pub(crate) fn finish(mut self) -> Tally {
+        self.flush();
+        self.tally
     }
 }

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The primitives behind everything concurrent: `std`'s, or loom's under `--cfg loom`.
 //!
-//! Nothing in this crate names `std::sync` outside this file, so a loom model exercises the very
-//! code that ships.
+//! What runs concurrently takes its primitives from here, so a loom model exercises the very code
+//! that ships. The exceptions are `std::sync::OnceLock` for an arena's chunks and for a segment's
+//! write-only bits: both are set under a lock from here, and read only by who got the block, or
+//! holds the segment, through something from here.
 
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};

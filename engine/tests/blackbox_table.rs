@@ -356,10 +356,7 @@ fn check_against_flat_vector(g: Geometry, tier: &'static Tier, ops: &[((u64, i64
                 }
                 Op::Fill(_, page) => {
                     let nth = |i: u64| Tce::new((page + (i - first)) << 12, Perm::READ_WRITE);
-                    writer.write(false, |tier, at, slots| {
-                        tier.fill(slots, nth(at), 1 << 12);
-                        slots.len() as u64
-                    });
+                    writer.fill(nth(first), 1 << 12);
                     (first..first + count).for_each(|i| model[i as usize] = nth(i).value());
                 }
                 Op::Clear(_) => {}

@@ -57,7 +57,9 @@ fn sample() -> ResultDoc {
             groups: 4,
             containers: 1,
             window_bytes: 2 << 30,
+            window_start: 0,
             levels: 2,
+            level_entries: 8192,
             page_shift: 12,
             host_page_shift: 16,
             threads: 1,
@@ -84,8 +86,14 @@ fn sample() -> ResultDoc {
             traces: vec![TraceResult {
                 file: "a.tce.zst".to_string(),
                 calls_per_s: Some(1e6),
+                ns_per_tce: Some(10.0),
                 ..TraceResult::default()
             }],
+            total: ReplayTotal {
+                calls_per_s: Some(1e6),
+                ns_per_tce: Some(10.0),
+                ..ReplayTotal::default()
+            },
         }),
         warnings: vec![Warning::new("NO_VFIO", "no VFIO here: the mock is used")],
     }

@@ -7,24 +7,33 @@ use std::time::Instant;
 
 use anyhow::Context;
 use memmap2::{Advice, MmapMut};
+use tce_engine::container::LIST_MAX;
 use tce_engine::mem::TableChunk;
 use tce_engine::simd::Tier;
 use tce_engine::tce::{Perm, Tce};
 
+use super::work::Lists;
 use crate::recorder::Recorder;
 use crate::result::{Limit, LimitKind};
 
 /// One thread's memory for measuring limits.
+///
+/// A phase maps (its table was last touched before the other memory here) and then unmaps (its
+/// table has just been touched). The loops run twice over their memory for the same reason: the
+/// first is the limit of a map, the second that of an unmap.
 pub struct LimitLoop {
     kind: LimitKind,
     tier: &'static Tier,
     chunk: TableChunk,
+    /// As many lists as the indirect phase has, so that the source stays in the cache there and
+    /// here.
     words: Vec<u64>,
+    /// The same as bytes, for libc.
+    bytes: Vec<u8>,
     libc_to: MmapMut,
-    libc_from: MmapMut,
     entries: usize,
-    own: Recorder,
-    libc: Recorder,
+    own: [Recorder; 2],
+    libc: [Recorder; 2],
 }
 
 fn anonymous(bytes: usize) -> anyhow::Result<MmapMut> {
@@ -41,59 +50,83 @@ impl LimitLoop {
     /// If there is none.
     pub fn new(kind: LimitKind, tier: &'static Tier, entries: u64) -> anyhow::Result<Self> {
         let bytes = (entries as usize * 8).next_multiple_of(2 << 20);
-        let words = match kind {
-            LimitKind::Store => Vec::new(),
-            LimitKind::Copy => (0..entries).map(|i| (i << 12 | 3).to_be()).collect(),
-        };
+        let words: Vec<_> =
+            (0..(Lists::COUNT * LIST_MAX) as u64).map(|i| (i << 12 | 3).to_be()).collect();
+        let list_bytes = words.iter().flat_map(|w: &u64| w.to_le_bytes()).collect();
         Ok(Self {
             kind,
             tier,
             chunk: TableChunk::new(bytes)?,
             words,
+            bytes: list_bytes,
             libc_to: anonymous(bytes)?,
-            libc_from: anonymous(bytes)?,
             entries: entries as usize,
-            own: Recorder::new(),
-            libc: Recorder::new(),
+            own: Default::default(),
+            libc: Default::default(),
         })
     }
 
-    /// Times each loop once.
+    /// Times the tree's own loop.
     pub fn measure(&mut self) {
+        for nth in 0..2 {
+            let at = Instant::now();
+            self.own_loop();
+            self.own[nth].record(at.elapsed().as_nanos() as u64, self.entries as u64);
+        }
+    }
+
+    /// Times libc's loop some times, with as much other memory touched in between as a round of a
+    /// phase touches.
+    pub fn measure_libc(&mut self) {
+        for _ in 0..16 {
+            self.own_loop();
+            for nth in 0..2 {
+                let at = Instant::now();
+                let to = &mut self.libc_to[..8 * self.entries];
+                match self.kind {
+                    LimitKind::Store => to.fill(black_box(0x5a)),
+                    LimitKind::Copy => {
+                        let lists = self.bytes.chunks(8 * LIST_MAX).cycle();
+                        for (to, list) in to.chunks_mut(8 * LIST_MAX).zip(lists) {
+                            to.copy_from_slice(&list[..to.len()]);
+                        }
+                    }
+                }
+                black_box(&mut *to);
+                self.libc[nth].record(at.elapsed().as_nanos() as u64, self.entries as u64);
+            }
+        }
+    }
+
+    fn own_loop(&self) {
         let slots = &self.chunk.slots()[..self.entries];
-        let tces = self.entries as u64;
-        let bytes = 8 * self.entries;
-        let at = Instant::now();
         match self.kind {
-            LimitKind::Store => self.tier.store(slots, Tce::new(tces << 12, Perm::READ)),
-            LimitKind::Copy => self.tier.put(slots, &self.words),
+            LimitKind::Store => self.tier.store(slots, Tce::new(1 << 12, Perm::READ)),
+            LimitKind::Copy => {
+                let lists = self.words.chunks(LIST_MAX).cycle();
+                for (slots, words) in slots.chunks(LIST_MAX).zip(lists) {
+                    self.tier.put(slots, &words[..slots.len()]);
+                }
+            }
         }
-        self.own.record(at.elapsed().as_nanos() as u64, tces);
-        let at = Instant::now();
-        match self.kind {
-            LimitKind::Store => self.libc_to[..bytes].fill(black_box(0x5a)),
-            LimitKind::Copy => self.libc_to[..bytes].copy_from_slice(&self.libc_from[..bytes]),
-        }
-        black_box(&mut self.libc_to[..]);
-        self.libc.record(at.elapsed().as_nanos() as u64, tces);
     }
 
     /// Forgets what was measured.
     pub fn reset(&mut self) {
-        self.own = Recorder::new();
-        self.libc = Recorder::new();
+        self.own = Default::default();
+        self.libc = Default::default();
     }
 }
 
-/// The limit that several threads' loops show together.
-pub fn limit<'a>(loops: impl Iterator<Item = &'a LimitLoop>) -> Option<Limit> {
-    let mut own = Recorder::new();
-    let mut libc = Recorder::new();
-    let mut kind = None;
-    for each in loops {
-        own.merge(&each.own);
-        libc.merge(&each.libc);
-        kind = Some(each.kind);
-    }
-    Some(Limit { kind: kind?, ns_per_tce: own.ns_per_tce()?, libc_ns_per_tce: libc.ns_per_tce() })
+/// The limits of map and of unmap that several threads' loops show together.
+pub fn limits(loops: &[&LimitLoop]) -> [Option<Limit>; 2] {
+    [0, 1].map(|nth| {
+        let own = Recorder::merged(loops.iter().map(|l| &l.own[nth]));
+        let libc = Recorder::merged(loops.iter().map(|l| &l.libc[nth]));
+        Some(Limit {
+            kind: loops.first()?.kind,
+            ns_per_tce: own.ns_per_tce()?,
+            libc_ns_per_tce: libc.ns_per_tce(),
+        })
+    })
 }

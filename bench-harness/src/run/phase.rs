@@ -20,7 +20,7 @@ use crate::cli::RunConfig;
 use crate::cpus;
 use crate::interrupt::interrupted;
 use crate::recorder::Recorder;
-use crate::result::{Limit, LimitKind, OpResult, Verification};
+use crate::result::{LimitKind, OpResult, Verification};
 
 /// Time for each phase where neither repetitions nor a duration was asked for.
 const DEFAULT_DURATION: Duration = Duration::from_millis(1500);
@@ -93,8 +93,6 @@ pub struct Outcome {
     pub recorders: Vec<(String, Recorder)>,
     /// Entries and kills of the engine.
     pub meters: Meters,
-    /// The memory limit.
-    pub limit: Option<Limit>,
     /// False if a check failed or was left out because of an interrupt.
     pub verified: bool,
 }
@@ -192,7 +190,11 @@ pub fn run(
     let empty = Model { parts: parts(rig, &lanes, false), content };
     verified &= !interrupted() && verify(&seen, &empty, verification);
 
-    let limit = limits::limit(lanes.iter().map(|lane| &lane.limit));
+    on_all(&mut lanes, |lane| {
+        lane.limit.measure_libc();
+        Ok(())
+    })?;
+    let limits = limits::limits(&lanes.iter().map(|lane| &lane.limit).collect::<Vec<_>>());
     let mut meters = Meters::default();
     for lane in &lanes {
         meters.map.merge(&lane.meters.map);
@@ -202,13 +204,14 @@ pub fn run(
     }
     let mut results = Vec::new();
     let mut recorders = Vec::new();
-    for (op, recorder) in [("map", &meters.map), ("unmap", &meters.unmap)] {
+    let ops = [("map", &meters.map), ("unmap", &meters.unmap)];
+    for ((op, recorder), limit) in ops.into_iter().zip(limits) {
         let id = format!("{}.{op}", phase.name());
-        let result = OpResult::new(&id, op, recorder, limit.clone());
+        let result = OpResult::new(&id, op, recorder, limit);
         results.push(result.map_err(|e| anyhow!(e))?);
         recorders.push((id, recorder.clone()));
     }
-    Ok(Outcome { results, recorders, meters, limit, verified })
+    Ok(Outcome { results, recorders, meters, verified })
 }
 
 /// The windows of the rig through every PE.

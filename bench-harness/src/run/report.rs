@@ -28,7 +28,7 @@ pub fn report(doc: &ResultDoc, recorders: &[(String, Recorder)], style: Style) -
             limits.push(format!("{name} {:.3} ns/TCE{libc}", limit.ns_per_tce));
         }
     }
-    let _ = writeln!(out, "limits here: {} (same run, first phase of each)\n", limits.join(", "));
+    let _ = writeln!(out, "limits here: {} (same run, before a map)\n", limits.join(", "));
     table(&mut out, doc, recorders, style);
     let counters = &doc.counters;
     let table = format_size(counters.table_charge_bytes);
@@ -150,7 +150,7 @@ fn row(result: &OpResult, recorders: &[(String, Recorder)]) -> [String; 11] {
         result.count.to_string(),
         count(result.tces),
         result.ns_per_tce.map_or("–".to_owned(), |ns| format!("{ns:.3}")),
-        result.of_limit.map_or("–".to_owned(), |share| format!("{:.0} %", 100.0 * share)),
+        share(result.of_limit),
         time_or_dash(p.p50),
         time_or_dash(p.p90),
         time_or_dash(p.p99),
@@ -158,4 +158,12 @@ fn row(result: &OpResult, recorders: &[(String, Recorder)]) -> [String; 11] {
         time_or_dash(result.latency.max),
         bars.unwrap_or_default(),
     ]
+}
+
+/// A share of the limit in per cent; small ones keep a digit.
+fn share(of_limit: Option<f64>) -> String {
+    of_limit.map_or("–".to_owned(), |share| {
+        let per_cent = 100.0 * share;
+        if per_cent < 9.95 { format!("{per_cent:.1} %") } else { format!("{per_cent:.0} %") }
+    })
 }

@@ -134,7 +134,8 @@ pub struct Lists {
 }
 
 impl Lists {
-    const COUNT: usize = 64;
+    /// Number of lists.
+    pub const COUNT: usize = 64;
 
     /// Seeded choices among all pages of the buffer.
     pub fn new(rig: &Rig, seed: u64) -> Arc<Self> {

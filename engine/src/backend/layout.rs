@@ -107,6 +107,26 @@ impl RealLayout {
         }
     }
 
+    /// The address at `offset` alone; [`RealLayout::extent_at`] without the length.
+    ///
+    /// # Panics
+    /// If `offset` is not inside the region.
+    #[inline]
+    #[must_use]
+    pub fn page_at(&self, offset: u64) -> Hpa {
+        match &self.frames {
+            Frames::Run(at) => {
+                assert!(offset < self.bytes);
+                Hpa(at.0 + offset)
+            }
+            Frames::Scattered(frames) => {
+                let at = self.lead + offset;
+                let frame = frames[(at >> self.backing.get()) as usize];
+                Hpa(frame.0 + (at & (self.backing.bytes() - 1)))
+            }
+        }
+    }
+
     /// The extents of a part of the region, in order.
     ///
     /// # Panics

@@ -2,7 +2,7 @@
 //! Entries as a guest gives them: validated whole, stored as they are, old ones handed back.
 
 use super::windows::Window;
-use super::{Container, LIST_MAX, Receipt, State};
+use super::{Container, Receipt, State};
 use crate::addr::Ioba;
 use crate::error::EntryError;
 use crate::kill::{KillDebt, Tally};
@@ -49,12 +49,13 @@ impl Container {
         let state = read(&self.state);
         let (window, first) = state.guest_range(window, at, words.len() as u64)?;
         let summary = self.engine.tier.survey(words);
+        if summary.live == 0 && words.iter().all(|word| *word == Tce::EMPTY.to_be_word()) {
+            return self.clear(&state, window, first, words.len() as u64);
+        }
         let page = window.table.geometry().page();
         let claim = state.registrations.guest_entries(words.iter().copied(), summary, page)?;
         self.store(&state, window, (first, words.len() as u64), &claim, |writer| {
-            // The old values land in a buffer that stays in the first-level cache.
-            let mut old = [0u64; LIST_MAX];
-            writer.exchange(words, &mut old[..words.len()]);
+            writer.put(words, false);
         })
     }
 
@@ -68,7 +69,7 @@ impl Container {
     ) -> Result<Receipt, EntryError> {
         let state = read(&self.state);
         let (window, first) = state.guest_range(window, at, count)?;
-        if tce.is_empty() && tce == Tce::EMPTY {
+        if tce == Tce::EMPTY {
             return self.clear(&state, window, first, count);
         }
         let one = Summary::NONE.with(tce);

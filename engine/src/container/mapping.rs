@@ -28,7 +28,7 @@ pub enum Mode {
 /// What a call did: plain counts for the caller to add up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Receipt {
-    /// Entries written or cleared (for a clear: those that were live).
+    /// Entries that the call covered: written, or cleared if they were live.
     pub tces: u64,
     /// Live entries that were replaced or cleared.
     pub released: u64,
@@ -134,15 +134,12 @@ impl Container {
         let (window, first, count) = state.map_range(at, bytes, perm)?;
         let mut words = [0u64; LIST_MAX];
         let words = &mut words[..pages.len()];
-        let mut claim = Tally::default();
-        // Consecutive pages of a list mostly come from the same region.
-        let mut hint = None;
+        let mut real = state.registrations.pages(page);
         for (word, uaddr) in words.iter_mut().zip(pages) {
             aligned("user address", *uaddr, page)?;
-            let (number, hpa) = state.registrations.page(*uaddr, page, &mut hint)?;
-            claim.add(number, 1);
-            *word = Tce::new(hpa.0, perm.powernv()).to_be_word();
+            *word = Tce::new(real.real(*uaddr)?.0, perm.powernv()).to_be_word();
         }
+        let claim = real.finish();
         let writer = window.table.prepare(first, count)?;
         self.write(&state, window, (first, count), writer, &claim, (at, mode), |writer| {
             writer.put(words, perm == Perm::WRITE);
@@ -208,7 +205,7 @@ impl Container {
         });
         let steps = cleared.map_err(|_| UnmapError::OutsideWindows { start: at, bytes })?;
         let kills = self.settle(&state, window, debt);
-        Ok(Receipt { tces: released, released, steps, kills })
+        Ok(Receipt { tces: count, released, steps, kills })
     }
 
     pub(super) fn settle(&self, state: &State, window: &Window, debt: KillDebt) -> KillCount {

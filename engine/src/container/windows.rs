@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Windows: at most two, programmed into every member or into none.
 
-use super::{Container, State};
+use super::{Container, Receipt, State};
 use crate::addr::{Ioba, PageShift};
 use crate::backend::{KillScope, MAX_WINDOWS, WindowProgram};
 use crate::error::WindowError;
@@ -114,11 +114,12 @@ impl Container {
         (page.get()..u64::BITS).rev().map(|lg2| 1u64 << lg2).find(fits).unwrap_or(0)
     }
 
-    /// Removes the window that starts exactly at `start`.
+    /// Removes the window that starts exactly at `start`. The receipt holds what clearing it took,
+    /// the kills of unsetting it included.
     ///
     /// # Errors
     /// [`WindowError::NotFound`], or [`WindowError::Mapped`] unless forced.
-    pub fn remove_window(&self, start: Ioba, removal: Removal) -> Result<(), WindowError> {
+    pub fn remove_window(&self, start: Ioba, removal: Removal) -> Result<Receipt, WindowError> {
         let mut state = write(&self.state);
         let found = state.windows.iter().flatten().find(|w| w.start == start);
         let window = found.ok_or(WindowError::NotFound(start))?;
@@ -127,31 +128,34 @@ impl Container {
             return Err(WindowError::Mapped { start, live });
         }
         let slot = window.slot;
-        self.drop_window(&mut state, slot);
-        Ok(())
+        Ok(self.drop_window(&mut state, slot))
     }
 
     /// Clear → kill → unset → free → uncharge, in this order.
-    pub(super) fn drop_window(&self, state: &mut State, slot: usize) {
-        let Some(window) = state.windows[slot].take() else { return };
+    pub(super) fn drop_window(&self, state: &mut State, slot: usize) -> Receipt {
+        let Some(window) = state.windows[slot].take() else { return Receipt::default() };
         let engine = &self.engine;
         let mut debt = KillDebt::new(engine.caps.kill);
         let registrations = &state.registrations;
         let entries = window.table.geometry().entries();
+        let mut released = 0;
         let cleared = window.table.clear(0, entries, |old| {
+            released += old.summary.live;
             registrations.attribute(old, debt.owed());
             debt.gone(old);
         });
-        debug_assert!(cleared.is_ok(), "the whole table is inside the table");
+        let steps = cleared.expect("the whole table is inside the table");
         let members = || state.members.iter().map(|m| m.group);
         let page = window.table.geometry().page();
         let backend = &*engine.backend;
         let settled = debt.settle(engine.policy, backend, members(), window.start, page);
         registrations.unclaim(&settled.released);
+        let mut kills = settled.kills;
         for group in members() {
             backend.unset_window(group, slot);
-            backend.kill(group, KillScope::Pe);
+            kills.issued += backend.kill(group, KillScope::Pe);
         }
         backend.fence();
+        Receipt { tces: entries, released, steps, kills }
     }
 }

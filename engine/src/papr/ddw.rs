@@ -91,12 +91,12 @@ impl Papr {
             _ => RtasStatus::HARDWARE,
         })?;
         let liobn = phb.liobn_at(info.start);
-        names.liobns.insert(liobn, Target { phb, start: info.start });
+        names.liobns.insert(liobn, Target { phb, start: info.start, default: false });
         Ok((liobn, info.start))
     }
 
     /// ibm,remove-pe-dma-window. What the guest left mapped is cleared and released. When the last
-    /// window goes, the default one comes back.
+    /// dynamic window goes and no other is left, the default one comes back.
     ///
     /// # Errors
     /// [`RtasStatus::PARAMETER`] for an unknown LIOBN; [`RtasStatus::HARDWARE`] if the default
@@ -104,11 +104,11 @@ impl Papr {
     pub fn ddw_remove(&self, liobn: Liobn) -> Result<(), RtasStatus> {
         let mut names = write(&self.names);
         let target = names.liobns.remove(&liobn).ok_or(RtasStatus::PARAMETER)?;
-        let Target { phb, start } = target;
+        let Target { phb, start, default } = target;
         phb.container.remove_window(start, Removal::Force).map_err(|_| RtasStatus::HARDWARE)?;
-        if phb.container.windows().is_empty() && start != phb.default_start() {
+        if phb.container.windows().is_empty() && !default {
             let start = phb.restore()?;
-            names.liobns.insert(phb.spec.liobn, Target { phb, start });
+            names.liobns.insert(phb.spec.liobn, Target { phb, start, default: true });
         }
         Ok(())
     }
@@ -127,7 +127,7 @@ impl Papr {
             removed.map_err(|_| RtasStatus::HARDWARE)?;
         }
         let start = phb.restore()?;
-        names.liobns.insert(phb.spec.liobn, Target { phb, start });
+        names.liobns.insert(phb.spec.liobn, Target { phb, start, default: true });
         Ok(())
     }
 }
@@ -135,10 +135,6 @@ impl Papr {
 impl Phb {
     fn starts(&self) -> impl Iterator<Item = Ioba> {
         self.container.caps().into_iter().flat_map(|c| c.window_starts).flatten()
-    }
-
-    fn default_start(&self) -> Ioba {
-        self.starts().next().unwrap_or_default()
     }
 
     /// The LIOBN of the slot that begins at `start`.

@@ -89,7 +89,8 @@ impl From<Result<Receipt, EntryError>> for Answer {
     }
 }
 
-/// Where a guest's list pages are read from.
+/// Where a guest's list pages are read from. It is called in the middle of a hypercall and must not
+/// call back into the same [`Papr`].
 pub trait GuestMemory {
     /// Copies big-endian doublewords from `at`, byte for byte, once: the guest may change them
     /// meanwhile. False if there is no such memory.
@@ -143,6 +144,8 @@ struct Phb {
 struct Target {
     phb: Arc<Phb>,
     start: Ioba,
+    /// True for the window that firmware made, false for a dynamic one.
+    default: bool,
 }
 
 #[derive(Default)]
@@ -172,11 +175,10 @@ impl Papr {
     /// [`PhbError`]; nothing was added.
     pub fn add_phb(&self, engine: &Engine, spec: PhbSpec) -> Result<(), PhbError> {
         let mut names = write(&self.names);
-        let second = Liobn(spec.liobn.0.wrapping_add(1));
-        if names.phbs.contains_key(&spec.buid)
-            || names.liobns.contains_key(&spec.liobn)
-            || names.liobns.contains_key(&second)
-        {
+        // Each PHB owns two LIOBNs, whether they name a window at the moment or not.
+        let near =
+            |p: &Arc<Phb>| [0, 1, u32::MAX].contains(&spec.liobn.0.wrapping_sub(p.spec.liobn.0));
+        if names.phbs.contains_key(&spec.buid) || names.phbs.values().any(near) {
             return Err(PhbError::InUse { buid: spec.buid, liobn: spec.liobn });
         }
         // Dropped, and so closed, on any error.
@@ -185,7 +187,7 @@ impl Papr {
         container.register_memory(self.ram)?;
         let start = container.create_window(spec.window)?.start;
         let phb = Arc::new(Phb { spec, container });
-        names.liobns.insert(spec.liobn, Target { phb: phb.clone(), start });
+        names.liobns.insert(spec.liobn, Target { phb: phb.clone(), start, default: true });
         names.phbs.insert(spec.buid, phb);
         Ok(())
     }
@@ -213,16 +215,12 @@ impl Papr {
         liobn: u64,
         f: impl FnOnce(&Target) -> Result<Receipt, EntryError>,
     ) -> Answer {
-        if (liobn as i64) < 0 {
-            // The negative of a number of LIOBNs: the multi-table option, which is off.
-            return Answer::refused(HCode::FUNCTION);
-        }
         let names = read(&self.names);
         let target = u32::try_from(liobn).ok().and_then(|n| names.liobns.get(&Liobn(n)));
         target.map_or(Answer::refused(HCode::PARAMETER), |t| f(t).into())
     }
 
-    /// H_PUT_TCE: one entry at the page of `ioba`.
+    /// H_PUT_TCE: one entry at `ioba`, the address of a page.
     #[must_use]
     pub fn put_tce(&self, liobn: u64, ioba: u64, tce: u64) -> Answer {
         let word = Tce::from_value(tce).to_be_word();
@@ -239,6 +237,10 @@ impl Papr {
         count: u64,
         memory: &dyn GuestMemory,
     ) -> Answer {
+        if (liobn as i64) < 0 {
+            // The negative of a number of LIOBNs: the multi-table option, which is off.
+            return Answer::refused(HCode::FUNCTION);
+        }
         self.with_target(liobn, |t| {
             let mut words = [0u64; LIST_MAX];
             let bad_list = EntryError::NotMemory { address: list };
@@ -264,7 +266,7 @@ impl Papr {
         self.with_target(liobn, |t| t.phb.container.store_same(t.start, Ioba(ioba), tce, count))
     }
 
-    /// H_GET_TCE: the entry at the page of `ioba`, as the guest stored it.
+    /// H_GET_TCE: the entry at `ioba`, the address of a page, as the guest stored it.
     #[must_use]
     pub fn get_tce(&self, liobn: u64, ioba: u64) -> (HCode, u64) {
         let mut value = 0;

@@ -124,10 +124,8 @@ impl TceTable {
     pub fn prepare(&self, first: u64, count: u64) -> Result<Writer<'_>, TableError> {
         self.check(first, count)?;
         self.tree.install(first, count)?;
-        let writer = Writer { table: self, first, count };
-        // Ascending, in every thread, so that no two can wait for each other.
-        writer.runs().for_each(|run| run.segment.lock());
-        Ok(writer)
+        // Leaves never go, so from here on the range has no absent part.
+        Ok(Writer { table: self, range: Locked::new(&self.tree, first, count) })
     }
 
     /// Clears `count` entries from `first`. `old` sees each stretch that has live entries before it
@@ -143,26 +141,26 @@ impl TceTable {
         mut old: impl FnMut(&Old<'_>),
     ) -> Result<u64, TableError> {
         self.check(first, count)?;
-        let mut steps = 0;
-        for step in self.tree.walk(first, count) {
-            steps += 1;
-            let Step::Run(run) = step else { continue };
-            run.segment.lock();
+        if count == 0 {
+            return Ok(0);
+        }
+        // As a map, a clear is one step for others: the range is locked as a whole. A leaf that
+        // appeared in between would be one that is not locked.
+        let _frozen = (!self.tree.one_segment(first, count)).then(|| self.tree.freeze());
+        let range = Locked::new(&self.tree, first, count);
+        for run in range.runs() {
             if run.segment.live() > 0 {
                 let summary = self.tier.scan(run.slots);
                 if summary.live > 0 {
                     old(&Old { first: run.first, slots: run.slots, summary });
                 }
-                // Empty entries may hold poison, so the stretch is cleared even if none is live.
-                self.tier.store(run.slots, Tce::EMPTY);
                 run.segment.recount(summary.live, 0);
                 run.segment.set_write_only(run.at, run.slots.len(), false);
-            } else {
-                self.tier.store(run.slots, Tce::EMPTY);
             }
-            run.segment.unlock();
+            // Empty entries may hold poison, so the stretch is cleared even if none is live.
+            self.tier.store(run.slots, Tce::EMPTY);
         }
-        Ok(steps)
+        Ok(range.steps)
     }
 
     /// Calls `f` with every live entry of the range.
@@ -209,23 +207,57 @@ impl std::fmt::Debug for TceTable {
     }
 }
 
-/// Sole writer of a range of a table. Dropping it lets others in.
-#[must_use]
-pub struct Writer<'a> {
-    table: &'a TceTable,
+/// The locks of a range's segments. What is absent stays so for as long as this lives: either
+/// nothing is, or no level can be added, or the range is one absent segment.
+struct Locked<'a> {
+    tree: &'a Tree,
     first: u64,
     count: u64,
+    /// Segments that were locked.
+    runs: u64,
+    /// Steps of the walk.
+    steps: u64,
 }
 
-impl<'a> Writer<'a> {
+impl<'a> Locked<'a> {
+    fn new(tree: &'a Tree, first: u64, count: u64) -> Self {
+        let mut range = Self { tree, first, count, runs: 0, steps: 0 };
+        // Ascending, in every thread, so that no two can wait for each other.
+        for step in tree.walk(first, count) {
+            range.steps += 1;
+            if let Step::Run(run) = step {
+                run.segment.lock();
+                range.runs += 1;
+            }
+        }
+        range
+    }
+
+    /// The stretches that are locked.
     fn runs(&self) -> impl Iterator<Item = Run<'a>> + use<'a> {
-        // Every leaf was installed and leaves never go, so there is nothing absent to skip.
-        self.table.tree.walk(self.first, self.count).filter_map(|step| match step {
+        // Counted, because a single absent segment may have appeared since.
+        let steps = if self.runs == 0 { 0 } else { self.count };
+        self.tree.walk(self.first, steps).filter_map(|step| match step {
             Step::Run(run) => Some(run),
             Step::Absent => None,
         })
     }
+}
 
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        self.runs().for_each(|run| run.segment.unlock());
+    }
+}
+
+/// Sole writer of a range of a table. Dropping it lets others in.
+#[must_use]
+pub struct Writer<'a> {
+    table: &'a TceTable,
+    range: Locked<'a>,
+}
+
+impl Writer<'_> {
     /// Live entries of a run.
     fn live_in(&self, run: &Run<'_>) -> Summary {
         // The common case of a bulk map: nothing to read.
@@ -235,12 +267,12 @@ impl<'a> Writer<'a> {
     /// Number of live entries in the range.
     #[must_use]
     pub fn live(&self) -> u64 {
-        self.runs().map(|run| self.live_in(&run).live).sum()
+        self.range.runs().map(|run| self.live_in(&run).live).sum()
     }
 
     /// Calls `f` with each stretch that has live entries.
     pub fn old(&self, mut f: impl FnMut(&Old<'_>)) {
-        for run in self.runs() {
+        for run in self.range.runs() {
             let summary = self.live_in(&run);
             if summary.live > 0 {
                 f(&Old { first: run.first, slots: run.slots, summary });
@@ -251,13 +283,33 @@ impl<'a> Writer<'a> {
     /// Writes the whole range. `f` gets each stretch with the number of its first entry, writes
     /// every slot of it with the tier, and returns how many entries are live now. `write_only` says
     /// whether a write-only permission was asked for.
-    pub fn write(&mut self, write_only: bool, mut f: impl FnMut(&Tier, u64, &[Slot]) -> u64) {
-        for run in self.runs() {
+    pub(crate) fn write(
+        &mut self,
+        write_only: bool,
+        mut f: impl FnMut(&Tier, u64, &[Slot]) -> u64,
+    ) {
+        for run in self.range.runs() {
             let before = self.live_in(&run).live;
             let after = f(self.table.tier, run.first, run.slots);
             run.segment.recount(before, after);
             run.segment.set_write_only(run.at, run.slots.len(), write_only);
         }
+    }
+
+    /// Writes an arithmetic run: the entry that is `i` behind the first becomes `tce + i * step`.
+    ///
+    /// The low bits of `step` are 0 and `tce` is live, so that all entries are.
+    ///
+    /// # Panics
+    /// Otherwise.
+    pub fn fill(&mut self, tce: Tce, step: u64) {
+        assert!(!tce.is_empty() && step & Tce::CONTROL_MASK == 0);
+        let base = self.range.first;
+        self.write(false, |tier, first, slots| {
+            let value = tce.value().wrapping_add(step.wrapping_mul(first - base));
+            tier.fill(slots, Tce::from_value(value), step);
+            slots.len() as u64
+        });
     }
 
     /// Writes the same entry everywhere (H_STUFF_TCE).
@@ -273,8 +325,8 @@ impl<'a> Writer<'a> {
     /// # Panics
     /// If a list is not as long as the range.
     pub fn exchange(&mut self, words: &[u64], old: &mut [u64]) {
-        assert!(words.len() as u64 == self.count && old.len() == words.len());
-        let base = self.first;
+        assert!(words.len() as u64 == self.range.count && old.len() == words.len());
+        let base = self.range.first;
         self.write(false, |tier, first, slots| {
             let at = (first - base) as usize;
             let words = &words[at..at + slots.len()];
@@ -288,19 +340,13 @@ impl<'a> Writer<'a> {
     /// # Panics
     /// If the list is not as long as the range.
     pub fn put(&mut self, words: &[u64], write_only: bool) {
-        assert!(words.len() as u64 == self.count);
-        let base = self.first;
+        assert!(words.len() as u64 == self.range.count);
+        let base = self.range.first;
         self.write(write_only, |tier, first, slots| {
             let at = (first - base) as usize;
             let words = &words[at..at + slots.len()];
             tier.put(slots, words);
             tier.survey(words).live
         });
-    }
-}
-
-impl Drop for Writer<'_> {
-    fn drop(&mut self) {
-        self.runs().for_each(|run| run.segment.unlock());
     }
 }

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The radix tree: walking it, and installing what is missing.
 //!
-//! An interior slot goes from empty to "next level at this real address" once, by compare and
-//! swap, and never back while the table lives. A new path is linked below before it is published
-//! above, so nobody ever sees half of one.
+//! An interior slot goes from empty to "next level at this real address" once, and never back
+//! while the table lives. A new path is linked below before it is published above, so a walk, which
+//! takes no lock, never meets half of one. Whoever adds levels does so alone.
 
 use crate::addr::Hpa;
 use crate::error::{BackendError, TableError};
-use crate::geometry::Geometry;
+use crate::geometry::{Geometry, MAX_LEVELS};
 use crate::mem::{Arena, Block};
-use crate::sync::{Arc, Ordering, Slot};
+use crate::sync::{Arc, Ordering, RwLock, RwLockReadGuard, Slot, read, write};
 use crate::tce::{Perm, Tce};
 
 use super::segment::{SEGMENT_LG2, Segment};
@@ -20,6 +20,8 @@ pub(super) struct Tree {
     geometry: Geometry,
     arena: Arena<Box<[Segment]>>,
     root: Block,
+    /// Held alone while levels are added.
+    growing: RwLock<()>,
 }
 
 /// A stretch of one leaf under one lock.
@@ -46,8 +48,9 @@ impl Tree {
         memory: Arc<dyn TableMemory>,
     ) -> Result<Self, BackendError> {
         let arena = Arena::new(memory, geometry.level_entries_lg2() + 3, geometry.blocks())?;
-        let mut tree = Self { geometry, arena, root: Block::default() };
-        tree.root = tree.take(1)?[0];
+        let tree = Self { geometry, arena, root: Block::default(), growing: RwLock::new(()) };
+        // The first block of all, number 0.
+        tree.take(1)?.for_each(|block| debug_assert_eq!(block, tree.root));
         Ok(tree)
     }
 
@@ -63,9 +66,10 @@ impl Tree {
         self.arena.hpa(self.root)
     }
 
-    fn take(&self, blocks: u64) -> Result<Vec<Block>, BackendError> {
+    fn take(&self, blocks: u64) -> Result<impl Iterator<Item = Block> + use<>, BackendError> {
         let per_segment = 1usize << self.segment_lg2();
-        self.arena.take(blocks, |slots| (0..slots / per_segment).map(|_| Segment::new()).collect())
+        self.arena
+            .take(blocks, move |slots| (0..slots / per_segment).map(|_| Segment::new()).collect())
     }
 
     /// A segment never spans two leaves.
@@ -103,13 +107,31 @@ impl Tree {
 
     /// Makes every leaf of the range exist: all of them, or none is added and the error says why.
     pub(super) fn install(&self, first: u64, count: u64) -> Result<(), TableError> {
-        let mut missing = 0;
+        if self.missing(first, count) == 0 {
+            return Ok(());
+        }
+        let _alone = write(&self.growing);
+        // Counted again: others may have added some of it meanwhile, and nobody can now.
+        let mut blocks = self.take(self.missing(first, count))?;
         let mut at = first;
-        // Absent subtrees overlap in nothing, except that leaves side by side share new parents.
-        let mut parents_upto = [first; 8];
+        while at < first + count {
+            if let Err((level, block)) = self.leaf(at) {
+                self.link(at, level, block, &mut blocks);
+            }
+            at = self.next_after(at, 1);
+        }
+        debug_assert!(blocks.next().is_none(), "counted more levels than were missing");
+        Ok(())
+    }
+
+    /// Blocks that the range lacks.
+    fn missing(&self, first: u64, count: u64) -> u64 {
+        let mut missing = 0;
+        // Each absent parent once, though several leaves below it are missed.
+        let mut parents_upto = [first; MAX_LEVELS as usize];
+        let mut at = first;
         while at < first + count {
             if let Err((level, _)) = self.leaf(at) {
-                // Counts the leaf, and each absent parent once.
                 missing += 1;
                 for l in 1..level {
                     if at >= parents_upto[l as usize] {
@@ -120,20 +142,17 @@ impl Tree {
             }
             at = self.next_after(at, 1);
         }
-        if missing == 0 {
-            return Ok(());
-        }
-        let mut blocks = self.take(missing)?;
-        let mut at = first;
-        while at < first + count {
-            while let Err((level, block)) = self.leaf(at) {
-                self.link(at, level, block, &mut blocks);
-            }
-            at = self.next_after(at, 1);
-        }
-        // Others installed some of it meanwhile.
-        self.arena.give_back(blocks);
-        Ok(())
+        missing
+    }
+
+    /// Keeps levels from being added while it is held.
+    pub(super) fn freeze(&self) -> RwLockReadGuard<'_, ()> {
+        read(&self.growing)
+    }
+
+    /// True if the range lies in one segment, present or not.
+    pub(super) fn one_segment(&self, first: u64, count: u64) -> bool {
+        first >> self.segment_lg2() == (first + count - 1) >> self.segment_lg2()
     }
 
     /// First entry behind the block at `level - 1` that holds `index`.
@@ -141,23 +160,16 @@ impl Tree {
         (index | ((1 << self.span_lg2(level)) - 1)) + 1
     }
 
-    /// Tries to hang a path down to the leaf of `index` into the empty slot of `block`.
-    fn link(&self, index: u64, level: u32, block: Block, blocks: &mut Vec<Block>) {
+    /// Hangs a path down to the leaf of `index` into the empty slot of `block`, which is at `level`.
+    fn link(&self, index: u64, level: u32, block: Block, blocks: &mut impl Iterator<Item = Block>) {
         let link = |to: Block| Tce::new(self.arena.hpa(to).0, Perm::READ_WRITE).to_be_word();
-        let path = blocks.split_off(blocks.len() - level as usize);
+        let path: Vec<_> = blocks.take(level as usize).collect();
         // path[0] is the leaf; each one above points to it before the path can be seen.
         for (l, pair) in (1..level).zip(path.windows(2)) {
             self.slot_of(pair[1], l, index).store(link(pair[0]), Ordering::Relaxed);
         }
-        let slot = self.slot_of(block, level, index);
         let top = link(path[level as usize - 1]);
-        let empty = Tce::EMPTY.to_be_word();
-        if slot.compare_exchange(empty, top, Ordering::AcqRel, Ordering::Acquire).is_err() {
-            for (l, pair) in (1..level).zip(path.windows(2)) {
-                self.slot_of(pair[1], l, index).store(empty, Ordering::Relaxed);
-            }
-            blocks.extend(path);
-        }
+        self.slot_of(block, level, index).store(top, Ordering::Release);
     }
 
     /// The entry `index` as a run of one.

@@ -64,6 +64,11 @@ impl Rig {
         sum
     }
 
+    /// Drops what was recorded so far.
+    pub(crate) fn forget_events(&self) {
+        drop(self.mock.take_events());
+    }
+
     /// Nothing pinned, no table, no window, no charge.
     pub(crate) fn assert_empty(&self) {
         assert_eq!(self.mock.leftovers(), (0, 0, 0), "pinned, tables, windows");

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A fresh mock, engine and guest, and the calls of a trace on them.
 
+use std::sync::Arc;
+
 use tce_engine::addr::{Gra, GroupId, Ioba, Liobn, PageShift, PageSizes, PeNumber};
 use tce_engine::backend::Backend;
-use tce_engine::backend::mock::{Mock, MockBuilder};
+use tce_engine::backend::mock::{Fault, Mock, MockBuilder};
 use tce_engine::container::Receipt;
 use tce_engine::engine::{Engine, EngineOptions};
 use tce_engine::papr::{GuestMemory, HCode, Papr, PhbSpec};
 use tce_engine::simd::Tier;
-
-use std::sync::Arc;
 
 use super::script::{Call, PhbSetup, Script, phb_of};
 use crate::trace::TraceError;
@@ -54,6 +54,8 @@ pub(super) struct Machine {
     pub(super) mock: Arc<Mock>,
     pub(super) engine: Engine,
     pub(super) papr: Papr,
+    /// Stores to kill registers that attaching groups and making windows took.
+    pub(super) setup_stores: u64,
 }
 
 impl Machine {
@@ -87,7 +89,8 @@ impl Machine {
                 text: format!("PHB {:#x} cannot be set up: {error}", phb.phb()),
             })?;
         }
-        Ok(Self { mock, engine, papr })
+        let setup_stores = mock.register_stores();
+        Ok(Self { mock, engine, papr, setup_stores })
     }
 
     /// Makes a hypercall; other calls do nothing.
@@ -115,9 +118,10 @@ impl Machine {
         Outcome { code: answer.code.0, value: 0, receipt: answer.receipt }
     }
 
-    /// Makes a window call: the RTAS status, and what a new window is called and where it begins.
+    /// Makes a window call: its RTAS status, and what a new window is called and where it begins.
     /// Other calls do nothing.
-    pub(super) fn rtas(&self, call: &Call) -> (i64, Option<(u32, u64)>) {
+    pub(super) fn rtas(&mut self, call: &Call) -> (i64, Option<(u32, u64)>) {
+        let before = self.mock.register_stores();
         let done = match *call {
             Call::Create { phb, page_shift, entries, .. } => {
                 // A guest that was refused may have asked for a window of no size (shift 0).
@@ -130,6 +134,7 @@ impl Machine {
             Call::Reset { phb } => self.papr.ddw_reset(u64::from(phb)).map(|()| None),
             _ => Ok(None),
         };
+        self.setup_stores += self.mock.register_stores() - before;
         match done {
             Ok(given) => (0, given),
             Err(status) => (status.0, None),
@@ -143,13 +148,15 @@ impl Machine {
         script: &Script,
         liobn: u32,
         ioba: u64,
-    ) -> Option<Result<Seen, String>> {
+    ) -> Option<Result<Seen, Fault>> {
         let (group, _) = groups(&script.phbs).find(|(_, p)| p.phb() == phb_of(liobn))?;
         let pe = self.mock.group(group).map_or(PeNumber(u16::MAX), |caps| caps.pe);
-        let found = self.mock.probe(pe, Ioba(ioba));
-        Some(found.map_err(|fault| format!("{fault:?}")).map(|t| {
+        Some(self.mock.probe(pe, Ioba(ioba)).map(|t| {
             let inside = t.page.bytes() - 1;
-            Seen { value: (t.at.0 & !inside) | t.perm.bits(), offset: t.at.0 & inside }
+            Seen {
+                value: (t.at.0 & !inside) | t.perm.bits(),
+                offset_kept: (t.at.0 ^ ioba) & inside == 0,
+            }
         }))
     }
 }
@@ -159,8 +166,8 @@ impl Machine {
 pub(super) struct Seen {
     /// Target page and permission, as an `xlate` line has them.
     pub(super) value: u64,
-    /// Offset in the page.
-    pub(super) offset: u64,
+    /// True if the offset in the page is that of the bus address.
+    pub(super) offset_kept: bool,
 }
 
 /// The PHBs with the group whose PE stands behind each.

@@ -47,8 +47,12 @@ pub struct MockBuilder {
 
 impl MockBuilder {
     /// `groups` groups as a POWER8 with 64 KiB pages has them; memory in pages of 2 MiB.
+    ///
+    /// # Panics
+    /// Above 256: a PHB3 has no more PEs.
     #[must_use]
     pub fn new(groups: u16) -> Self {
+        assert!(groups <= 256, "{groups} groups; a PHB3 has 256 PEs");
         Self {
             groups: (0..groups).map(|pe| GroupCaps { pe: PeNumber(pe), ..POWER8 }).collect(),
             host_page: PageShift::K64,

@@ -33,40 +33,49 @@ pub struct Translation {
 }
 
 /// Why an access does not arrive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
     /// There is no such PE.
+    #[error("there is no PE {0}")]
     NoPe(PeNumber),
     /// The host still owns the PE: its own bypass is on and translation is not ours.
+    #[error("PE {0} is the host's")]
     NotOwned(PeNumber),
     /// The address bits above a window's are not 0.
+    #[error("bus address {0} is in no window's range")]
     BadAddress(Ioba),
     /// The TVE is disabled.
+    #[error("window {slot} is not set")]
     NoWindow {
         /// Which of the PE's two.
         slot: usize,
     },
     /// The address is beyond what the levels decode.
+    #[error("offset {offset:#x} is beyond the window")]
     Extent {
         /// Offset in the window.
         offset: u64,
     },
     /// An interior entry is empty.
+    #[error("level {level} is absent")]
     NoLevel {
         /// The level it would have led to; 0 is the leaf.
         level: u32,
     },
     /// The leaf entry is empty.
+    #[error("the entry is empty ({value:#x})")]
     Empty {
         /// The entry's bytes as a number.
         value: u64,
     },
     /// The entry does not allow this access.
+    #[error("the entry allows {perm:?} only")]
     Denied {
         /// What it allows.
         perm: Perm,
     },
     /// An entry points to where no memory is.
+    #[error("there is no memory at {0}")]
     NoMemory(Hpa),
 }
 
@@ -204,8 +213,9 @@ impl Phb {
 
     fn store_kill(&self, pe: PeNumber, word: u64) {
         let state = self.pe(pe);
+        // Sequentially consistent, as the barrier before a store to a device: table writes first.
+        state.stores.fetch_add(1, Ordering::SeqCst);
         state.last_kill.store(word, Ordering::Relaxed);
-        state.stores.fetch_add(1, Ordering::Relaxed);
         self.event(MockEvent::Kill(pe, word));
     }
 

@@ -22,6 +22,8 @@ const TABLE_BASE: u64 = 1 << 52;
 const END: u64 = 1 << 59;
 /// A contiguous region is congruent to its process address modulo this.
 const RUN_ALIGN: u64 = 1 << 30;
+/// Most backing pages of one region: 1 TiB in pages of 64 KiB, 32 TiB in pages of 2 MiB.
+const MAX_FRAMES: u64 = 1 << 24;
 
 #[derive(Default)]
 struct Map {
@@ -146,9 +148,13 @@ impl RealMemory {
                 let pages = (lead + bytes).div_ceil(self.backing.bytes());
                 // Every second place stays empty, so no two backing pages are neighbours. A power of
                 // two, aligned: then the common leading bits of any two entries name the region.
+                if !self.contiguous && pages > MAX_FRAMES {
+                    return Err(fail("more backing pages than the mock keeps track of"));
+                }
+                let least = if self.contiguous { 2 * RUN_ALIGN } else { 0 };
                 let room = pages
                     .checked_mul(2 * self.backing.bytes())
-                    .and_then(|places| places.max(2 * RUN_ALIGN).checked_next_power_of_two())
+                    .and_then(|places| places.max(least).checked_next_power_of_two())
                     .filter(|room| *room <= TABLE_BASE / 4)
                     .ok_or_else(|| fail("larger than the simulated real memory"))?;
                 let base = map.next_user.next_multiple_of(room);

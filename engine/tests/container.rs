@@ -1,0 +1,438 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Windows, groups and teardown of a container: black-box cases of the series G and I. What is
+//! registered has a file of its own.
+
+mod common;
+
+use common::*;
+use tce_engine::addr::{GroupId, Ioba, PageShift, PageSizes, PeNumber, Uaddr};
+use tce_engine::backend::mock::{Fault, MockBuilder, MockEvent};
+use tce_engine::container::{Container, Mode, Removal};
+use tce_engine::engine::EngineOptions;
+use tce_engine::error::{AttachError, BackendError, LimitError, MapError, WindowError};
+use tce_engine::geometry::WindowSpec;
+use tce_engine::tce::Perm;
+
+const SPEC: WindowSpec = WindowSpec::new(G, PageShift::K64).levels(1);
+/// Host pages that [`SPEC`] costs.
+const COST: u64 = 4;
+
+fn starts(c: &Container) -> Vec<Ioba> {
+    c.windows().iter().map(|w| w.start).collect()
+}
+
+fn map_one(c: &Container, at: u64) {
+    c.map(Ioba(at), Uaddr(G), 64 * K, Perm::READ_WRITE, Mode::Refuse).unwrap();
+}
+
+fn registered(rig: &Rig, groups: &[GroupId]) -> Container {
+    let c = rig.container(groups);
+    c.register(Uaddr(G), M).unwrap();
+    c
+}
+
+#[test]
+fn g1_to_g5_windows_have_fixed_starts_and_there_are_two() {
+    let rig = Rig::new(MockBuilder::new(1));
+    let empty = rig.engine.container();
+    assert_eq!(empty.create_window(SPEC), Err(WindowError::NoGroup));
+    assert_eq!(empty.caps(), None);
+    let c = rig.container(&[G0]);
+    let first = c.create_window(SPEC).unwrap();
+    assert_eq!((first.start, first.geometry.size(), rig.pages()), (Ioba(0), G, COST));
+    assert_eq!(c.create_window(SPEC).unwrap().start, SECOND);
+    assert_eq!(rig.pages(), 2 * COST);
+    assert_eq!(c.create_window(SPEC), Err(WindowError::NoSlot(2)), "a third");
+    assert_eq!(rig.pages(), 2 * COST);
+    // The same start after each re-creation, whichever went.
+    for start in [SECOND, Ioba(0), SECOND] {
+        c.remove_window(start, Removal::IfUnmapped).unwrap();
+        assert_eq!(rig.pages(), COST);
+        assert_eq!(c.create_window(SPEC).unwrap().start, start);
+    }
+    assert_eq!(starts(&c), [Ioba(0), SECOND]);
+}
+
+#[test]
+fn a_new_window_starts_with_a_kill_of_every_pe() {
+    // In its slot there may have been another window, which a PE remembers.
+    let rig = Rig::new(MockBuilder::new(2).record(true));
+    let c = rig.container(&[G0, G1]);
+    rig.forget_events();
+    c.create_window(SPEC).unwrap();
+    let (a, b) = (PeNumber(0), PeNumber(1));
+    use MockEvent::{Fence, Kill, SetWindow};
+    let kill = |pe: PeNumber| Kill(pe, 0x4000_0000_0000_0000 | u64::from(pe.0));
+    let expected = [SetWindow(a, 0), SetWindow(b, 0), kill(a), kill(b), Fence];
+    assert_eq!(rig.mock.take_events(), expected);
+}
+
+#[test]
+fn g6_g7_page_sizes_and_levels_are_checked_first() {
+    let limited = |caps: &mut tce_engine::backend::GroupCaps| caps.max_levels = 1;
+    let rig = Rig::new(MockBuilder::new(2).group(G1, limited));
+    let c = rig.container(&[G0]);
+    let e = c.create_window(WindowSpec::new(G, PageShift::M2)).unwrap_err();
+    let offered = PageSizes(0x1101_1000);
+    assert_eq!(e, WindowError::PageSize { page: PageShift::M2, offered });
+    assert!(e.to_string().contains("4K, 64K, 16M, 256M"), "{e}");
+    // 55 bits: the kernel leaks 6 pages here.
+    let e = c.create_window(WindowSpec::new(M, PageShift::K64).levels(3)).unwrap_err();
+    assert!(matches!(e, WindowError::Geometry(_)), "{e}");
+    c.attach(G1).unwrap();
+    let e = c.create_window(SPEC.levels(2)).unwrap_err();
+    assert_eq!(e, WindowError::Levels { levels: 2, offered: 1 });
+    assert_eq!((rig.pages(), rig.engine.ledger().peak_pages()), (0, 0));
+    assert_eq!(rig.mock.leftovers(), (0, 0, 0));
+}
+
+#[test]
+fn g9_window_over_the_limit() {
+    let options = EngineOptions { memlock: Some((COST - 1) * 64 * K), ..EngineOptions::default() };
+    let rig = Rig::with(MockBuilder::new(1), options);
+    let c = rig.container(&[G0]);
+    let limit = LimitError { asked: COST, charged: 0, limit: COST - 1 };
+    assert_eq!(c.create_window(SPEC), Err(WindowError::Limit(limit)));
+    assert_eq!((rig.pages(), rig.mock.leftovers()), (0, (0, 0, 0)));
+    // A smaller one fits.
+    c.create_window(WindowSpec::new(512 * M, PageShift::K64)).unwrap();
+    assert_eq!(rig.pages(), 2);
+}
+
+#[test]
+fn g10_firmware_fails_on_the_second_of_three_groups() {
+    for code in [-1, -2, -6, -7] {
+        let rig = Rig::new(MockBuilder::new(3).record(true));
+        let c = registered(&rig, &[G0, G1, G2]);
+        c.create_window(SPEC).unwrap();
+        map_one(&c, 0x10_0000);
+        let (pages, leftovers) = (rig.pages(), rig.mock.leftovers());
+        rig.forget_events();
+        rig.faulty.fail_set_window(2, code);
+        let e = c.create_window(SPEC).unwrap_err();
+        let firmware = BackendError::Firmware { group: G1, slot: 1, code };
+        assert_eq!(e, WindowError::Backend(firmware));
+        assert!(e.to_string().contains(&format!("firmware code {code}")), "{e}");
+        assert_eq!((rig.pages(), rig.mock.leftovers()), (pages, leftovers), "exactly as before");
+        let events = rig.mock.take_events();
+        let on = |pe| events.iter().filter(|e| **e == MockEvent::UnsetWindow(pe, 1)).count();
+        assert_eq!([0, 1, 2].map(|pe| on(PeNumber(pe))), [1, 0, 0], "only what was done");
+        assert_eq!(events.last(), Some(&MockEvent::Fence));
+        for pe in 0..3 {
+            let gone = rig.mock.probe(PeNumber(pe), SECOND);
+            assert_eq!(gone, Err(Fault::NoWindow { slot: 1 }));
+            assert!(reach(&rig.mock, pe, Ioba(0x10_0000)).is_some(), "the first one is untouched");
+        }
+        assert_eq!(c.create_window(SPEC).unwrap().start, SECOND);
+    }
+}
+
+#[test]
+fn g11_removal_needs_the_exact_start() {
+    let rig = Rig::new(MockBuilder::new(1));
+    let c = rig.container(&[G0]);
+    c.create_window(SPEC).unwrap();
+    for start in [Ioba(0x1_0000), Ioba(G), SECOND, Ioba(u64::MAX)] {
+        let refused = c.remove_window(start, Removal::Force);
+        assert_eq!(refused, Err(WindowError::NotFound(start)));
+    }
+    assert!(c.remove_window(Ioba(0), Removal::IfUnmapped).is_ok());
+}
+
+#[test]
+fn g13_mapped_window_goes_only_by_force() {
+    let rig = Rig::new(MockBuilder::new(2));
+    let c = registered(&rig, &[G0, G1]);
+    c.create_window(SPEC).unwrap();
+    (0..3).for_each(|i| map_one(&c, i << 20));
+    let refused = c.remove_window(Ioba(0), Removal::IfUnmapped);
+    assert_eq!(refused, Err(WindowError::Mapped { start: Ioba(0), live: 3 }));
+    assert_eq!(mapped(&c, Uaddr(G)), 3);
+    c.remove_window(Ioba(0), Removal::Force).unwrap();
+    assert_eq!((mapped(&c, Uaddr(G)), rig.pages()), (0, 16));
+    c.unregister(Uaddr(G), M).unwrap();
+    // A new one in the same place is empty.
+    c.create_window(SPEC).unwrap();
+    assert_eq!(reach(&rig.mock, 1, Ioba(0)), None);
+}
+
+#[test]
+fn g14_order_of_removal_is_clear_kill_unset_free() {
+    let rig = Rig::new(MockBuilder::new(2).record(true));
+    let c = registered(&rig, &[G0, G1]);
+    c.create_window(SPEC).unwrap();
+    map_one(&c, 0x10_0000);
+    rig.forget_events();
+    let mock = rig.mock.clone();
+    rig.faulty.watch(move |step| match step {
+        Step::Kill(group, _) if mock.leftovers().2 == 2 => {
+            let fault = mock.probe(PeNumber(group.0 as u16), Ioba(0x10_0000));
+            assert_eq!(fault, Err(Fault::Empty { value: 0 }), "cleared before the first kill");
+        }
+        Step::Unset(..) => assert_eq!(mock.leftovers().1, 1, "the table is there until unset"),
+        Step::Unpin(_) => assert_eq!(mock.leftovers().1, 0, "the table went before the memory"),
+        _ => {}
+    });
+    c.remove_window(Ioba(0), Removal::Force).unwrap();
+    let (a, b) = (PeNumber(0), PeNumber(1));
+    let page_kill = |pe: u64| 0x2000_0000_0010_0000 | pe;
+    let pe_kill = |pe: u64| 0x4000_0000_0000_0000 | pe;
+    use MockEvent::{Fence, Kill, UnsetWindow};
+    assert_eq!(
+        rig.mock.take_events(),
+        [
+            Kill(a, page_kill(0)),
+            Kill(b, page_kill(1)),
+            Fence,
+            UnsetWindow(a, 0),
+            Kill(a, pe_kill(0)),
+            UnsetWindow(b, 0),
+            Kill(b, pe_kill(1)),
+            Fence,
+        ]
+    );
+}
+
+#[test]
+fn i1_i2_a_table_is_charged_once_per_window_and_a_region_once_per_process() {
+    let rig = Rig::new(MockBuilder::new(4));
+    let c = registered(&rig, &[G0, G1, G2]);
+    c.create_window(SPEC).unwrap();
+    assert_eq!((rig.pages(), rig.mock.leftovers()), (16 + COST, (1, 1, 3)));
+    let other = registered(&rig, &[GroupId(3)]);
+    other.create_window(SPEC).unwrap();
+    assert_eq!((rig.pages(), rig.mock.leftovers()), (16 + 2 * COST, (1, 2, 4)));
+    map_one(&other, 0);
+    assert_eq!(reach(&rig.mock, 3, Ioba(0)), Some((G, Perm::READ_WRITE)));
+    assert_eq!(reach(&rig.mock, 0, Ioba(0)), None, "containers are apart");
+    drop(c);
+    assert_eq!((rig.pages(), rig.mock.leftovers()), (16 + COST, (1, 1, 1)));
+}
+
+#[test]
+fn i3_attaching_twice_then_using_and_detaching() {
+    let rig = Rig::new(MockBuilder::new(2));
+    let c = registered(&rig, &[G0, G1]);
+    let other = rig.engine.container();
+    for group in [G0, G1, G0] {
+        assert_eq!(c.attach(group), Err(AttachError::Member(group)));
+        assert_eq!(other.attach(group), Err(AttachError::Elsewhere(group)));
+    }
+    let nine = GroupId(9);
+    assert_eq!(c.attach(nine), Err(AttachError::Backend(BackendError::NoGroup(nine))));
+    c.create_window(SPEC).unwrap();
+    map_one(&c, 0);
+    assert!(reach(&rig.mock, 0, Ioba(0)).is_some() && reach(&rig.mock, 1, Ioba(0)).is_some());
+    c.detach(G0).unwrap();
+    assert_eq!(c.detach(G0), Err(AttachError::NotMember(G0)));
+    other.attach(G0).unwrap();
+    assert_eq!((c.groups(), other.groups()), (vec![G1], vec![G0]));
+    assert_eq!(rig.mock.probe(PeNumber(0), Ioba(0)), Err(Fault::NoWindow { slot: 0 }));
+    c.unmap(Ioba(0), 64 * K).unwrap();
+}
+
+#[test]
+fn i7_attach_fails_at_the_second_window() {
+    for nth in [1, 2] {
+        let rig = Rig::new(MockBuilder::new(2));
+        let c = registered(&rig, &[G0]);
+        c.create_window(SPEC).unwrap();
+        c.create_window(SPEC).unwrap();
+        map_one(&c, 0);
+        let (pages, leftovers) = (rig.pages(), rig.mock.leftovers());
+        rig.faulty.fail_set_window(nth, -7);
+        let slot = nth as usize - 1;
+        let firmware = BackendError::Firmware { group: G1, slot, code: -7 };
+        assert_eq!(c.attach(G1), Err(AttachError::Backend(firmware)));
+        assert_eq!((rig.pages(), rig.mock.leftovers()), (pages, leftovers));
+        assert!(rig.mock.bypass(PeNumber(1)), "G1 is the host's again");
+        assert_eq!(c.groups(), [G0]);
+        assert!(reach(&rig.mock, 0, Ioba(0)).is_some(), "G0 still maps");
+        map_one(&c, 64 * K);
+        c.attach(G1).unwrap();
+        assert!(reach(&rig.mock, 1, Ioba(64 * K)).is_some());
+    }
+}
+
+#[test]
+fn i9_groups_with_other_windows_or_private_tables_do_not_share() {
+    let builder = MockBuilder::new(4)
+        .group(G1, |caps| caps.window_starts[0] = Some(Ioba(1 << 28)))
+        .group(G2, |caps| caps.window_starts[1] = None)
+        .group(GroupId(3), |caps| caps.can_share_tables = false);
+    let rig = Rig::new(builder);
+    for first in 0..4 {
+        let c = rig.container(&[GroupId(first)]);
+        for second in (0..4).filter(|s| *s != first).map(GroupId) {
+            let e = c.attach(second).unwrap_err();
+            let refused = matches!(&e, AttachError::Incompatible { group, .. } if *group == second);
+            assert!(refused, "{second} after {first}: {e}");
+            assert!(rig.mock.bypass(PeNumber(second.0 as u16)), "it was not even taken");
+        }
+        assert_eq!(c.groups(), [GroupId(first)]);
+    }
+}
+
+#[test]
+fn i10_capabilities_are_the_intersection_in_any_order() {
+    let (low, high) = ([PageShift::K4, PageShift::K64], [PageShift::K64, PageShift::M16]);
+    let orders = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+    for order in orders {
+        let builder = MockBuilder::new(4)
+            .group(G0, |caps| caps.page_sizes = PageSizes::of(&low))
+            .group(G1, |caps| caps.page_sizes = PageSizes::of(&high))
+            .group(G2, |caps| caps.max_levels = 2)
+            .group(GroupId(3), |caps| caps.page_sizes = PageSizes::of(&[PageShift::K4]));
+        let rig = Rig::new(builder);
+        let c = rig.container(&order.map(GroupId));
+        let caps = c.caps().unwrap();
+        assert_eq!(caps.page_sizes, PageSizes::of(&[PageShift::K64]), "{order:?}");
+        assert_eq!((caps.max_levels, caps.window_starts), (2, [Some(Ioba(0)), Some(SECOND)]));
+        let e = c.create_window(WindowSpec::new(2 * G, PageShift::K4)).unwrap_err();
+        assert!(matches!(e, WindowError::PageSize { .. }), "{e}");
+        let e = c.attach(GroupId(3)).unwrap_err();
+        assert!(matches!(e, AttachError::Incompatible { .. }), "nothing in common: {e}");
+        c.create_window(SPEC).unwrap();
+        // What left no longer counts.
+        c.detach(G0).unwrap();
+        let caps = c.caps().unwrap();
+        assert_eq!(caps.page_sizes, PageSizes::of(&high));
+        // But it may come back only if it can walk the windows that exist.
+        assert_eq!(c.attach(G0), Ok(()));
+    }
+}
+
+#[test]
+fn i10_a_late_group_must_fit_the_windows() {
+    let builder = MockBuilder::new(3)
+        .group(G1, |caps| caps.page_sizes = PageSizes::of(&[PageShift::K4]))
+        .group(G2, |caps| caps.max_levels = 1);
+    let rig = Rig::new(builder);
+    let c = rig.container(&[G0]);
+    c.create_window(SPEC.levels(2)).unwrap();
+    for group in [G1, G2] {
+        let e = c.attach(group).unwrap_err();
+        assert!(matches!(e, AttachError::Incompatible { .. }), "{e}");
+    }
+    c.remove_window(Ioba(0), Removal::IfUnmapped).unwrap();
+    c.attach(G1).unwrap();
+    c.attach(G2).unwrap();
+}
+
+#[test]
+fn i11_late_joiner_is_killed_before_it_sees_the_mappings() {
+    let rig = Rig::new(MockBuilder::new(2).record(true));
+    let c = registered(&rig, &[G0]);
+    c.create_window(SPEC).unwrap();
+    c.create_window(SPEC).unwrap();
+    map_one(&c, 0x20_0000);
+    map_one(&c, SECOND.0 + 0x30_0000);
+    rig.forget_events();
+    c.attach(G1).unwrap();
+    for at in [Ioba(0x20_0000), Ioba(SECOND.0 + 0x30_0000)] {
+        let seen = reach(&rig.mock, 1, at);
+        assert_eq!(seen, Some((G, Perm::READ_WRITE)));
+        assert_eq!(rig.mock.probe(PeNumber(0), at), rig.mock.probe(PeNumber(1), at));
+    }
+    let pe = PeNumber(1);
+    use MockEvent::{Fence, Kill, SetWindow, Take};
+    let expected =
+        [Take(pe), Kill(pe, 0x4000_0000_0000_0001), Fence, SetWindow(pe, 0), SetWindow(pe, 1)];
+    assert_eq!(rig.mock.take_events(), expected);
+}
+
+#[test]
+fn i12_the_others_keep_their_mappings() {
+    let rig = Rig::new(MockBuilder::new(3).record(true));
+    let c = registered(&rig, &[G0, G1, G2]);
+    c.create_window(SPEC).unwrap();
+    (0..5).for_each(|i| map_one(&c, i << 18));
+    // The one that joined first, so nothing hangs on the head of the list.
+    for (left, group) in [(2u16, G0), (1, G2)] {
+        rig.forget_events();
+        c.detach(group).unwrap();
+        for i in 0..5 {
+            assert!(reach(&rig.mock, 1, Ioba(i << 18)).is_some());
+        }
+        let pe = PeNumber(group.0 as u16);
+        assert_eq!(rig.mock.probe(pe, Ioba(0)), Err(Fault::NotOwned(pe)));
+        let kill = MockEvent::Kill(pe, 0x4000_0000_0000_0000 | u64::from(pe.0));
+        use MockEvent::{Fence, GiveBack, UnsetWindow};
+        let expected = [UnsetWindow(pe, 0), kill, Fence, GiveBack(pe)];
+        assert_eq!(rig.mock.take_events(), expected);
+        assert_eq!((c.groups().len() as u16, mapped(&c, Uaddr(G))), (left, 5));
+        assert_eq!(rig.pages(), 16 + COST);
+    }
+}
+
+#[test]
+fn i16_teardown_kills_before_it_unpins() {
+    let rig = Rig::new(MockBuilder::new(2).record(true));
+    let c = registered(&rig, &[G0, G1]);
+    c.create_window(SPEC).unwrap();
+    map_one(&c, 0x10_0000);
+    let mock = rig.mock.clone();
+    rig.faulty.watch(move |step| {
+        if let Step::Unpin(_) = step {
+            assert_eq!(mock.leftovers(), (1, 0, 0), "windows and tables went first");
+            let kills = [0, 1].map(|pe| mock.last_kill_word(PeNumber(pe)));
+            assert_eq!(kills, [0x4000_0000_0000_0000, 0x4000_0000_0000_0001]);
+        }
+    });
+    rig.forget_events();
+    drop(c);
+    let events = rig.mock.take_events();
+    let at = |event| events.iter().position(|e| *e == event).unwrap_or_else(|| panic!("{event:?}"));
+    for pe in [PeNumber(0), PeNumber(1)] {
+        let kill = at(MockEvent::Kill(pe, 0x4000_0000_0000_0000 | u64::from(pe.0)));
+        assert!(at(MockEvent::UnsetWindow(pe, 0)) < kill);
+        assert!(kill < at(MockEvent::GiveBack(pe)));
+    }
+    // The last member had the page killed while its window was still set.
+    let page_kill = at(MockEvent::Kill(PeNumber(0), 0x2000_0000_0010_0000));
+    assert!(page_kill < at(MockEvent::UnsetWindow(PeNumber(0), 0)));
+}
+
+#[test]
+fn last_leave_ends_the_address_space() {
+    let rig = Rig::new(MockBuilder::new(2));
+    let c = registered(&rig, &[G0, G1]);
+    c.create_window(SPEC).unwrap();
+    c.create_window(SPEC).unwrap();
+    map_one(&c, 0);
+    c.detach(G1).unwrap();
+    c.detach(G0).unwrap();
+    rig.assert_empty();
+    assert!(rig.mock.bypass(PeNumber(0)) && rig.mock.bypass(PeNumber(1)));
+    assert_eq!((c.windows(), c.regions(), c.table_use()), (vec![], vec![], vec![]));
+    let e = c.map(Ioba(0), Uaddr(G), 64 * K, Perm::READ, Mode::Refuse).unwrap_err();
+    assert!(matches!(e, MapError::OutsideWindows { .. }), "{e}");
+    // The container is as new.
+    c.attach(G1).unwrap();
+    assert_eq!(c.create_window(SPEC).unwrap().start, Ioba(0));
+    assert_eq!(reach(&rig.mock, 1, Ioba(0)), None, "nothing of the former life");
+    c.close();
+    rig.assert_empty();
+    c.close();
+}
+
+#[test]
+fn table_memory_that_cannot_be_had() {
+    let rig = Rig::new(MockBuilder::new(1));
+    let c = registered(&rig, &[G0]);
+    rig.faulty.allow_chunks(0);
+    let e = c.create_window(SPEC).unwrap_err();
+    assert!(matches!(e, WindowError::Backend(BackendError::NoTableMemory { .. })), "{e}");
+    assert_eq!((rig.pages(), rig.mock.leftovers()), (16, (1, 0, 0)));
+    rig.faulty.allow_chunks(1);
+    // 32 levels' blocks a chunk: the 40 leaves of this range need another.
+    c.register(Uaddr(64 * G), 20 * G).unwrap();
+    c.create_window(WindowSpec::new(64 * G, PageShift::K64).levels(2)).unwrap();
+    let e = c.map(Ioba(0), Uaddr(64 * G), 20 * G, Perm::READ, Mode::Refuse).unwrap_err();
+    assert!(matches!(e, MapError::Table(_)), "{e}");
+    assert_eq!((mapped(&c, Uaddr(64 * G)), c.table_use()[0].blocks), (0, 1));
+    assert_eq!(reach(&rig.mock, 0, Ioba(0)), None);
+    rig.faulty.allow_chunks(1);
+    c.map(Ioba(0), Uaddr(64 * G), 20 * G, Perm::READ, Mode::Refuse).unwrap();
+    assert_eq!(mapped(&c, Uaddr(64 * G)), (20 * G) >> 16);
+}
