@@ -58,8 +58,8 @@ fn calls(c: &mut Criterion) {
             container.unmap(Ioba(0), window).expect("inside")
         });
     });
-    let list: Vec<_> =
-        (0..LIST_MAX as u64).map(|i| Uaddr(BUFFER.0 + (i * 7919 % (window >> 12) << 12))).collect();
+    let page = |i: u64| Uaddr(BUFFER.0 + ((i * 7919 % (window >> 12)) << 12));
+    let list: Vec<_> = (0..LIST_MAX as u64).map(page).collect();
     group.throughput(Throughput::Elements(LIST_MAX as u64));
     group.bench_function("list of 512, map + unmap", |b| {
         b.iter(|| {
@@ -97,7 +97,7 @@ fn papr(c: &mut Criterion) {
         window: WindowSpec::new(1 << 30, PageShift::K4),
     };
     papr.add_phb(&engine, spec).expect("a plain PHB");
-    let list = List((0..512u64).map(|i| (i * 7919 % (1 << 19) << 12 | 3).to_be()).collect());
+    let list = List((0..512u64).map(|i| ((i * 7919 % (1 << 19)) << 12 | 3).to_be()).collect());
     let mut group = c.benchmark_group("papr");
     group.throughput(Throughput::Elements(1));
     group.bench_function("put + stuff", |b| {

@@ -161,7 +161,8 @@ impl Buffer {
 
     /// The address of page `number` of `page` bytes, counted around.
     pub fn page(&self, number: u64, page: PageShift) -> Uaddr {
-        Uaddr(self.start + (number % (self.bytes >> page.get()) << page.get()))
+        let number = number % (self.bytes >> page.get());
+        Uaddr(self.start + (number << page.get()))
     }
 }
 

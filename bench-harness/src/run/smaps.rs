@@ -49,16 +49,19 @@ VmFlags: rd wr mr mw me ac hg
 
     #[test]
     fn counts_only_mappings_that_are_asked_for() {
-        let at = |start: usize| vec![start..start + 4096];
-        assert_eq!(parse(TEXT, &at(0x7f00_0000_1000)), 2 << 20);
-        assert_eq!(parse(TEXT, &at(0x7f00_0080_0000)), 1 << 20);
-        assert_eq!(parse(TEXT, &at(0x7f00_0050_0000)), 0);
+        let at = |start: usize| start..start + 4096;
+        let (first, second) = (at(0x7f00_0000_1000), at(0x7f00_0080_0000));
+        let between = at(0x7f00_0050_0000);
+        assert_eq!(parse(TEXT, &[first.clone(), between.clone()]), 2 << 20);
+        assert_eq!(parse(TEXT, &[second.clone(), between.clone()]), 1 << 20);
+        assert_eq!(parse(TEXT, &[first, second]), 3 << 20);
+        assert_eq!(parse(TEXT, std::slice::from_ref(&between)), 0);
     }
 
     #[test]
     fn this_process_has_maps() {
-        let on_heap = vec![0u8; 64];
-        let at = on_heap.as_ptr().addr();
-        assert!(huge_bytes(&[at..at + 1]).is_some());
+        let on_stack = [0u8; 64];
+        let at = on_stack.as_ptr().addr();
+        assert!(huge_bytes(std::slice::from_ref(&(at..at + 1))).is_some());
     }
 }

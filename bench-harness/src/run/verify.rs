@@ -126,3 +126,63 @@ pub fn verify(seen: &[Seen<'_>], model: &Model, sum: &mut Verification) -> bool 
     }
     right
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{self, Invocation};
+    use crate::run::phase::seen;
+    use crate::run::rig::{Plan, Rig};
+    use tce_engine::container::Mode;
+
+    fn rig() -> Rig {
+        let args = ["tce-bench", "--groups", "2", "--window", "64M", "--levels", "2"];
+        let Ok(Invocation::Run(config)) = cli::parse(args) else { panic!("a plain run") };
+        let plan = Plan::new(&config, None).unwrap();
+        Rig::new(&config, &plan).unwrap()
+    }
+
+    fn whole(pages: u64, mapped: (u64, u64)) -> Model {
+        let parts = vec![Part { first: 0, count: pages, mapped }];
+        Model { parts, content: Content::Around(pages) }
+    }
+
+    #[test]
+    fn one_flipped_bit_in_one_entry_is_found() {
+        let rig = rig();
+        let (pages, bytes) = (rig.pages(), rig.buffer.bytes());
+        let container = &rig.containers[0];
+        let (at, rw) = (rig.start, Perm::READ_WRITE);
+        container.map(at, rig.buffer.start(), bytes, rw, Mode::Refuse).unwrap();
+        let mut sum = Verification::default();
+        let model = whole(pages, (0, pages));
+        assert!(verify(&seen(&rig).unwrap(), &model, &mut sum));
+        assert_eq!((sum.translations, sum.passes), (2 * pages, 1));
+
+        // One address bit of some leaf entry, in the memory that the PHB walks.
+        let chunks = container.table_memory();
+        let slots = chunks.iter().flat_map(|c| c.slots());
+        let slot = slots.filter(|s| s.load(Ordering::Relaxed) != 0).nth(12_345).unwrap();
+        let flip = (1u64 << 21).to_be();
+        slot.fetch_xor(flip, Ordering::Relaxed);
+        assert!(!verify(&seen(&rig).unwrap(), &model, &mut sum));
+        assert!(sum.first_mismatch.as_ref().is_some_and(|m| m.contains("PE 0 at 0x")), "{sum:?}");
+
+        // And right again once it is mended; what was found stays on record.
+        slot.fetch_xor(flip, Ordering::Relaxed);
+        assert!(verify(&seen(&rig).unwrap(), &model, &mut sum));
+        assert!(sum.first_mismatch.is_some());
+        container.unmap(at, bytes).unwrap();
+        assert!(verify(&seen(&rig).unwrap(), &whole(pages, (0, 0)), &mut sum));
+        assert!(!verify(&seen(&rig).unwrap(), &model, &mut sum), "an empty window is not full");
+    }
+
+    #[test]
+    fn a_ring_that_wraps_in_its_share() {
+        let part = Part { first: 100, count: 50, mapped: (140, 160) };
+        let model = Model { parts: vec![part], content: Content::Around(1000) };
+        let mapped: Vec<_> = (100..150).filter(|i| model.page(*i).is_some()).collect();
+        assert_eq!(mapped, (100..110).chain(140..150).collect::<Vec<_>>());
+        assert_eq!(model.page(145), Some(145));
+    }
+}

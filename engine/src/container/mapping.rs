@@ -28,7 +28,8 @@ pub enum Mode {
 /// What a call did: plain counts for the caller to add up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Receipt {
-    /// Entries that the call covered: written, or cleared if they were live.
+    /// Entries that the call wrote; for an unmap, which may skip most of its range, those that
+    /// were live.
     pub tces: u64,
     /// Live entries that were replaced or cleared.
     pub released: u64,
@@ -76,7 +77,8 @@ impl Container {
     /// asked for is remembered ([`Container::requested`]).
     ///
     /// # Errors
-    /// [`MapError`]; the table, the counts and the devices' view are as before.
+    /// [`MapError`]; entries, counts and the devices' view are as before. Levels that a refused
+    /// overlap had already added stay, empty.
     pub fn map(
         &self,
         at: Ioba,
@@ -205,7 +207,7 @@ impl Container {
         });
         let steps = cleared.map_err(|_| UnmapError::OutsideWindows { start: at, bytes })?;
         let kills = self.settle(&state, window, debt);
-        Ok(Receipt { tces: count, released, steps, kills })
+        Ok(Receipt { tces: released, released, steps, kills })
     }
 
     pub(super) fn settle(&self, state: &State, window: &Window, debt: KillDebt) -> KillCount {

@@ -156,6 +156,6 @@ impl Container {
             kills.issued += backend.kill(group, KillScope::Pe);
         }
         backend.fence();
-        Receipt { tces: entries, released, steps, kills }
+        Receipt { tces: released, released, steps, kills }
     }
 }

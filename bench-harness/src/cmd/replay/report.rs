@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 
 use super::outcome::label;
+use crate::cli::Pass;
 use crate::recorder::Recorder;
 use crate::result::{Config, ReplaySettings, ResultDoc, TableMemoryKind};
 use crate::size::format_size;
@@ -55,8 +56,14 @@ fn head(out: &mut String, doc: &ResultDoc, settings: &ReplaySettings, style: Sty
     );
 }
 
+fn was_checked(doc: &ResultDoc) -> bool {
+    let Config::Replay(settings) = &doc.config else { return false };
+    settings.passes.iter().any(|pass| pass == Pass::Checked.name())
+}
+
 fn traces(out: &mut String, doc: &ResultDoc, style: Style) {
     let Some(replay) = &doc.replay else { return };
+    let checked = was_checked(doc);
     let mut rows = vec![
         [
             "trace",
@@ -75,19 +82,29 @@ fn traces(out: &mut String, doc: &ResultDoc, style: Style) {
     for t in &replay.traces {
         let name = label(&t.file).to_string();
         let sums = [t.calls, t.tces_mapped, t.translations, t.final_entries, t.mismatches];
-        rows.push(trace_row(name, sums, t.calls_per_s, t.ns_per_tce));
+        rows.push(trace_row(name, sums, checked, t.calls_per_s, t.ns_per_tce));
     }
     if replay.traces.len() > 1 {
         let t = total;
         let sums = [t.calls, t.tces_mapped, t.translations, t.final_entries, t.mismatches];
-        rows.push(trace_row("total".to_string(), sums, t.calls_per_s, t.ns_per_tce));
+        rows.push(trace_row("total".to_string(), sums, checked, t.calls_per_s, t.ns_per_tce));
     }
     table(out, &rows, style);
 }
 
-fn trace_row(name: String, sums: [u64; 5], rate: Option<f64>, per_tce: Option<f64>) -> [String; 9] {
-    let [calls, mapped, xlates, entries, mismatches] = sums.map(thousands);
+fn trace_row(
+    name: String,
+    sums: [u64; 5],
+    checked: bool,
+    rate: Option<f64>,
+    per_tce: Option<f64>,
+) -> [String; 9] {
     let dash = || "–".to_string();
+    let [calls, mapped, mut xlates, mut entries, mismatches] = sums.map(thousands);
+    if !checked {
+        // Not compared at all, which "0" would not say.
+        (xlates, entries) = (dash(), dash());
+    }
     [
         name,
         calls,
@@ -171,13 +188,15 @@ fn foot(out: &mut String, doc: &ResultDoc, style: Style) {
             format_size(counters.pinned_end_bytes)
         }
     );
-    let _ = writeln!(
-        out,
-        "{} recorded translations and {} final entries compared, the entries by H_GET_TCE and by \
+    if was_checked(doc) {
+        let _ = writeln!(
+            out,
+            "{} recorded translations and {} final entries compared, the entries by H_GET_TCE and by \
          the PHB",
-        thousands(total.translations),
-        thousands(total.final_entries)
-    );
+            thousands(total.translations),
+            thousands(total.final_entries)
+        );
+    }
     let verdict = if doc.verified {
         style.green("verified: true")
     } else if total.mismatches > 0 {

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `tce-bench run` as a user calls it: small runs, wrong usage, interrupts, full disks.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+fn bench(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tce-bench"))
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the built binary runs")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Short enough for a debug build.
+const SMALL: &[&str] = &["--backend", "mock", "--warmup", "0s", "--repetitions", "2"];
+
+fn run_json(extra: &[&str]) -> Value {
+    let mut args = SMALL.to_vec();
+    args.extend_from_slice(extra);
+    args.extend_from_slice(&["--json", "-"]);
+    let out = bench(&args);
+    assert!(out.status.success(), "{extra:?}: {}", text(&out.stderr));
+    serde_json::from_slice(&out.stdout).expect("one JSON document and nothing else on stdout")
+}
+
+fn schema() -> jsonschema::Validator {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../results/schema/tce-bench.result-1.schema.json");
+    let schema = std::fs::read_to_string(path).expect("the schema is in the tree");
+    let schema: Value = serde_json::from_str(&schema).expect("the schema is JSON");
+    jsonschema::validator_for(&schema).expect("the schema is a schema")
+}
+
+#[test]
+fn a_run_is_verified_and_its_document_fits_the_schema() {
+    let doc = run_json(&["--groups", "3", "--containers", "2", "--window", "64M", "--levels", "2"]);
+    let errors: Vec<_> = schema().iter_errors(&doc).map(|e| e.to_string()).collect();
+    assert!(errors.is_empty(), "{errors:?}");
+    assert_eq!(doc["verified"], true);
+    assert_eq!(doc["run"]["complete"], true);
+    // 4 phases, mapped and empty, 3 PEs, 16384 pages.
+    assert_eq!(doc["verification"]["translations"], 4 * 2 * 3 * 16384);
+    let results = doc["results"].as_array().unwrap();
+    let ids: Vec<_> = results.iter().filter_map(|r| r["id"].as_str()).collect();
+    let phases = ["bulk", "indirect", "ring", "naive"];
+    let expected: Vec<_> =
+        phases.iter().flat_map(|p| [format!("{p}.map"), format!("{p}.unmap")]).collect();
+    assert_eq!(ids, expected);
+    let counters = &doc["counters"];
+    assert_eq!(counters["kills_issued"], counters["register_stores"]);
+    assert_eq!(counters["pinned_end_bytes"], 0);
+    // Each container's table is charged by itself, the buffer once.
+    let charge = counters["table_charge_bytes"].as_u64().unwrap();
+    let buffer = doc["config"]["buffer_bytes"].as_u64().unwrap();
+    assert_eq!(counters["pinned_peak_bytes"].as_u64().unwrap(), buffer + charge);
+}
+
+#[test]
+fn shapes_of_machine_and_window() {
+    for extra in [
+        &["--window", "32M", "--host-page", "4K", "--levels", "3"][..],
+        &["--window", "256M", "--page-size", "64K", "--backing", "64K"],
+        &["--window", "4G", "--page-size", "16M", "--backing", "16M"],
+        &["--window", "64M", "--buffer", "1M"],
+        &["--window", "64M", "--contiguous", "--simd", "portable"],
+        &["--window", "128M", "--threads", "3", "--groups", "2"],
+        &["--window", "4K"],
+    ] {
+        let doc = run_json(extra);
+        assert_eq!(doc["verified"], true, "{extra:?}: {}", doc["verification"]);
+    }
+}
+
+#[test]
+fn the_table_is_labelled() {
+    let mut args = SMALL.to_vec();
+    args.extend_from_slice(&["--window", "16M"]);
+    let out = bench(&args);
+    let table = text(&out.stdout);
+    assert!(table.contains("mock: software PHB, not hardware"), "{table}");
+    assert!(table.contains("verified: true"), "{table}");
+    assert!(table.contains("mean of 16"), "{table}");
+    assert!(!table.contains('\u{1b}'), "no colour outside a terminal");
+    assert!(out.stderr.is_empty(), "{}", text(&out.stderr));
+}
+
+#[test]
+fn wrong_usage_is_one_line_and_exit_2() {
+    for (args, names) in [
+        (&["--window", "3G"][..], &["3G", "2G", "4G"][..]),
+        (&["--window", "0"], &["0"]),
+        (&["--levels", "0"], &["levels", "1 to 5"]),
+        (&["--levels", "6"], &["levels", "1 to 5"]),
+        (&["--levels", "4", "--window", "2G"], &["4 levels", "55"]),
+        (&["--page-size", "8K"], &["8K", "4K, 64K"]),
+        (&["--page-size", "2M"], &["2M", "4K, 64K, 16M, 256M"]),
+        (&["--groups", "0"], &["groups", "1 to 256"]),
+        (&["--containers", "3", "--groups", "2"], &["3", "2"]),
+        (&["--window", "128T", "--page-size", "64K", "--buffer", "100T"], &["100 TiB"]),
+        (&["--window", "1P"], &["more than", "memory"]),
+        (&["--threads", "9", "--window", "16M"], &["9", "accepted"]),
+        (&["--cpus", "99999"], &["99999"]),
+        (&["--frobnicate"], &["--frobnicate"]),
+    ] {
+        let out = bench(args);
+        let error = text(&out.stderr);
+        assert_eq!(out.status.code(), Some(2), "{args:?}: {error}");
+        assert_eq!(error.lines().count(), 1, "{args:?}: {error}");
+        assert!(error.starts_with("error: "), "{error}");
+        assert!(names.iter().all(|n| error.contains(n)), "{args:?}: {error}");
+        assert!(out.stdout.is_empty());
+    }
+}
+
+#[test]
+fn no_vfio_yet_is_exit_4() {
+    let out = bench(&["--backend", "vfio"]);
+    assert_eq!(out.status.code(), Some(4), "{}", text(&out.stderr));
+}
+
+#[test]
+fn the_memlock_limit_says_what_is_needed() {
+    let out = bench(&["--backend", "mock", "--memlock", "1M", "--window", "64M"]);
+    let error = text(&out.stderr);
+    assert_eq!(out.status.code(), Some(1));
+    assert!(error.contains("--memlock is 1 MiB, this run needs 64."), "{error}");
+}
+
+#[test]
+fn a_result_that_cannot_be_written_is_a_failure() {
+    let mut args = SMALL.to_vec();
+    args.extend_from_slice(&["--window", "4M", "--json", "/dev/full"]);
+    let out = bench(&args);
+    assert_eq!(out.status.code(), Some(1));
+    assert!(text(&out.stderr).contains("/dev/full"), "{}", text(&out.stderr));
+    let out = bench(&["--json", "/nowhere/at/all.json"]);
+    assert_eq!(out.status.code(), Some(1));
+    assert!(out.stdout.is_empty(), "found out before the run");
+}
+
+#[test]
+fn an_interrupt_writes_what_there_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("partial.json");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_tce-bench"))
+        .args(["--backend", "mock", "--window", "64M", "--duration", "1h", "--json"])
+        .arg(&file)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // Long enough to be in the first phase, which would go on for an hour.
+    std::thread::sleep(Duration::from_millis(1500));
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let doc: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    assert_eq!(doc["run"]["complete"], false);
+    assert_eq!(doc["verified"], false, "not everything was checked");
+    assert_eq!(doc["counters"]["pinned_end_bytes"], 0, "released all the same");
+    assert!(schema().is_valid(&doc));
+}
