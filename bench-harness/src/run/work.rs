@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::ensure;
 use tce_engine::addr::{Ioba, Uaddr};
-use tce_engine::container::{LIST_MAX, Mode, Receipt};
+use tce_engine::container::{Container, LIST_MAX, Mode, Receipt};
 use tce_engine::kill::KillCount;
 use tce_engine::tce::Perm;
 
@@ -32,6 +32,22 @@ impl Meters {
         self.tces_written += receipt.tces;
         self.kills += receipt.kills;
     }
+}
+
+/// Unmaps `count` window pages from `first`, timed.
+fn unmap(
+    rig: &Rig,
+    container: &Container,
+    (first, count): (u64, u64),
+    meters: &mut Meters,
+) -> anyhow::Result<()> {
+    let page = rig.page();
+    let from = Ioba(rig.start.0 + (first << page.get()));
+    let at = Instant::now();
+    let done = container.unmap(from, count << page.get())?;
+    meters.unmap.record(ns(at), done.tces);
+    meters.count(&done);
+    Ok(())
 }
 
 fn ns(at: Instant) -> u64 {
@@ -109,15 +125,8 @@ impl Work for Bulk<'_> {
     }
 
     fn unmap(&mut self, meters: &mut Meters) -> anyhow::Result<()> {
-        let (rig, page) = (self.rig, self.rig.page());
-        for container in &rig.containers {
-            let from = Ioba(rig.start.0 + (self.share.first << page.get()));
-            let at = Instant::now();
-            let done = container.unmap(from, self.share.count << page.get())?;
-            meters.unmap.record(ns(at), done.tces);
-            meters.count(&done);
-        }
-        Ok(())
+        let Share { first, count } = self.share;
+        self.rig.containers.iter().try_for_each(|c| unmap(self.rig, c, (first, count), meters))
     }
 
     fn mapped(&self) -> (u64, u64) {
@@ -209,16 +218,8 @@ impl Work for Indirect<'_> {
     }
 
     fn unmap(&mut self, meters: &mut Meters) -> anyhow::Result<()> {
-        let (rig, page) = (self.rig, self.rig.page());
-        for container in &rig.containers {
-            self.each(|first, count| {
-                let from = Ioba(rig.start.0 + (first << page.get()));
-                let at = Instant::now();
-                let done = container.unmap(from, count << page.get())?;
-                meters.unmap.record(ns(at), done.tces);
-                meters.count(&done);
-                Ok(())
-            })?;
+        for container in &self.rig.containers {
+            self.each(|first, count| unmap(self.rig, container, (first, count), meters))?;
         }
         Ok(())
     }

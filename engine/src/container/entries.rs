@@ -5,9 +5,7 @@ use super::windows::Window;
 use super::{Container, Receipt, State};
 use crate::addr::Ioba;
 use crate::error::EntryError;
-use crate::kill::{KillDebt, Tally};
 use crate::sync::read;
-use crate::table::Writer;
 use crate::tce::{Summary, Tce};
 
 impl State {
@@ -50,13 +48,12 @@ impl Container {
         let (window, first) = state.guest_range(window, at, words.len() as u64)?;
         let summary = self.engine.tier.survey(words);
         if summary.live == 0 && words.iter().all(|word| *word == Tce::EMPTY.to_be_word()) {
-            return self.clear(&state, window, first, words.len() as u64);
+            return self.clear_guest(&state, window, first, words.len() as u64);
         }
         let page = window.table.geometry().page();
         let claim = state.registrations.guest_entries(words.iter().copied(), summary, page)?;
-        self.store(&state, window, (first, words.len() as u64), &claim, |writer| {
-            writer.put(words, false);
-        })
+        let writer = window.table.prepare(first, words.len() as u64)?;
+        Ok(self.commit(&state, window, writer, &claim, |writer| writer.put(words, false)))
     }
 
     /// Stores the same entry `count` times.
@@ -70,62 +67,26 @@ impl Container {
         let state = read(&self.state);
         let (window, first) = state.guest_range(window, at, count)?;
         if tce == Tce::EMPTY {
-            return self.clear(&state, window, first, count);
+            return self.clear_guest(&state, window, first, count);
         }
         let one = Summary::NONE.with(tce);
         let summary = Summary { live: one.live * count, ..one };
         let words = std::iter::repeat_n(tce.to_be_word(), count as usize);
         let page = window.table.geometry().page();
         let claim = state.registrations.guest_entries(words, summary, page)?;
-        self.store(&state, window, (first, count), &claim, |writer| writer.stuff(tce))
+        let writer = window.table.prepare(first, count)?;
+        Ok(self.commit(&state, window, writer, &claim, |writer| writer.stuff(tce)))
     }
 
-    /// Clearing makes no levels.
-    fn clear(
+    /// A guest's call covers all its entries, live before or not.
+    fn clear_guest(
         &self,
         state: &State,
         window: &Window,
         first: u64,
         count: u64,
     ) -> Result<Receipt, EntryError> {
-        let mut debt = KillDebt::new(self.engine.caps.kill);
-        let mut released = 0;
-        let steps = window.table.clear(first, count, |old| {
-            released += old.summary.live;
-            state.registrations.attribute(old, debt.owed());
-            debt.gone(old);
-        })?;
-        let kills = self.settle(state, window, debt);
-        Ok(Receipt { tces: count, released, steps, kills })
-    }
-
-    fn store(
-        &self,
-        state: &State,
-        window: &Window,
-        (first, count): (u64, u64),
-        claim: &Tally,
-        store: impl FnOnce(&mut Writer<'_>),
-    ) -> Result<Receipt, EntryError> {
-        let mut writer = window.table.prepare(first, count)?;
-        let mut debt = KillDebt::new(self.engine.caps.kill);
-        let on_fill = self.engine.caps.kill.on_fill;
-        if on_fill {
-            debt.changed(first, count);
-        }
-        let mut released = 0;
-        writer.old(|old| {
-            released += old.summary.live;
-            state.registrations.attribute(old, debt.owed());
-            if !on_fill {
-                debt.gone(old);
-            }
-        });
-        state.registrations.claim(claim);
-        store(&mut writer);
-        drop(writer);
-        let kills = self.settle(state, window, debt);
-        Ok(Receipt { tces: count, released, steps: 0, kills })
+        Ok(Receipt { tces: count, ..self.clear(state, window, first, count)? })
     }
 
     /// The entry at bus address `at`, as it was stored.

@@ -7,7 +7,7 @@ use super::windows::Window;
 use super::{Container, State};
 use crate::addr::{Ioba, PageShift, Uaddr};
 use crate::error::{MapError, UnmapError};
-use crate::kill::{KillCount, KillDebt, Tally};
+use crate::kill::KillCount;
 use crate::sync::read;
 use crate::table::Writer;
 use crate::tce::{Perm, Tce};
@@ -23,6 +23,14 @@ pub enum Mode {
     Refuse,
     /// Replace, and release what was there.
     Replace,
+}
+
+impl Mode {
+    /// The writer, if what is live in its range may be replaced.
+    fn admit(self, mut writer: Writer<'_>, start: Ioba) -> Result<Writer<'_>, MapError> {
+        let live = if self == Self::Refuse { writer.live() } else { 0 };
+        if live > 0 { Err(MapError::Overlap { start, live }) } else { Ok(writer) }
+    }
 }
 
 /// What a call did: plain counts for the caller to add up.
@@ -92,8 +100,8 @@ impl Container {
         let page = window.table.geometry().page();
         aligned("user address", memory, page)?;
         let claim = state.registrations.plan(memory, bytes, page)?;
-        let writer = window.table.prepare(first, count)?;
-        self.write(&state, window, (first, count), writer, &claim, (at, mode), |writer| {
+        let writer = mode.admit(window.table.prepare(first, count)?, at)?;
+        Ok(self.commit(&state, window, writer, &claim, |writer| {
             let mut next = memory;
             let mut extent = state.registrations.extent(next);
             writer.write(perm == Perm::WRITE, |tier, _, slots| {
@@ -113,7 +121,7 @@ impl Container {
                 }
                 slots.len() as u64
             });
-        })
+        }))
     }
 
     /// Maps single pages of registered memory, scattered, at consecutive bus pages from `at`.
@@ -142,46 +150,10 @@ impl Container {
             *word = Tce::new(real.real(*uaddr)?.0, perm.powernv()).to_be_word();
         }
         let claim = real.finish();
-        let writer = window.table.prepare(first, count)?;
-        self.write(&state, window, (first, count), writer, &claim, (at, mode), |writer| {
+        let writer = mode.admit(window.table.prepare(first, count)?, at)?;
+        Ok(self.commit(&state, window, writer, &claim, |writer| {
             writer.put(words, perm == Perm::WRITE);
-        })
-    }
-
-    /// The part that all maps share, from the check for what is there to the release of it.
-    #[expect(clippy::too_many_arguments, reason = "the steps of one operation, called twice")]
-    fn write(
-        &self,
-        state: &State,
-        window: &Window,
-        (first, count): (u64, u64),
-        mut writer: Writer<'_>,
-        claim: &Tally,
-        (at, mode): (Ioba, Mode),
-        store: impl FnOnce(&mut Writer<'_>),
-    ) -> Result<Receipt, MapError> {
-        let live = writer.live();
-        if live > 0 && mode == Mode::Refuse {
-            return Err(MapError::Overlap { start: at, live });
-        }
-        let mut debt = KillDebt::new(self.engine.caps.kill);
-        let on_fill = self.engine.caps.kill.on_fill;
-        if on_fill {
-            debt.changed(first, count);
-        }
-        state.registrations.claim(claim);
-        if live > 0 {
-            writer.old(|old| {
-                state.registrations.attribute(old, debt.owed());
-                if !on_fill {
-                    debt.gone(old);
-                }
-            });
-        }
-        store(&mut writer);
-        drop(writer);
-        let kills = self.settle(state, window, debt);
-        Ok(Receipt { tces: count, released: live, steps: 0, kills })
+        }))
     }
 
     /// Clears a bus range for every member and releases what was mapped there, after the kill.
@@ -198,25 +170,9 @@ impl Container {
                 UnmapError::Unaligned { what, value, page }
             }
         })?;
-        let mut debt = KillDebt::new(self.engine.caps.kill);
-        let mut released = 0;
-        let cleared = window.table.clear(first, count, |old| {
-            released += old.summary.live;
-            state.registrations.attribute(old, debt.owed());
-            debt.gone(old);
-        });
-        let steps = cleared.map_err(|_| UnmapError::OutsideWindows { start: at, bytes })?;
-        let kills = self.settle(&state, window, debt);
-        Ok(Receipt { tces: released, released, steps, kills })
-    }
-
-    pub(super) fn settle(&self, state: &State, window: &Window, debt: KillDebt) -> KillCount {
-        let engine = &self.engine;
-        let members = state.members.iter().map(|m| m.group);
-        let page = window.table.geometry().page();
-        let settled = debt.settle(engine.policy, &*engine.backend, members, window.start, page);
-        state.registrations.unclaim(&settled.released);
-        settled.kills
+        // The range is inside the window, hence inside its table.
+        self.clear(&state, window, first, count)
+            .map_err(|_| UnmapError::OutsideWindows { start: at, bytes })
     }
 
     /// The entry at a bus address and the permission that was asked for, which for a write-only

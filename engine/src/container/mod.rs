@@ -4,6 +4,7 @@
 //! One lock guards the structure. Maps and unmaps share it; whatever changes groups, windows or
 //! registrations takes it alone, so such a change never meets a half-done map.
 
+mod commit;
 mod entries;
 mod groups;
 mod mapping;

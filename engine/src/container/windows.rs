@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Windows: at most two, programmed into every member or into none.
 
-use super::{Container, Receipt, State};
+use super::{Container, Member, Receipt, State};
 use crate::addr::{Ioba, PageShift};
 use crate::backend::{KillScope, MAX_WINDOWS, WindowProgram};
 use crate::error::WindowError;
 use crate::geometry::{Geometry, WindowSpec};
-use crate::kill::KillDebt;
 use crate::ledger::{Charge, ChargeKind};
 use crate::sync::write;
 use crate::table::TceTable;
@@ -134,28 +133,15 @@ impl Container {
     /// Clear → kill → unset → free → uncharge, in this order.
     pub(super) fn drop_window(&self, state: &mut State, slot: usize) -> Receipt {
         let Some(window) = state.windows[slot].take() else { return Receipt::default() };
-        let engine = &self.engine;
-        let mut debt = KillDebt::new(engine.caps.kill);
-        let registrations = &state.registrations;
         let entries = window.table.geometry().entries();
-        let mut released = 0;
-        let cleared = window.table.clear(0, entries, |old| {
-            released += old.summary.live;
-            registrations.attribute(old, debt.owed());
-            debt.gone(old);
-        });
-        let steps = cleared.expect("the whole table is inside the table");
-        let members = || state.members.iter().map(|m| m.group);
-        let page = window.table.geometry().page();
-        let backend = &*engine.backend;
-        let settled = debt.settle(engine.policy, backend, members(), window.start, page);
-        registrations.unclaim(&settled.released);
-        let mut kills = settled.kills;
-        for group in members() {
-            backend.unset_window(group, slot);
-            kills.issued += backend.kill(group, KillScope::Pe);
+        let cleared = self.clear(state, &window, 0, entries);
+        let mut receipt = cleared.expect("the whole table is inside the table");
+        let backend = &*self.engine.backend;
+        for Member { group, .. } in &state.members {
+            backend.unset_window(*group, slot);
+            receipt.kills.issued += backend.kill(*group, KillScope::Pe);
         }
         backend.fence();
-        Receipt { tces: released, released, steps, kills }
+        receipt
     }
 }

@@ -125,7 +125,7 @@ impl TceTable {
         self.check(first, count)?;
         self.tree.install(first, count)?;
         // Leaves never go, so from here on the range has no absent part.
-        Ok(Writer { table: self, range: Locked::new(&self.tree, first, count) })
+        Ok(Writer { table: self, range: Locked::new(&self.tree, first, count), empty: false })
     }
 
     /// Clears `count` entries from `first`. `old` sees each stretch that has live entries before it
@@ -187,17 +187,12 @@ impl TceTable {
     /// Number of live entries, from the counts that are kept; exact while nobody writes.
     #[must_use]
     pub fn live(&self) -> u64 {
-        let mut live = 0;
-        let mut last: *const segment::Segment = std::ptr::null();
-        for step in self.tree.walk(0, self.geometry().entries()) {
-            let Step::Run(run) = step else { continue };
-            // Each segment once, even if a walk should meet it in parts.
-            if !std::ptr::eq(last, run.segment) {
-                live += run.segment.live();
-                last = run.segment;
-            }
-        }
-        live
+        // A walk over everything meets each segment once.
+        let segments = self.tree.walk(0, self.geometry().entries()).map(|step| match step {
+            Step::Run(run) => run.segment.live(),
+            Step::Absent => 0,
+        });
+        segments.sum()
     }
 }
 
@@ -255,29 +250,48 @@ impl Drop for Locked<'_> {
 pub struct Writer<'a> {
     table: &'a TceTable,
     range: Locked<'a>,
+    /// Nothing is live in the range, as far as it was looked at.
+    empty: bool,
 }
 
 impl Writer<'_> {
+    /// First entry and number of entries.
+    #[must_use]
+    pub fn range(&self) -> (u64, u64) {
+        (self.range.first, self.range.count)
+    }
+
     /// Live entries of a run.
     fn live_in(&self, run: &Run<'_>) -> Summary {
         // The common case of a bulk map: nothing to read.
-        if run.segment.live() == 0 { Summary::NONE } else { self.table.tier.scan(run.slots) }
+        if self.empty || run.segment.live() == 0 {
+            Summary::NONE
+        } else {
+            self.table.tier.scan(run.slots)
+        }
     }
 
     /// Number of live entries in the range.
     #[must_use]
-    pub fn live(&self) -> u64 {
-        self.range.runs().map(|run| self.live_in(&run).live).sum()
+    pub fn live(&mut self) -> u64 {
+        self.old(|_| ())
     }
 
-    /// Calls `f` with each stretch that has live entries.
-    pub fn old(&self, mut f: impl FnMut(&Old<'_>)) {
+    /// Calls `f` with each stretch that has live entries, and returns how many there are.
+    pub fn old(&mut self, mut f: impl FnMut(&Old<'_>)) -> u64 {
+        if self.empty {
+            return 0;
+        }
+        let mut live = 0;
         for run in self.range.runs() {
             let summary = self.live_in(&run);
+            live += summary.live;
             if summary.live > 0 {
                 f(&Old { first: run.first, slots: run.slots, summary });
             }
         }
+        self.empty = live == 0;
+        live
     }
 
     /// Writes the whole range. `f` gets each stretch with the number of its first entry, writes
@@ -294,6 +308,7 @@ impl Writer<'_> {
             run.segment.recount(before, after);
             run.segment.set_write_only(run.at, run.slots.len(), write_only);
         }
+        self.empty = false;
     }
 
     /// Writes an arithmetic run: the entry that is `i` behind the first becomes `tce + i * step`.

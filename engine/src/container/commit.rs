@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The steps that cannot fail any more, shared by maps, guests' stores, unmaps and removals.
+
+use super::windows::Window;
+use super::{Container, Receipt, State};
+use crate::error::TableError;
+use crate::kill::{KillCount, KillDebt, Tally};
+use crate::table::Writer;
+
+impl Container {
+    /// Claim → write → unlock → kill → fence → release. `store` writes the whole range.
+    pub(super) fn commit(
+        &self,
+        state: &State,
+        window: &Window,
+        mut writer: Writer<'_>,
+        claim: &Tally,
+        store: impl FnOnce(&mut Writer<'_>),
+    ) -> Receipt {
+        let (first, count) = writer.range();
+        let on_fill = self.engine.caps.kill.on_fill;
+        let mut debt = KillDebt::new(self.engine.caps.kill);
+        if on_fill {
+            debt.changed(first, count);
+        }
+        state.registrations.claim(claim);
+        let released = writer.old(|old| {
+            state.registrations.attribute(old, debt.owed());
+            if !on_fill {
+                debt.gone(old);
+            }
+        });
+        store(&mut writer);
+        drop(writer);
+        let kills = self.settle(state, window, debt);
+        Receipt { tces: count, released, steps: 0, kills }
+    }
+
+    /// Clear → kill → fence → release. Makes no level.
+    pub(super) fn clear(
+        &self,
+        state: &State,
+        window: &Window,
+        first: u64,
+        count: u64,
+    ) -> Result<Receipt, TableError> {
+        let mut debt = KillDebt::new(self.engine.caps.kill);
+        let mut released = 0;
+        let steps = window.table.clear(first, count, |old| {
+            released += old.summary.live;
+            state.registrations.attribute(old, debt.owed());
+            debt.gone(old);
+        })?;
+        let kills = self.settle(state, window, debt);
+        Ok(Receipt { tces: released, released, steps, kills })
+    }
+
+    fn settle(&self, state: &State, window: &Window, debt: KillDebt) -> KillCount {
+        let engine = &self.engine;
+        let members = state.members.iter().map(|m| m.group);
+        let page = window.table.geometry().page();
+        let settled = debt.settle(engine.policy, &*engine.backend, members, window.start, page);
+        state.registrations.unclaim(&settled.released);
+        settled.kills
+    }
+}
