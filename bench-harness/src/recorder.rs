@@ -35,6 +35,7 @@ pub struct Recorder {
     group: u64,
     min_ps: u64,
     max_ps: u64,
+    best: Option<f64>,
 }
 
 impl Default for Recorder {
@@ -54,6 +55,7 @@ impl Recorder {
             group: 1,
             min_ps: u64::MAX,
             max_ps: 0,
+            best: None,
         }
     }
 
@@ -61,6 +63,7 @@ impl Recorder {
     #[inline]
     pub fn record(&mut self, ns: u64, tces: u64) {
         self.sample(ns.saturating_mul(PS_PER_NS));
+        self.rate(ns, tces);
         self.add(ns, 1, tces);
     }
 
@@ -73,6 +76,7 @@ impl Recorder {
         }
         self.sample((total_ns.saturating_mul(PS_PER_NS).saturating_add(k / 2)) / k);
         self.group = self.group.max(k);
+        self.rate(total_ns, tces);
         self.add(total_ns, k, tces);
     }
 
@@ -91,6 +95,14 @@ impl Recorder {
     }
 
     #[inline]
+    fn rate(&mut self, ns: u64, tces: u64) {
+        if tces > 0 {
+            let rate = ns as f64 / tces as f64;
+            self.best = Some(self.best.map_or(rate, |best| best.min(rate)));
+        }
+    }
+
+    #[inline]
     const fn add(&mut self, ns: u64, calls: u64, tces: u64) {
         self.calls += calls;
         self.tces += tces;
@@ -106,6 +118,7 @@ impl Recorder {
         self.group = self.group.max(other.group);
         self.min_ps = self.min_ps.min(other.min_ps);
         self.max_ps = self.max_ps.max(other.max_ps);
+        self.best = self.best.into_iter().chain(other.best).reduce(f64::min);
     }
 
     /// The sum of several threads' recorders.
@@ -143,6 +156,12 @@ impl Recorder {
     /// Time per TCE in nanoseconds; `None` without TCEs.
     pub fn ns_per_tce(&self) -> Option<f64> {
         (self.tces > 0).then(|| self.total_ns as f64 / self.tces as f64)
+    }
+
+    /// The least time per TCE of any sample, in nanoseconds; `None` without TCEs. On a shared
+    /// machine this is the steadiest figure, and the one to compare by.
+    pub const fn best_ns_per_tce(&self) -> Option<f64> {
+        self.best
     }
 
     /// The histogram, in picoseconds.
@@ -253,6 +272,14 @@ mod tests {
         assert_eq!(recorder.summary().min, Some(0.113));
         assert_eq!(recorder.summary().mean, Some(0.113));
         assert_eq!(recorder.ns_per_tce(), Some(0.113));
+        recorder.record(500, 1000);
+        let mut other = Recorder::new();
+        other.record(90, 1000);
+        other.merge(&recorder);
+        assert_eq!(
+            (recorder.best_ns_per_tce(), other.best_ns_per_tce()),
+            (Some(0.113), Some(0.09))
+        );
     }
 
     #[test]

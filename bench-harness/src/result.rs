@@ -160,15 +160,18 @@ pub struct OpResult {
     pub count: u64,
     /// TCEs that those calls handled.
     pub tces: u64,
-    /// Time per TCE; null without TCEs.
+    /// Time per TCE, the mean over all calls; null without TCEs.
     pub ns_per_tce: Option<f64>,
+    /// The least time per TCE of any sample; null without TCEs.
+    pub best_ns_per_tce: Option<f64>,
     /// Calls per sample: k of "mean of k", 1 = each call timed.
     pub group: u64,
     /// Latency per call.
     pub latency: Summary,
     /// The memory limit of the same run; null where none applies.
     pub limit: Option<Limit>,
-    /// The limit's time by this time: 1 = at the limit.
+    /// The limit's time by the best time: 1 = at the limit. Minima are compared, because means of a
+    /// shared machine hold other people's work.
     pub of_limit: Option<f64>,
     /// The histogram; null without samples.
     pub hist: Option<HistData>,
@@ -185,8 +188,8 @@ impl OpResult {
         recorder: &Recorder,
         limit: Option<Limit>,
     ) -> Result<Self, String> {
-        let ns_per_tce = recorder.ns_per_tce();
-        let of_limit = match (&limit, ns_per_tce) {
+        let best = recorder.best_ns_per_tce();
+        let of_limit = match (&limit, best) {
             (Some(limit), Some(ns)) if ns > 0.0 => Some(limit.ns_per_tce / ns),
             _ => None,
         };
@@ -199,7 +202,8 @@ impl OpResult {
             direction: "lower".to_string(),
             count: recorder.calls(),
             tces: recorder.tces(),
-            ns_per_tce,
+            ns_per_tce: recorder.ns_per_tce(),
+            best_ns_per_tce: best,
             group: recorder.group(),
             latency: recorder.summary(),
             limit,
@@ -214,9 +218,9 @@ impl OpResult {
 pub struct Limit {
     /// Which loop it is.
     pub kind: LimitKind,
-    /// The tree's own loop.
+    /// The tree's own loop, its best time.
     pub ns_per_tce: f64,
-    /// libc's memset or memcpy beside it.
+    /// libc's memset or memcpy beside it, the best time.
     pub libc_ns_per_tce: Option<f64>,
 }
 

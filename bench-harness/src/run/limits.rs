@@ -132,8 +132,8 @@ pub fn limits(loops: &[&LimitLoop]) -> [Option<Limit>; 2] {
         let libc = Recorder::merged(loops.iter().map(|l| &l.libc[nth]));
         Some(Limit {
             kind: loops.first()?.kind,
-            ns_per_tce: own.ns_per_tce()?,
-            libc_ns_per_tce: libc.ns_per_tce(),
+            ns_per_tce: own.best_ns_per_tce()?,
+            libc_ns_per_tce: libc.best_ns_per_tce(),
         })
     })
 }

@@ -28,7 +28,7 @@ pub fn report(doc: &ResultDoc, recorders: &[(String, Recorder)], style: Style) -
             limits.push(format!("{name} {:.3} ns/TCE{libc}", limit.ns_per_tce));
         }
     }
-    let _ = writeln!(out, "limits here: {} (same run, before a map)\n", limits.join(", "));
+    let _ = writeln!(out, "limits here: {} (same run, best)\n", limits.join(", "));
     table(&mut out, doc, recorders, style);
     let counters = &doc.counters;
     let table = format_size(counters.table_charge_bytes);
@@ -101,6 +101,7 @@ fn table(out: &mut String, doc: &ResultDoc, recorders: &[(String, Recorder)], st
         "calls",
         "TCEs",
         "ns/TCE",
+        "best",
         "of limit",
         "p50",
         "p90",
@@ -109,7 +110,7 @@ fn table(out: &mut String, doc: &ResultDoc, recorders: &[(String, Recorder)], st
         "max",
         "",
     ];
-    let mut rows: Vec<[String; 11]> = vec![heads.map(str::to_owned)];
+    let mut rows: Vec<[String; 12]> = vec![heads.map(str::to_owned)];
     for result in &doc.results {
         rows.push(row(result, recorders));
     }
@@ -142,14 +143,15 @@ fn table(out: &mut String, doc: &ResultDoc, recorders: &[(String, Recorder)], st
     }
 }
 
-fn row(result: &OpResult, recorders: &[(String, Recorder)]) -> [String; 11] {
+fn row(result: &OpResult, recorders: &[(String, Recorder)]) -> [String; 12] {
     let p = &result.latency.p;
     let bars = recorders.iter().find(|(id, _)| *id == result.id).map(|(_, r)| r.bars(BARS));
     [
         result.id.clone(),
         result.count.to_string(),
         count(result.tces),
-        result.ns_per_tce.map_or("–".to_owned(), |ns| format!("{ns:.3}")),
+        per_tce(result.ns_per_tce),
+        per_tce(result.best_ns_per_tce),
         share(result.of_limit),
         time_or_dash(p.p50),
         time_or_dash(p.p90),
@@ -158,6 +160,10 @@ fn row(result: &OpResult, recorders: &[(String, Recorder)]) -> [String; 11] {
         time_or_dash(result.latency.max),
         bars.unwrap_or_default(),
     ]
+}
+
+fn per_tce(ns: Option<f64>) -> String {
+    ns.map_or("–".to_owned(), |ns| format!("{ns:.3}"))
 }
 
 /// A share of the limit in per cent; small ones keep a digit.

@@ -350,7 +350,8 @@ impl Writer<'_> {
         });
     }
 
-    /// Writes a list of words that covers the range; `write_only` as in [`Writer::write`].
+    /// Writes a list of words that covers the range; `write_only` says whether a
+    /// write-only permission was asked for.
     ///
     /// # Panics
     /// If the list is not as long as the range.
