@@ -4,6 +4,7 @@
 pub mod cli;
 pub mod clock;
 pub mod cmd;
+pub mod columns;
 pub mod cpus;
 pub mod hist_io;
 pub mod host;

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `tce-bench replay` as a user meets it: exit codes, messages, files.
 
+mod common;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -200,11 +202,7 @@ fn an_interrupt_writes_a_partial_result() {
     let mut child =
         command().args([&path, Path::new("--json"), &json]).stdout(Stdio::piped()).spawn().unwrap();
     let pid = Pid::from_child(&child);
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !catches_sigint(child.id()) {
-        assert!(Instant::now() < deadline, "no handler");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    common::wait_for_handler(&child);
     // Into the checked pass.
     std::thread::sleep(Duration::from_millis(300));
     kill_process(pid, Signal::INT).unwrap();
@@ -213,12 +211,4 @@ fn an_interrupt_writes_a_partial_result() {
     let doc: Value = serde_json::from_slice(&fs::read(&json).unwrap()).unwrap();
     assert_eq!((&doc["run"]["complete"], &doc["verified"]), (&false.into(), &false.into()));
     assert_eq!(doc["counters"]["pinned_end_bytes"], 0);
-}
-
-/// True once the process has a handler for SIGINT, signal 2.
-fn catches_sigint(pid: u32) -> bool {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .is_some_and(|mask| mask & 1 << 1 != 0)
 }

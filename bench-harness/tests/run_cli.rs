@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `tce-bench run` as a user calls it: small runs, wrong usage, interrupts, full disks.
 
+mod common;
+
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -157,8 +159,9 @@ fn an_interrupt_writes_what_there_is() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    // Long enough to be in the first phase, which would go on for an hour.
-    std::thread::sleep(Duration::from_millis(1500));
+    common::wait_for_handler(&child);
+    // Into the first phase, which would go on for an hour.
+    std::thread::sleep(Duration::from_millis(500));
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130));

@@ -147,3 +147,8 @@ pub use mem::{ArenaUse, TablePages};
 pub use papr::{GuestMemory, HCode, Papr, PhbSpec, RtasStatus};
 pub use simd::Tier;
 pub use tce::{Perm, Tce};
+
+/// The README's example is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;

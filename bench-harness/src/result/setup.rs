@@ -59,6 +59,17 @@ pub enum TableMemoryKind {
     Small,
 }
 
+impl TableMemoryKind {
+    /// For people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Hugetlb => "hugetlb",
+            Self::Thp => "thp",
+            Self::Small => "small pages",
+        }
+    }
+}
+
 /// The memory behind a window.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RealMemory {

@@ -3,8 +3,9 @@
 
 use std::fmt::Write;
 
+use crate::columns::table;
 use crate::recorder::Recorder;
-use crate::result::{Config, LimitKind, OpResult, ResultDoc, RunSettings, TableMemoryKind};
+use crate::result::{Config, LimitKind, OpResult, ResultDoc, RunSettings};
 use crate::size::format_size;
 use crate::style::{Style, count, thousands, time_or_dash};
 
@@ -29,7 +30,7 @@ pub fn report(doc: &ResultDoc, recorders: &[(String, Recorder)], style: Style) -
         }
     }
     let _ = writeln!(out, "limits here: {} (same run, best)\n", limits.join(", "));
-    table(&mut out, doc, recorders, style);
+    operations(&mut out, doc, recorders, style);
     let counters = &doc.counters;
     let table = format_size(counters.table_charge_bytes);
     let _ = writeln!(
@@ -60,11 +61,7 @@ pub fn report(doc: &ResultDoc, recorders: &[(String, Recorder)], style: Style) -
 
 fn head(out: &mut String, doc: &ResultDoc, settings: &RunSettings, style: Style) {
     let memory = &doc.backend.table_memory;
-    let kind = match memory.kind {
-        TableMemoryKind::Hugetlb => "hugetlb",
-        TableMemoryKind::Thp => "thp",
-        TableMemoryKind::Small => "small pages",
-    };
+    let kind = memory.kind.name();
     let contiguous =
         if settings.contiguous { ", contiguous (seldom so on real machines)" } else { "" };
     let name = style.bold(&format!("{} {}", doc.tool.name, doc.tool.version));
@@ -95,7 +92,7 @@ fn head(out: &mut String, doc: &ResultDoc, settings: &RunSettings, style: Style)
     );
 }
 
-fn table(out: &mut String, doc: &ResultDoc, recorders: &[(String, Recorder)], style: Style) {
+fn operations(out: &mut String, doc: &ResultDoc, recorders: &[(String, Recorder)], style: Style) {
     let heads = [
         "operation",
         "calls",
@@ -114,23 +111,7 @@ fn table(out: &mut String, doc: &ResultDoc, recorders: &[(String, Recorder)], st
     for result in &doc.results {
         rows.push(row(result, recorders));
     }
-    let width = |column: usize| rows.iter().map(|r| r[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<_> = (0..heads.len()).map(width).collect();
-    for (nth, row) in rows.iter().enumerate() {
-        let mut line = String::new();
-        for (column, cell) in row.iter().enumerate() {
-            let pad = " ".repeat(widths[column] - cell.chars().count());
-            let gap = if column == 0 { "" } else { "  " };
-            // Names and histograms to the left, numbers to the right.
-            let _ = if column == 0 || column == heads.len() - 1 {
-                write!(line, "{gap}{cell}{pad}")
-            } else {
-                write!(line, "{gap}{pad}{cell}")
-            };
-        }
-        let line = line.trim_end();
-        let _ = writeln!(out, "{}", if nth == 0 { style.dim(line) } else { line.to_owned() });
-    }
+    table(out, &rows, style);
     let groups: Vec<_> = doc.results.iter().filter(|r| r.group > 1).collect();
     if let Some(first) = groups.first() {
         let names: Vec<_> = groups.iter().map(|r| r.id.as_str()).collect();

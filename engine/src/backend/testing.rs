@@ -25,6 +25,7 @@ impl PlainMemory {
         Self { stretches: Mutex::new(BTreeMap::new()), chunks_left: AtomicU64::new(chunks) }
     }
 
+    #[cfg(not(loom))]
     pub(crate) fn stretches(&self) -> usize {
         lock(&self.stretches).len()
     }

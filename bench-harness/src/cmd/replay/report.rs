@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 
 use super::outcome::label;
 use crate::cli::Pass;
+use crate::columns::table;
 use crate::recorder::Recorder;
-use crate::result::{Config, ReplaySettings, ResultDoc, TableMemoryKind};
+use crate::result::{Config, ReplaySettings, ResultDoc};
 use crate::size::format_size;
 use crate::style::{Style, count, thousands, time_or_dash};
 
@@ -30,11 +31,7 @@ pub(super) fn report(doc: &ResultDoc, recorders: &[(String, Recorder)], style: S
 }
 
 fn head(out: &mut String, doc: &ResultDoc, settings: &ReplaySettings, style: Style) {
-    let memory = match doc.backend.table_memory.kind {
-        TableMemoryKind::Hugetlb => "hugetlb",
-        TableMemoryKind::Thp => "thp",
-        TableMemoryKind::Small => "small pages",
-    };
+    let memory = doc.backend.table_memory.kind.name();
     let name = style.bold(&format!("{} {}", doc.tool.name, doc.tool.version));
     let _ = writeln!(
         out,
@@ -143,27 +140,6 @@ fn latencies(out: &mut String, recorders: &[(String, Recorder)], style: Style) {
         ]);
     }
     table(out, &rows, style);
-}
-
-/// Names to the left, numbers to the right, a nameless last column (the histogram) to the left.
-fn table<const N: usize>(out: &mut String, rows: &[[String; N]], style: Style) {
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
-    let widths: [usize; N] = std::array::from_fn(|column| width(column).unwrap_or(0));
-    for (nth, row) in rows.iter().enumerate() {
-        let mut line = String::new();
-        for (column, cell) in row.iter().enumerate() {
-            let pad = " ".repeat(widths[column] - cell.chars().count());
-            let gap = if column == 0 { "" } else { "  " };
-            let left = column == 0 || rows[0][column].is_empty();
-            let _ = if left {
-                write!(line, "{gap}{cell}{pad}")
-            } else {
-                write!(line, "{gap}{pad}{cell}")
-            };
-        }
-        let line = line.trim_end();
-        let _ = writeln!(out, "{}", if nth == 0 { style.dim(line) } else { line.to_string() });
-    }
 }
 
 fn foot(out: &mut String, doc: &ResultDoc, style: Style) {

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Aligned columns for reports.
+
+use std::fmt::Write as _;
+
+use crate::style::Style;
+
+/// Writes rows of equal length, the heads first: names to the left, numbers to the right, a nameless
+/// column (the little histogram) to the left.
+pub fn table<const N: usize>(out: &mut String, rows: &[[String; N]], style: Style) {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+    let widths: [usize; N] = std::array::from_fn(|column| width(column).unwrap_or(0));
+    for (nth, row) in rows.iter().enumerate() {
+        let mut line = String::new();
+        for (column, cell) in row.iter().enumerate() {
+            let pad = " ".repeat(widths[column] - cell.chars().count());
+            let gap = if column == 0 { "" } else { "  " };
+            let left = column == 0 || rows[0][column].is_empty();
+            let _ = if left {
+                write!(line, "{gap}{cell}{pad}")
+            } else {
+                write!(line, "{gap}{pad}{cell}")
+            };
+        }
+        let line = line.trim_end();
+        let _ = writeln!(out, "{}", if nth == 0 { style.dim(line) } else { line.to_string() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up_and_lines_end_without_spaces() {
+        let rows = [["name", "n", ""], ["a", "1000", "▁█"], ["longer", "7", "█"]];
+        let mut out = String::new();
+        table(&mut out, &rows.map(|row| row.map(str::to_owned)), Style::new(false));
+        assert_eq!(out, "name       n\na       1000  ▁█\nlonger     7  █\n");
+    }
+}
