@@ -20,13 +20,13 @@ use std::time::{Instant, SystemTime};
 
 use anyhow::Error;
 use tce_engine::addr::PageShift;
-use tce_engine::simd::Tier;
 
 use super::{Status, check_outputs, write_outputs};
-use crate::cli::{Pass, ReplayConfig, Simd};
+use crate::cli::{Pass, ReplayConfig};
 use crate::clock::Clock;
 use crate::interrupt::interrupted;
 use crate::result::Run;
+use crate::run::rig::tier;
 use crate::style::Style;
 use machine::{Machine, Setup};
 use mismatch::KEPT;
@@ -92,17 +92,7 @@ pub fn replay(config: &ReplayConfig, argv: Vec<String>) -> anyhow::Result<Status
 }
 
 fn setup(config: &ReplayConfig) -> Result<Setup, String> {
-    let named = |name: &str| {
-        Tier::named(name).ok_or_else(|| {
-            let names: Vec<_> = Tier::all().map(Tier::name).collect();
-            format!("--simd {name}: this CPU cannot run it; accepted: auto, {}", names.join(", "))
-        })
-    };
-    let tier = match config.simd {
-        Simd::Auto => Tier::best(),
-        Simd::Portable => named("portable")?,
-        Simd::Avx2 => named("avx2")?,
-    };
+    let tier = tier(config.simd)?;
     let host_page = PageShift::new(u32::from(config.host_page_shift)).ok_or_else(|| {
         format!("--host-page of 2^{} bytes; accepted: 4K, 64K", config.host_page_shift)
     })?;

@@ -199,11 +199,9 @@ fn backend(config: &RunConfig, rig: &Rig, warnings: &mut Vec<Warning>) -> anyhow
     let used_bytes = uses.iter().map(|u| u.used_bytes).sum();
     let mut pages = uses.iter().filter_map(|u| u.pages).max().unwrap_or(TablePages::Small);
     if pages == TablePages::Transparent {
-        let chunks = rig.containers.iter().flat_map(|c| c.table_memory());
-        let ranges: Vec<_> =
-            chunks.map(|c| c.process_address()..c.process_address() + c.bytes()).collect();
+        let chunks: Vec<_> = rig.containers.iter().flat_map(|c| c.table_memory()).collect();
         // The kernel may take the advice and give small pages all the same.
-        let got = smaps::huge_bytes(&ranges).unwrap_or(0);
+        let got = smaps::huge_share(&chunks);
         if got < used_bytes / 2 {
             pages = TablePages::Small;
             warnings.push(Warning::new(

@@ -37,11 +37,7 @@ impl Plan {
     /// # Errors
     /// One line with the value, the limit and what would be accepted.
     pub fn new(config: &RunConfig, available: Option<u64>) -> Result<Self, String> {
-        let tier = match config.simd {
-            Simd::Auto => Tier::best(),
-            Simd::Portable => named_tier("portable")?,
-            Simd::Avx2 => named_tier("avx2")?,
-        };
+        let tier = tier(config.simd)?;
         let caps = mock(config).build().caps();
         let page = shift(config.page_shift)?;
         let spec = WindowSpec::new(config.window_bytes, page);
@@ -105,7 +101,16 @@ fn table_bytes(geometry: &Geometry, containers: u32) -> u64 {
     tree.saturating_mul(2 * u64::from(containers)).saturating_add(4 * 8 * geometry.entries())
 }
 
-fn named_tier(name: &str) -> Result<&'static Tier, String> {
+/// The tier that `--simd` means on this machine.
+///
+/// # Errors
+/// One line with the tiers that it can run.
+pub fn tier(simd: Simd) -> Result<&'static Tier, String> {
+    let name = match simd {
+        Simd::Auto => return Ok(Tier::best()),
+        Simd::Portable => "portable",
+        Simd::Avx2 => "avx2",
+    };
     Tier::named(name).ok_or_else(|| {
         let names: Vec<_> = Tier::all().map(Tier::name).collect();
         format!("--simd {name}: this CPU cannot run it; accepted: auto, {}", names.join(", "))

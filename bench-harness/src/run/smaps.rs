@@ -4,10 +4,20 @@
 
 use std::fs;
 use std::ops::Range;
+use std::sync::Arc;
+
+use tce_engine::mem::TableChunk;
+
+/// Bytes of these chunks' mappings that stand on transparent huge pages; 0 if the kernel does not
+/// say.
+pub fn huge_share(chunks: &[Arc<TableChunk>]) -> u64 {
+    let range = |c: &Arc<TableChunk>| c.process_address()..c.process_address() + c.bytes();
+    huge_bytes(&chunks.iter().map(range).collect::<Vec<_>>()).unwrap_or(0)
+}
 
 /// Bytes on huge pages in all mappings that touch one of `ranges`; `None` if the kernel does not
 /// say.
-pub fn huge_bytes(ranges: &[Range<usize>]) -> Option<u64> {
+fn huge_bytes(ranges: &[Range<usize>]) -> Option<u64> {
     let text = fs::read_to_string("/proc/self/smaps").ok()?;
     Some(parse(&text, ranges))
 }

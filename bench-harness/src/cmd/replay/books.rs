@@ -1,15 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What a pass used, and what it left behind.
 
-use std::sync::Arc;
-
 use tce_engine::addr::Ioba;
 use tce_engine::backend::Backend;
 use tce_engine::backend::mock::Fault;
 use tce_engine::container::{Container, Receipt};
 use tce_engine::kill::KillCount;
 use tce_engine::ledger::ChargeKind;
-use tce_engine::mem::{TableChunk, TablePages};
+use tce_engine::mem::TablePages;
 
 use super::machine::{Machine, groups};
 use super::script::{Call, Script};
@@ -68,10 +66,7 @@ impl Books {
             });
         }
         if books.pages == Some(TablePages::Transparent) {
-            let range = |c: &Arc<TableChunk>| c.process_address()..c.process_address() + c.bytes();
-            let ranges: Vec<_> = chunks.iter().map(range).collect();
-            let huge = smaps::huge_bytes(&ranges).unwrap_or(0);
-            books.no_huge = huge < books.table_used / 2;
+            books.no_huge = smaps::huge_share(&chunks) < books.table_used / 2;
         }
         drop(chunks);
         let ledger = machine.engine.ledger();

@@ -19,7 +19,7 @@ fn script(lines: &[&str]) -> Result<Script, TraceError> {
 }
 
 fn setup_for(ram: Option<u64>) -> Setup {
-    Setup { tier: Tier::best(), host_page: PageShift::K64, seed: 1, ram }
+    Setup { tier: tce_engine::Tier::best(), host_page: PageShift::K64, seed: 1, ram }
 }
 
 fn run(lines: &[&str], ram: Option<u64>) -> Checked {
