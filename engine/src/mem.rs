@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::OnceLock;
 
 #[cfg(not(loom))]
-use memmap2::{Advice, MmapMut, MmapOptions};
+use memmap2::{Advice, MmapOptions, MmapRaw};
 
 use crate::addr::Hpa;
 use crate::error::BackendError;
@@ -42,7 +42,8 @@ impl fmt::Display for TablePages {
 /// A stretch of zeroed memory for table blocks, made of one mapping.
 #[cfg(not(loom))]
 pub struct TableChunk {
-    map: MmapMut,
+    /// Raw: a view as a slice of bytes would claim that nobody else writes.
+    map: MmapRaw,
     /// Bytes before the first slot, so that huge pages can begin there.
     skip: usize,
     slots: usize,
@@ -88,27 +89,34 @@ impl TableChunk {
     /// [`BackendError::NoTableMemory`] if there is no memory at all.
     pub fn new(bytes: usize) -> Result<Self, BackendError> {
         let huge = 1usize << CHUNK_LG2;
-        if bytes.is_multiple_of(huge) {
+        // Miri knows plain anonymous mappings only.
+        let plain = cfg!(miri);
+        if bytes.is_multiple_of(huge) && !plain {
             let huge_map = MmapOptions::new().len(bytes).huge(Some(CHUNK_LG2 as u8)).map_anon();
             if let Ok(map) = huge_map {
-                return Ok(Self { map, skip: 0, slots: bytes / 8, pages: TablePages::Hugetlb });
+                return Ok(Self {
+                    map: map.into(),
+                    skip: 0,
+                    slots: bytes / 8,
+                    pages: TablePages::Hugetlb,
+                });
             }
         }
         let failed = |reason: String| BackendError::NoTableMemory { bytes: bytes as u64, reason };
         let padded = bytes
             .checked_add(huge)
             .ok_or_else(|| failed("larger than the address space".to_owned()))?;
-        let map = MmapOptions::new()
-            .len(padded)
-            .no_reserve_swap()
-            .map_anon()
-            .map_err(|e| failed(e.to_string()))?;
+        let mut options = MmapOptions::new();
+        options.len(padded);
+        if !plain {
+            options.no_reserve_swap();
+        }
+        let map = options.map_anon().map_err(|e| failed(e.to_string()))?;
         let skip = map.as_ptr().align_offset(huge);
-        // Under Miri there is neither advice nor a reason for it.
         let transparent =
-            bytes >= huge && !cfg!(miri) && map.advise_range(Advice::HugePage, skip, bytes).is_ok();
+            bytes >= huge && !plain && map.advise_range(Advice::HugePage, skip, bytes).is_ok();
         let pages = if transparent { TablePages::Transparent } else { TablePages::Small };
-        Ok(Self { map, skip, slots: bytes / 8, pages })
+        Ok(Self { map: map.into(), skip, slots: bytes / 8, pages })
     }
 
     /// What the chunk stands on.
@@ -133,7 +141,7 @@ impl TableChunk {
     /// writes them holds the table's own locks.
     #[must_use]
     pub fn slots(&self) -> &[Slot] {
-        let first = self.map.as_ptr().wrapping_add(self.skip).cast::<Slot>();
+        let first = self.map.as_mut_ptr().wrapping_add(self.skip).cast::<Slot>();
         // SAFETY: the mapping is private to `self`, readable and writable, `skip + slots * 8` bytes
         // long or more, and lives as long as `self`, hence as long as the slice. It starts page
         // aligned and `skip` keeps that, which satisfies the alignment of `AtomicU64`; any bytes
@@ -346,6 +354,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg(not(miri))] // it would take the memory
     fn impossible_chunk_is_an_error() {
         assert!(matches!(TableChunk::new(1 << 60), Err(BackendError::NoTableMemory { .. })));
     }

@@ -214,6 +214,7 @@ mod tests {
     }
 
     tier_tests!(portable_equals_the_definition, Tier::named("portable"));
+    #[cfg(target_arch = "x86_64")]
     tier_tests!(avx2_equals_the_definition, Tier::named("avx2"));
 
     #[test]
