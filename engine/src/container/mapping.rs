@@ -57,10 +57,7 @@ enum RangeError {
 impl State {
     /// The window that holds all of a bus range, and the entries it means there.
     fn range(&self, start: Ioba, bytes: u64) -> Result<(&Window, u64, u64), RangeError> {
-        let window = self.windows.iter().flatten().find(|w| {
-            start.0.checked_sub(w.start.0).is_some_and(|o| o < w.table.geometry().covered())
-        });
-        let window = window.ok_or(RangeError::Outside)?;
+        let window = self.window_at(start).ok_or(RangeError::Outside)?;
         let (page, offset) = (window.table.geometry().page(), start.0 - window.start.0);
         if bytes == 0 {
             return Err(RangeError::Nothing);
@@ -190,13 +187,17 @@ impl Container {
 }
 
 impl State {
-    /// The page size of the window that holds a bus address.
+    /// The window that covers a bus address.
+    fn window_at(&self, at: Ioba) -> Option<&Window> {
+        let covers = |w: &&Window| {
+            at.0.checked_sub(w.start.0).is_some_and(|o| o < w.table.geometry().covered())
+        };
+        self.windows.iter().flatten().find(covers)
+    }
+
+    /// Its page size.
     fn page_at(&self, at: Ioba) -> Option<PageShift> {
-        self.windows
-            .iter()
-            .flatten()
-            .find(|w| at.0.checked_sub(w.start.0).is_some_and(|o| o < w.table.geometry().covered()))
-            .map(|w| w.table.geometry().page())
+        self.window_at(at).map(|w| w.table.geometry().page())
     }
 
     fn map_range(&self, at: Ioba, bytes: u64, perm: Perm) -> Result<(&Window, u64, u64), MapError> {
