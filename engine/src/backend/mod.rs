@@ -5,6 +5,8 @@
 //! translations. The engine holds it as `Arc<dyn Backend>`: one indirect call a batch.
 
 pub mod layout;
+#[cfg(not(loom))]
+pub mod linux;
 pub mod mock;
 #[cfg(test)]
 pub(crate) mod testing;
