@@ -20,6 +20,7 @@ pub(crate) struct Shared {
     pub(crate) registry: Registry,
     pub(crate) tier: &'static Tier,
     pub(crate) policy: KillPolicy,
+    pub(crate) detach: DetachPolicy,
     owners: Mutex<BTreeMap<GroupId, u64>>,
     next_container: AtomicU64,
 }
@@ -43,12 +44,28 @@ impl Shared {
 /// How an engine is to work.
 #[derive(Clone, Debug, Default)]
 pub struct EngineOptions {
-    /// Refuse charges beyond so many bytes. `None`: no limit.
+    /// Refuse charges beyond so many bytes, or what the platform still allows, if that is less.
+    /// `None`: no limit but the platform's.
     pub memlock: Option<u64>,
     /// Loops to use. `None`: the fastest of this machine.
     pub tier: Option<&'static Tier>,
     /// When translations are killed.
     pub policy: KillPolicy,
+    /// What a detach does while other groups share the windows.
+    pub detach: DetachPolicy,
+}
+
+/// What [`Container::detach`] does on a kernel that may empty the windows of the groups that stay
+/// ([`KernelCaps::detach_clears`](crate::backend::KernelCaps::detach_clears)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum DetachPolicy {
+    /// Refuses, unless it is the last group.
+    #[default]
+    RefuseWhileShared,
+    /// Detaches, then maps again what the engine's mirror says. Until that is done, the devices of
+    /// the other groups find nothing: the caller has stopped them.
+    Replay,
 }
 
 /// The DMA mapping engine of one process.
@@ -61,13 +78,15 @@ impl Engine {
     #[must_use]
     pub fn new(backend: Arc<dyn Backend>, options: EngineOptions) -> Self {
         let caps = backend.caps();
+        let limit = options.memlock.into_iter().chain(caps.memlock).min();
         let shared = Shared {
             backend,
             caps,
-            ledger: Arc::new(Ledger::new(caps.host_page, options.memlock)),
+            ledger: Arc::new(Ledger::new(caps.host_page, limit)),
             registry: Registry::new(),
             tier: options.tier.unwrap_or_else(Tier::best),
             policy: options.policy,
+            detach: options.detach,
             owners: Mutex::new(BTreeMap::new()),
             next_container: AtomicU64::new(0),
         };

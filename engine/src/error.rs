@@ -89,6 +89,30 @@ pub enum BackendError {
         /// What the system said.
         reason: String,
     },
+    /// A kernel refused a request, or answered what is no success.
+    #[error("{request}: the kernel answered {answer}")]
+    Kernel {
+        /// The request with its arguments.
+        request: String,
+        /// What came back, with its meaning.
+        answer: String,
+        /// The error number, if it was one.
+        errno: Option<i32>,
+    },
+    /// The container belongs to another process.
+    #[error("the container belongs to another process: only the one that first used it may")]
+    WrongProcess,
+    /// Devices of the group are in use by other drivers.
+    #[error("IOMMU group {0} is not viable: bind all of its devices to vfio-pci, or to no driver")]
+    NotViable(GroupId),
+    /// The request can do damage, or cannot succeed, and was not sent.
+    #[error("{request} was not sent: {reason}")]
+    Guarded {
+        /// The request with its arguments.
+        request: String,
+        /// What would happen.
+        reason: &'static str,
+    },
     /// Memory could not be pinned.
     #[error("cannot pin {bytes} bytes at {at:#x}: {reason}")]
     Pin {
@@ -218,6 +242,17 @@ pub enum UnregisterError {
         /// Live entries that point into it.
         mapped: u64,
     },
+    /// KVM may have mapped it.
+    #[error(
+        "region {start} may be mapped in the window at {window}, which was left to KVM; remove that \
+         window first"
+    )]
+    LeftToKvm {
+        /// Start of the region.
+        start: Uaddr,
+        /// Start of the window.
+        window: Ioba,
+    },
 }
 
 /// A window that cannot be created or removed.
@@ -266,6 +301,12 @@ pub enum WindowError {
         /// Live entries.
         live: u64,
     },
+    /// What KVM has mapped there is not known.
+    #[error("the window at {0} was left to KVM, so its entries are not known; force the removal")]
+    LeftToKvm(Ioba),
+    /// The entries could not be cleared.
+    #[error(transparent)]
+    Unmap(#[from] UnmapError),
 }
 
 /// A group that cannot join or leave.
@@ -292,6 +333,26 @@ pub enum AttachError {
     /// The back end refused; every step has been taken back.
     #[error(transparent)]
     Backend(#[from] BackendError),
+    /// Others would lose their mappings.
+    #[error(
+        "group {group} shares its windows with {others} other group(s), and this kernel may empty \
+         them when it leaves; close the container, or choose DetachPolicy::Replay and stop their \
+         devices first"
+    )]
+    Shared {
+        /// The group that was to leave.
+        group: GroupId,
+        /// Groups that would stay.
+        others: usize,
+    },
+    /// The group has left, and the others' entries could not all be mapped again.
+    #[error("group {group} has left; replaying the others' mappings: {lost}")]
+    Replay {
+        /// The group that left.
+        group: GroupId,
+        /// What was lost.
+        lost: LostError,
+    },
 }
 
 /// A mapping that cannot be made. Nothing was changed.
@@ -356,6 +417,33 @@ pub enum MapError {
     /// No memory for a level of the table.
     #[error(transparent)]
     Table(#[from] TableError),
+    /// Requests of a batch that name the same page.
+    #[error("the requests at {0} and at {1} of the batch overlap")]
+    BatchOverlap(Ioba, Ioba),
+    /// Requests of a batch that are in different windows.
+    #[error("a batch stays in one window; {0} and {1} are in two")]
+    BatchWindows(Ioba, Ioba),
+    /// The window was left to KVM.
+    #[error("the window at {0} was left to KVM, which edits it for its guest")]
+    LeftToKvm(Ioba),
+    /// The platform refused. What was mapped before is mapped again.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// The platform refused, and refused to map again what it had dropped.
+    #[error(transparent)]
+    Lost(#[from] LostError),
+}
+
+/// Entries that a kernel dropped and would not take back. They are unmapped and released.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{source}; {entries} entries from {first} on were lost with it and could not be restored")]
+pub struct LostError {
+    /// What the platform said first.
+    pub source: BackendError,
+    /// Bus address of the first lost entry.
+    pub first: Ioba,
+    /// How many.
+    pub entries: u64,
 }
 
 /// A range that cannot be unmapped.
@@ -383,6 +471,21 @@ pub enum UnmapError {
         /// Length of the range.
         bytes: u64,
     },
+    /// Requests of a batch that name the same page.
+    #[error("the requests at {0} and at {1} of the batch overlap")]
+    BatchOverlap(Ioba, Ioba),
+    /// Requests of a batch that are in different windows.
+    #[error("a batch stays in one window; {0} and {1} are in two")]
+    BatchWindows(Ioba, Ioba),
+    /// The window was left to KVM.
+    #[error("the window at {0} was left to KVM, which edits it for its guest")]
+    LeftToKvm(Ioba),
+    /// The platform refused. What was mapped before is still mapped.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// The platform refused, and refused to map again what it had dropped.
+    #[error(transparent)]
+    Lost(#[from] LostError),
 }
 
 /// Entries that a guest may not write. Nothing was changed.
@@ -420,6 +523,12 @@ pub enum EntryError {
     /// No memory for a level of the table.
     #[error(transparent)]
     Table(#[from] TableError),
+    /// The platform's kernel owns the table.
+    #[error(
+        "the window at {0} belongs to a kernel's container, which takes ranges of user memory and \
+         not a guest's entries"
+    )]
+    KernelOwned(Ioba),
 }
 
 /// Real memory that is not there: what a bus error is to hardware.

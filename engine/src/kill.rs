@@ -100,7 +100,8 @@ impl Tally {
 pub(crate) struct KillDebt {
     queue: KillQueue,
     owed: Tally,
-    caps: KillCaps,
+    /// `None` where a kernel kills: then only the counts are owed.
+    caps: Option<KillCaps>,
 }
 
 /// A debt whose kills have been waited for.
@@ -112,7 +113,7 @@ pub(crate) struct Settled {
 }
 
 impl KillDebt {
-    pub(crate) fn new(caps: KillCaps) -> Self {
+    pub(crate) fn new(caps: Option<KillCaps>) -> Self {
         Self { queue: KillQueue::default(), owed: Tally::default(), caps }
     }
 
@@ -123,26 +124,24 @@ impl KillDebt {
 
     /// All entries of a range changed.
     pub(crate) fn changed(&mut self, first: u64, count: u64) {
-        self.queue.push(first, count, count);
+        if self.caps.is_some() {
+            self.queue.push(first, count, count);
+        }
     }
 
     /// The live entries of a stretch go.
     pub(crate) fn gone(&mut self, old: &Old<'_>) {
         let live = old.summary.live;
-        if self.whole_pe() {
+        let Some(caps) = self.caps else { return };
+        if self.queue.pages > caps.max_page_kills {
             // Ranges do not matter any more.
             self.queue.pages += live;
-        } else if live < old.count() && live <= self.caps.max_page_kills {
+        } else if live < old.count() && live <= caps.max_page_kills {
             old.entries().for_each(|(index, _)| self.queue.push(index, 1, 1));
         } else {
             // So many that it will be a PE-wide kill, or all of them.
             self.queue.push(old.first(), old.count(), live);
         }
-    }
-
-    /// True if a member's PE has to be killed as a whole.
-    fn whole_pe(&self) -> bool {
-        self.queue.pages > self.caps.max_page_kills
     }
 
     /// Kills on every PE, waits, and hands out what may be released.
@@ -156,10 +155,10 @@ impl KillDebt {
     ) -> Settled {
         let KillPolicy::Strict = policy;
         let mut kills = KillCount::default();
-        if self.queue.pages > 0 {
+        if let Some(caps) = self.caps.filter(|_| self.queue.pages > 0) {
             for group in members {
                 kills.asked += self.queue.pages;
-                if self.whole_pe() {
+                if self.queue.pages > caps.max_page_kills {
                     kills.issued += backend.kill(group, KillScope::Pe);
                     continue;
                 }

@@ -15,6 +15,8 @@ pub enum ChargeKind {
     Region,
     /// A window's table: [`Geometry::charge`](crate::geometry::Geometry::charge), once a window.
     Table,
+    /// What a version 1 container pays ahead: the size of its window, once a container.
+    Enable,
 }
 
 /// One line of the ledger.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::addr::{Hpa, PageShift, Uaddr};
 use crate::backend::layout::{Extent, RealLayout};
-use crate::backend::{Backend, Memory};
+use crate::backend::{Backend, Caps, Memory};
 use crate::error::{EntryError, MapError, RegisterError};
 use crate::kill::Tally;
 use crate::ledger::{Charge, ChargeKind, Ledger};
@@ -18,8 +18,8 @@ use crate::tce::{Summary, Tce};
 pub(crate) struct Region {
     pub(crate) memory: Memory,
     pub(crate) layout: RealLayout,
-    /// Given back when the region goes.
-    _charge: Charge,
+    /// Given back when the region goes; `None` where it is paid for otherwise.
+    _charge: Option<Charge>,
 }
 
 /// The process's regions and the number of containers that use each.
@@ -36,6 +36,7 @@ impl Registry {
     pub(crate) fn acquire(
         &self,
         backend: &dyn Backend,
+        caps: &Caps,
         ledger: &Arc<Ledger>,
         memory: Memory,
     ) -> Result<Arc<Region>, RegisterError> {
@@ -52,7 +53,9 @@ impl Registry {
                 other_bytes: other.bytes(),
             });
         }
-        let charge = ledger.charge(ChargeKind::Region, memory.bytes())?;
+        let paid = caps.tables.kernel().is_some_and(|k| k.paid_ahead > 0);
+        let charge =
+            (!paid).then(|| ledger.charge(ChargeKind::Region, memory.bytes())).transpose()?;
         let layout = backend.pin(memory)?;
         let region = Arc::new(Region { memory, layout, _charge: charge });
         regions.insert(memory, (region.clone(), 1));

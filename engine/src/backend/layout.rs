@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use crate::addr::{Hpa, PageShift};
+use crate::addr::{Hpa, PageShift, Uaddr};
 
 /// Contiguous memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub struct RealLayout {
 enum Frames {
     /// One contiguous run; the address is the first byte's.
     Run(Hpa),
+    /// User addresses, for a kernel that looks the pages up itself.
+    Process(Hpa),
     /// One address for each backing page.
     Scattered(Box<[Hpa]>),
 }
@@ -39,6 +41,14 @@ impl RealLayout {
     pub fn contiguous(at: Hpa, bytes: u64, backing: PageShift) -> Self {
         let lead = at.0 & (backing.bytes() - 1);
         Self { backing, lead, bytes, frames: Frames::Run(at), span: at.0..at.0 + bytes }
+    }
+
+    /// A region of the process whose entries hold its user addresses, from which a kernel maps pages
+    /// of up to `largest`.
+    #[must_use]
+    pub fn process(start: Uaddr, bytes: u64, largest: PageShift) -> Self {
+        let (at, span) = (Hpa(start.0), start.0..start.0 + bytes);
+        Self { backing: largest, lead: 0, bytes, frames: Frames::Process(at), span }
     }
 
     /// A region whose first byte is `lead` bytes into the first of `frames`, which all lie inside
@@ -81,7 +91,7 @@ impl RealLayout {
     pub fn can_map(&self, offset: u64, page: PageShift) -> bool {
         match self.frames {
             Frames::Run(at) => Hpa(at.0 + offset).is_aligned(page),
-            Frames::Scattered(_) => page <= self.backing,
+            Frames::Process(_) | Frames::Scattered(_) => page <= self.backing,
         }
     }
 
@@ -96,7 +106,7 @@ impl RealLayout {
         assert!(offset < self.bytes, "offset {offset:#x} in a region of {:#x}", self.bytes);
         let left = self.bytes - offset;
         match &self.frames {
-            Frames::Run(at) => Extent { at: Hpa(at.0 + offset), bytes: left },
+            Frames::Run(at) | Frames::Process(at) => Extent { at: Hpa(at.0 + offset), bytes: left },
             Frames::Scattered(frames) => {
                 let at = self.lead + offset;
                 let inside = at & (self.backing.bytes() - 1);
@@ -115,7 +125,7 @@ impl RealLayout {
     #[must_use]
     pub fn page_at(&self, offset: u64) -> Hpa {
         match &self.frames {
-            Frames::Run(at) => {
+            Frames::Run(at) | Frames::Process(at) => {
                 assert!(offset < self.bytes);
                 Hpa(at.0 + offset)
             }

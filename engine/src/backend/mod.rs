@@ -15,7 +15,9 @@ use std::fmt;
 
 use crate::addr::{Gra, GroupId, Hpa, Ioba, PageShift, PageSizes, PeNumber, Uaddr};
 use crate::error::BackendError;
+use crate::geometry::Geometry;
 use crate::mem::TableMemory;
+use crate::tce::Perm;
 use layout::RealLayout;
 
 /// Windows that a PE can have, and hence a container.
@@ -28,8 +30,50 @@ pub struct Caps {
     pub host_page: PageShift,
     /// Largest contiguous block that a table level can get, in bytes.
     pub max_block: u64,
-    /// How translations are killed.
-    pub kill: KillCaps,
+    /// Who owns the tables.
+    pub tables: Tables,
+    /// Bytes that the process may still lock, if the platform enforces a limit.
+    pub memlock: Option<u64>,
+}
+
+/// Who owns the tables that PHBs read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tables {
+    /// The engine: it is the hypervisor, programs PEs and kills translations in this way.
+    Engine(KillCaps),
+    /// A kernel, which writes entries and kills translations when its container is asked to. The
+    /// engine's own table is a mirror that holds user addresses.
+    Kernel(KernelCaps),
+}
+
+impl Tables {
+    /// How the engine kills; `None` if a kernel does.
+    #[must_use]
+    pub fn kill(self) -> Option<KillCaps> {
+        match self {
+            Self::Engine(kill) => Some(kill),
+            Self::Kernel(_) => None,
+        }
+    }
+
+    /// What the kernel that owns the tables is like.
+    #[must_use]
+    pub fn kernel(self) -> Option<KernelCaps> {
+        match self {
+            Self::Engine(_) => None,
+            Self::Kernel(kernel) => Some(kernel),
+        }
+    }
+}
+
+/// What containers of a kernel do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelCaps {
+    /// True if a group that leaves may empty the windows of those that stay.
+    pub detach_clears: bool,
+    /// Bytes charged before anything can be mapped (version 1 containers). Their regions cost
+    /// nothing, and their one window cannot be removed. 0: regions are charged one by one.
+    pub paid_ahead: u64,
 }
 
 /// What kills the platform's PHBs know.
@@ -159,6 +203,11 @@ pub trait Backend: TableMemory + fmt::Debug {
     /// Disables a window slot.
     fn unset_window(&self, group: GroupId, slot: usize);
 
+    /// The side of a new container that is not the engine's.
+    fn space(&self) -> Box<dyn Space> {
+        Box::new(EngineOwned)
+    }
+
     /// Stores to the kill register of the PE's PHB; returns the number of stores. All table writes
     /// before it in program order are visible to the PHB first.
     fn kill(&self, group: GroupId, scope: KillScope) -> u64;
@@ -175,4 +224,104 @@ pub trait Backend: TableMemory + fmt::Debug {
 
     /// Gives back what [`Backend::pin`] returned.
     fn unpin(&self, memory: Memory, layout: &RealLayout);
+}
+
+/// What a container of the platform does for one of the engine: everything that a kernel keeps to
+/// itself. Each method is called with the container's state held alone, but for `map` and `unmap`,
+/// which are called with their range locked.
+pub trait Space: Send + Sync + fmt::Debug {
+    /// Makes a group a member, with all windows that exist.
+    ///
+    /// # Errors
+    /// If it cannot be; the group is as before.
+    fn attach(&self, group: GroupId) -> Result<(), BackendError>;
+
+    /// Takes a group out; the last one ends all that is left.
+    fn detach(&self, group: GroupId);
+
+    /// Creates the window of a slot that begins at `start`, for all members.
+    ///
+    /// # Errors
+    /// If it cannot be; no member has it.
+    fn create_window(
+        &self,
+        slot: usize,
+        start: Ioba,
+        geometry: &Geometry,
+    ) -> Result<(), BackendError>;
+
+    /// Removes a window from all members.
+    ///
+    /// # Errors
+    /// If the platform refuses; the window stays.
+    fn remove_window(&self, slot: usize, start: Ioba) -> Result<(), BackendError>;
+
+    /// Makes pinned memory known to the container.
+    ///
+    /// # Errors
+    /// If the platform refuses; it stays unknown.
+    fn register(&self, memory: Memory) -> Result<(), BackendError>;
+
+    /// Takes it back. Nothing of the container is mapped there any more.
+    fn unregister(&self, memory: Memory);
+
+    /// Maps a range of one region, replacing what is there. Returns the number of requests that it
+    /// took.
+    ///
+    /// # Errors
+    /// If the platform refuses; entries of the range may have been lost.
+    fn map(&self, range: BusRange, memory: Uaddr, perm: Perm) -> Result<u64, BackendError>;
+
+    /// Clears a range. Returns the number of requests that it took.
+    ///
+    /// # Errors
+    /// If the platform refuses; entries of the range may be gone.
+    fn unmap(&self, range: BusRange) -> Result<u64, BackendError>;
+}
+
+/// A range of pages of one window, inside what its table covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BusRange {
+    /// Window slot.
+    pub slot: usize,
+    /// Where the window begins.
+    pub window: Ioba,
+    /// First page.
+    pub at: Ioba,
+    /// Length in bytes, not 0.
+    pub bytes: u64,
+}
+
+/// Where the engine owns everything, a container of the platform has nothing to do.
+#[derive(Debug)]
+struct EngineOwned;
+
+impl Space for EngineOwned {
+    fn attach(&self, _: GroupId) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    fn detach(&self, _: GroupId) {}
+
+    fn create_window(&self, _: usize, _: Ioba, _: &Geometry) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    fn remove_window(&self, _: usize, _: Ioba) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    fn register(&self, _: Memory) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    fn unregister(&self, _: Memory) {}
+
+    fn map(&self, _: BusRange, _: Uaddr, _: Perm) -> Result<u64, BackendError> {
+        Ok(0)
+    }
+
+    fn unmap(&self, _: BusRange) -> Result<u64, BackendError> {
+        Ok(0)
+    }
 }

@@ -3,12 +3,11 @@
 
 use super::windows::Window;
 use super::{Container, Receipt, State};
-use crate::error::TableError;
 use crate::kill::{KillCount, KillDebt, Tally};
-use crate::table::Writer;
+use crate::table::{Held, Writer};
 
 impl Container {
-    /// Claim → write → unlock → kill → fence → release. `store` writes the whole range.
+    /// Claim → write → unlock → kill → fence → release. `store` writes all parts.
     pub(super) fn commit(
         &self,
         state: &State,
@@ -17,11 +16,12 @@ impl Container {
         claim: &Tally,
         store: impl FnOnce(&mut Writer<'_>),
     ) -> Receipt {
-        let (first, count) = writer.range();
-        let on_fill = self.engine.caps.kill.on_fill;
-        let mut debt = KillDebt::new(self.engine.caps.kill);
+        let count = writer.count();
+        let kill = self.engine.caps.tables.kill();
+        let on_fill = kill.is_some_and(|kill| kill.on_fill);
+        let mut debt = KillDebt::new(kill);
         if on_fill {
-            debt.changed(first, count);
+            writer.parts().iter().for_each(|(first, count)| debt.changed(*first, *count));
         }
         state.registrations.claim(claim);
         let released = writer.old(|old| {
@@ -33,26 +33,20 @@ impl Container {
         store(&mut writer);
         drop(writer);
         let kills = self.settle(state, window, debt);
-        Receipt { tces: count, released, steps: 0, kills }
+        Receipt { tces: count, released, kills, ..Receipt::default() }
     }
 
     /// Clear → kill → fence → release. Makes no level.
-    pub(super) fn clear(
-        &self,
-        state: &State,
-        window: &Window,
-        first: u64,
-        count: u64,
-    ) -> Result<Receipt, TableError> {
-        let mut debt = KillDebt::new(self.engine.caps.kill);
+    pub(super) fn clear(&self, state: &State, window: &Window, held: Held<'_>) -> Receipt {
+        let mut debt = KillDebt::new(self.engine.caps.tables.kill());
         let mut released = 0;
-        let steps = window.table.clear(first, count, |old| {
+        let steps = held.clear(|old| {
             released += old.summary.live;
             state.registrations.attribute(old, debt.owed());
             debt.gone(old);
-        })?;
+        });
         let kills = self.settle(state, window, debt);
-        Ok(Receipt { tces: released, released, steps, kills })
+        Receipt { tces: released, released, steps, kills, ..Receipt::default() }
     }
 
     fn settle(&self, state: &State, window: &Window, debt: KillDebt) -> KillCount {

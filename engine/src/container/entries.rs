@@ -23,6 +23,9 @@ impl State {
             return Err(outside);
         };
         let geometry = window.table.geometry();
+        if window.kernel {
+            return Err(EntryError::KernelOwned(window.start));
+        }
         let (page, entries) = (geometry.page(), geometry.requested_entries());
         let first = offset >> page.get();
         if first >= entries || count > entries - first {
@@ -86,7 +89,8 @@ impl Container {
         first: u64,
         count: u64,
     ) -> Result<Receipt, EntryError> {
-        Ok(Receipt { tces: count, ..self.clear(state, window, first, count)? })
+        let held = window.table.hold(first, count)?;
+        Ok(Receipt { tces: count, ..self.clear(state, window, held) })
     }
 
     /// The entry at bus address `at`, as it was stored.

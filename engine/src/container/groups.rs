@@ -4,7 +4,8 @@
 use super::{Container, Member, State};
 use crate::addr::{GroupId, Ioba, PageSizes};
 use crate::backend::{Backend, GroupCaps, KillScope, MAX_WINDOWS};
-use crate::error::AttachError;
+use crate::engine::DetachPolicy;
+use crate::error::{AttachError, BackendError};
 use crate::sync::{read, write};
 
 /// What every member of a container can do.
@@ -61,8 +62,7 @@ impl Container {
         if !self.engine.own(group, self.id) {
             return Err(AttachError::Elsewhere(group));
         }
-        let backend = &*self.engine.backend;
-        if let Err(e) = program(backend, &state, group) {
+        if let Err(e) = self.join(&state, group) {
             self.engine.disown(group);
             return Err(e.into());
         }
@@ -71,43 +71,75 @@ impl Container {
     }
 
     /// Takes a group out. When the last one leaves, the address space ends: windows are removed
-    /// and regions given back.
+    /// and regions given back. Where a kernel may empty the windows of those that stay, the engine's
+    /// [`DetachPolicy`] decides.
     ///
     /// # Errors
-    /// [`AttachError::NotMember`].
-    pub fn detach(&self, group: GroupId) -> Result<(), AttachError> {
+    /// [`AttachError::NotMember`] and [`AttachError::Shared`] change nothing; with
+    /// [`AttachError::Replay`] the group has left.
+    pub fn detach(&self, group: GroupId) -> Result<Detached, AttachError> {
         let mut state = write(&self.state);
         let Some(at) = state.members.iter().position(|m| m.group == group) else {
             return Err(AttachError::NotMember(group));
         };
+        let others = state.members.len() - 1;
+        let clears = self.engine.caps.tables.kernel().is_some_and(|kernel| kernel.detach_clears);
+        if others > 0 && clears && self.engine.detach == DetachPolicy::RefuseWhileShared {
+            return Err(AttachError::Shared { group, others });
+        }
+        if others == 0 {
+            self.end(&mut state);
+        }
         self.leave(&mut state, at);
-        Ok(())
+        let mut done = Detached::default();
+        if others > 0 && clears {
+            self.replay(&state, &mut done).map_err(|lost| AttachError::Replay { group, lost })?;
+        }
+        Ok(done)
     }
 
-    /// Takes every group out, and with the last one everything else.
+    /// Takes every group out, and everything else before.
     pub fn close(&self) {
         let mut state = write(&self.state);
-        while !state.members.is_empty() {
-            let last = state.members.len() - 1;
+        self.end(&mut state);
+        while let Some(last) = state.members.len().checked_sub(1) {
             self.leave(&mut state, last);
         }
     }
 
-    fn leave(&self, state: &mut State, at: usize) {
-        let backend = &*self.engine.backend;
-        if state.members.len() == 1 {
-            // Clear and kill while the member is still there to be killed.
-            for slot in 0..MAX_WINDOWS {
-                self.drop_window(state, slot);
-            }
-            for region in state.registrations.take_all() {
-                self.engine.registry.release(backend, region);
-            }
+    /// Ends the address space while there are members that can be killed.
+    fn end(&self, state: &mut State) {
+        for slot in 0..MAX_WINDOWS {
+            self.drop_window(state, slot);
         }
+        for region in state.registrations.take_all() {
+            self.space.unregister(region.memory);
+            self.engine.registry.release(&*self.engine.backend, region);
+        }
+    }
+
+    fn leave(&self, state: &mut State, at: usize) {
         let member = state.members.remove(at);
-        unprogram(backend, state, member.group);
+        unprogram(&*self.engine.backend, state, member.group);
+        self.space.detach(member.group);
         self.engine.disown(member.group);
     }
+
+    fn join(&self, state: &State, group: GroupId) -> Result<(), BackendError> {
+        self.space.attach(group)?;
+        program(&*self.engine.backend, state, group).inspect_err(|_| self.space.detach(group))
+    }
+}
+
+/// What a detach took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Detached {
+    /// Entries of the groups that stay which were mapped again.
+    pub replayed: u64,
+    /// Requests to the kernel for them.
+    pub ioctls: u64,
+    /// Windows that were left to KVM and hence not replayed.
+    pub skipped: u32,
 }
 
 /// Refuses a group that could not share the members' windows.
@@ -150,11 +182,7 @@ fn compatible(state: &State, group: GroupId, caps: &GroupCaps) -> Result<(), Att
 }
 
 /// Takes ownership and sets every window, or undoes what it did.
-fn program(
-    backend: &dyn Backend,
-    state: &State,
-    group: GroupId,
-) -> Result<(), crate::error::BackendError> {
+fn program(backend: &dyn Backend, state: &State, group: GroupId) -> Result<(), BackendError> {
     backend.take_ownership(group)?;
     // What the PE cached in its former life must be gone before it can translate.
     backend.kill(group, KillScope::Pe);

@@ -3,13 +3,16 @@
 //!
 //! Check everything → prepare the table → claim → write → kill → fence → release.
 
+use super::publish::Piece;
 use super::windows::Window;
 use super::{Container, State};
 use crate::addr::{Ioba, PageShift, Uaddr};
 use crate::error::{MapError, UnmapError};
 use crate::kill::KillCount;
-use crate::sync::read;
-use crate::table::Writer;
+use crate::regions::Registrations;
+use crate::simd::Tier;
+use crate::sync::{Slot, read};
+use crate::table::{Writer, Written};
 use crate::tce::{Perm, Tce};
 
 /// Most pages in one list, as in H_PUT_TCE_INDIRECT.
@@ -27,7 +30,11 @@ pub enum Mode {
 
 impl Mode {
     /// The writer, if what is live in its range may be replaced.
-    fn admit(self, mut writer: Writer<'_>, start: Ioba) -> Result<Writer<'_>, MapError> {
+    pub(super) fn admit<'a>(
+        self,
+        mut writer: Writer<'a>,
+        start: Ioba,
+    ) -> Result<Writer<'a>, MapError> {
         let live = if self == Self::Refuse { writer.live() } else { 0 };
         if live > 0 { Err(MapError::Overlap { start, live }) } else { Ok(writer) }
     }
@@ -43,15 +50,32 @@ pub struct Receipt {
     pub released: u64,
     /// Steps of the walk over the table, where it may skip.
     pub steps: u64,
-    /// Invalidations.
+    /// Invalidations; none where a kernel does them.
     pub kills: KillCount,
+    /// What the caller asked for: 1, or the length of a batch.
+    pub requests: u64,
+    /// Requests to the kernel that owns the table; 0 where the engine does.
+    pub ioctls: u64,
+}
+
+impl Receipt {
+    /// Nothing was done.
+    pub const NONE: Self = Self {
+        tces: 0,
+        released: 0,
+        steps: 0,
+        kills: KillCount { asked: 0, issued: 0 },
+        requests: 0,
+        ioctls: 0,
+    };
 }
 
 /// Why a bus range is not a range of entries.
-enum RangeError {
+pub(super) enum RangeError {
     Nothing,
     Unaligned { what: &'static str, value: u64, page: PageShift },
     Outside,
+    LeftToKvm(Ioba),
 }
 
 impl State {
@@ -59,6 +83,9 @@ impl State {
     fn range(&self, start: Ioba, bytes: u64) -> Result<(&Window, u64, u64), RangeError> {
         let window = self.window_at(start).ok_or(RangeError::Outside)?;
         let (page, offset) = (window.table.geometry().page(), start.0 - window.start.0);
+        if window.left_to_kvm {
+            return Err(RangeError::LeftToKvm(window.start));
+        }
         if bytes == 0 {
             return Err(RangeError::Nothing);
         }
@@ -97,28 +124,18 @@ impl Container {
         let page = window.table.geometry().page();
         aligned("user address", memory, page)?;
         let claim = state.registrations.plan(memory, bytes, page)?;
-        let writer = mode.admit(window.table.prepare(first, count)?, at)?;
-        Ok(self.commit(&state, window, writer, &claim, |writer| {
+        let mut writer = mode.admit(window.table.prepare(first, count)?, at)?;
+        let ioctls =
+            self.publish(&state, window, &mut writer, &[Piece { first, count, memory, perm }])?;
+        let done = self.commit(&state, window, writer, &claim, |writer| {
             let mut next = memory;
-            let mut extent = state.registrations.extent(next);
-            writer.write(perm == Perm::WRITE, |tier, _, slots| {
-                let mut left = slots;
-                while !left.is_empty() {
-                    if extent.bytes == 0 {
-                        extent = state.registrations.extent(next);
-                    }
-                    let pages = (extent.bytes >> page.get()).min(left.len() as u64);
-                    let (now, then) = left.split_at(pages as usize);
-                    tier.fill(now, Tce::new(extent.at.0, perm.powernv()), page.bytes());
-                    let done = pages << page.get();
-                    extent.at.0 += done;
-                    extent.bytes -= done;
-                    next.0 += done;
-                    left = then;
-                }
-                slots.len() as u64
+            writer.write(|tier, _, slots| {
+                let written = fill(&state.registrations, tier, slots, next, perm, page);
+                next.0 += (slots.len() as u64) << page.get();
+                written
             });
-        }))
+        });
+        Ok(Receipt { requests: 1, ioctls, ..done })
     }
 
     /// Maps single pages of registered memory, scattered, at consecutive bus pages from `at`.
@@ -147,10 +164,16 @@ impl Container {
             *word = Tce::new(real.real(*uaddr)?.0, perm.powernv()).to_be_word();
         }
         let claim = real.finish();
-        let writer = mode.admit(window.table.prepare(first, count)?, at)?;
-        Ok(self.commit(&state, window, writer, &claim, |writer| {
+        let mut writer = mode.admit(window.table.prepare(first, count)?, at)?;
+        let ioctls = if window.kernel {
+            self.publish(&state, window, &mut writer, &list_pieces(first, pages, perm, page))?
+        } else {
+            0
+        };
+        let done = self.commit(&state, window, writer, &claim, |writer| {
             writer.put(words, perm == Perm::WRITE);
-        }))
+        });
+        Ok(Receipt { requests: 1, ioctls, ..done })
     }
 
     /// Clears a bus range for every member and releases what was mapped there, after the kill.
@@ -160,16 +183,12 @@ impl Container {
     /// [`UnmapError`]; nothing was changed.
     pub fn unmap(&self, at: Ioba, bytes: u64) -> Result<Receipt, UnmapError> {
         let state = read(&self.state);
-        let (window, first, count) = state.range(at, bytes).map_err(|e| match e {
-            RangeError::Nothing => UnmapError::Nothing(at),
-            RangeError::Outside => UnmapError::OutsideWindows { start: at, bytes },
-            RangeError::Unaligned { what, value, page } => {
-                UnmapError::Unaligned { what, value, page }
-            }
-        })?;
+        let (window, first, count) = state.unmap_range(at, bytes)?;
         // The range is inside the window, hence inside its table.
-        self.clear(&state, window, first, count)
-            .map_err(|_| UnmapError::OutsideWindows { start: at, bytes })
+        let held = window.table.hold(first, count);
+        let held = held.map_err(|_| UnmapError::OutsideWindows { start: at, bytes })?;
+        let ioctls = self.publish_clear(&state, window, &held)?;
+        Ok(Receipt { requests: 1, ioctls, ..self.clear(&state, window, held) })
     }
 
     /// The entry at a bus address and the permission that was asked for, which for a write-only
@@ -200,13 +219,34 @@ impl State {
         self.window_at(at).map(|w| w.table.geometry().page())
     }
 
-    fn map_range(&self, at: Ioba, bytes: u64, perm: Perm) -> Result<(&Window, u64, u64), MapError> {
+    pub(super) fn unmap_range(
+        &self,
+        at: Ioba,
+        bytes: u64,
+    ) -> Result<(&Window, u64, u64), UnmapError> {
+        self.range(at, bytes).map_err(|e| match e {
+            RangeError::Nothing => UnmapError::Nothing(at),
+            RangeError::Outside => UnmapError::OutsideWindows { start: at, bytes },
+            RangeError::LeftToKvm(window) => UnmapError::LeftToKvm(window),
+            RangeError::Unaligned { what, value, page } => {
+                UnmapError::Unaligned { what, value, page }
+            }
+        })
+    }
+
+    pub(super) fn map_range(
+        &self,
+        at: Ioba,
+        bytes: u64,
+        perm: Perm,
+    ) -> Result<(&Window, u64, u64), MapError> {
         if perm == Perm::NONE {
             return Err(MapError::Nothing(at));
         }
         self.range(at, bytes).map_err(|e| match e {
             RangeError::Nothing => MapError::Nothing(at),
             RangeError::Outside => MapError::OutsideWindows { start: at, bytes },
+            RangeError::LeftToKvm(window) => MapError::LeftToKvm(window),
             RangeError::Unaligned { what, value, page } => {
                 MapError::Unaligned { what, value, page }
             }
@@ -214,7 +254,40 @@ impl State {
     }
 }
 
-fn aligned(what: &'static str, at: Uaddr, page: PageShift) -> Result<(), MapError> {
+/// Writes the entries of a run with the memory from `next` on, extent by extent.
+pub(super) fn fill(
+    registrations: &Registrations,
+    tier: &Tier,
+    slots: &[Slot],
+    mut next: Uaddr,
+    perm: Perm,
+    page: PageShift,
+) -> Written {
+    let mut left = slots;
+    while !left.is_empty() {
+        let extent = registrations.extent(next);
+        let pages = (extent.bytes >> page.get()).min(left.len() as u64);
+        let (now, then) = left.split_at(pages as usize);
+        tier.fill(now, Tce::new(extent.at.0, perm.powernv()), page.bytes());
+        next.0 += pages << page.get();
+        left = then;
+    }
+    Written { live: slots.len() as u64, write_only: perm == Perm::WRITE }
+}
+
+/// A list as pieces of contiguous memory.
+fn list_pieces(first: u64, pages: &[Uaddr], perm: Perm, page: PageShift) -> Vec<Piece> {
+    let mut pieces: Vec<Piece> = Vec::new();
+    for (index, memory) in (first..).zip(pages.iter().copied()) {
+        let piece = Piece { first: index, count: 1, memory, perm };
+        if !pieces.last_mut().is_some_and(|last| last.extend(&piece, page.get())) {
+            pieces.push(piece);
+        }
+    }
+    pieces
+}
+
+pub(super) fn aligned(what: &'static str, at: Uaddr, page: PageShift) -> Result<(), MapError> {
     if at.is_aligned(page) {
         return Ok(());
     }

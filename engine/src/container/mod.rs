@@ -4,19 +4,22 @@
 //! One lock guards the structure. Maps and unmaps share it; whatever changes groups, windows or
 //! registrations takes it alone, so such a change never meets a half-done map.
 
+mod batch;
 mod commit;
 mod entries;
 mod groups;
 mod mapping;
+mod publish;
 mod windows;
 
-pub use groups::SharedCaps;
+pub use batch::{MapRequest, UnmapRequest};
+pub use groups::{Detached, SharedCaps};
 pub use mapping::{LIST_MAX, Mode, Receipt};
 pub use windows::{Removal, WindowInfo};
 
 use crate::addr::{GroupId, Uaddr};
 use crate::backend::layout::Extent;
-use crate::backend::{GroupCaps, MAX_WINDOWS, Memory};
+use crate::backend::{GroupCaps, MAX_WINDOWS, Memory, Space};
 use crate::engine::Shared;
 use crate::error::{MapError, RegisterError, UnregisterError};
 use crate::mem::{ArenaUse, TableChunk};
@@ -41,6 +44,7 @@ struct State {
 pub struct Container {
     engine: Arc<Shared>,
     id: u64,
+    space: Box<dyn Space>,
     state: RwLock<State>,
 }
 
@@ -57,7 +61,8 @@ pub struct RegionInfo {
 
 impl Container {
     pub(crate) fn new(engine: Arc<Shared>, id: u64) -> Self {
-        Self { engine, id, state: RwLock::new(State::default()) }
+        let space = engine.backend.space();
+        Self { engine, id, space, state: RwLock::new(State::default()) }
     }
 
     /// Pins memory of the process for DMA and charges it, once however many containers register
@@ -94,7 +99,12 @@ impl Container {
             return Err(RegisterError::Busy { start, bytes });
         }
         let engine = &self.engine;
-        let region = engine.registry.acquire(&*engine.backend, &engine.ledger, memory)?;
+        let region =
+            engine.registry.acquire(&*engine.backend, &engine.caps, &engine.ledger, memory)?;
+        if let Err(e) = self.space.register(memory) {
+            engine.registry.release(&*engine.backend, region);
+            return Err(e.into());
+        }
         state.registrations.insert(region);
         Ok(())
     }
@@ -122,6 +132,10 @@ impl Container {
         if mapped > 0 {
             return Err(UnregisterError::Mapped { start, mapped });
         }
+        if let Some(window) = state.windows.iter().flatten().find(|w| w.left_to_kvm) {
+            return Err(UnregisterError::LeftToKvm { start, window: window.start });
+        }
+        self.space.unregister(memory);
         let region = state.registrations.remove(number);
         self.engine.registry.release(&*self.engine.backend, region);
         Ok(())

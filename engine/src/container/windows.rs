@@ -4,19 +4,23 @@
 use super::{Container, Member, Receipt, State};
 use crate::addr::{Ioba, PageShift};
 use crate::backend::{KillScope, MAX_WINDOWS, WindowProgram};
-use crate::error::WindowError;
+use crate::error::{BackendError, WindowError};
 use crate::geometry::{Geometry, WindowSpec};
 use crate::ledger::{Charge, ChargeKind};
 use crate::sync::write;
-use crate::table::TceTable;
+use crate::table::{Held, TceTable};
 
 /// One window and the table it owns.
 pub(super) struct Window {
     pub(super) start: Ioba,
     pub(super) slot: usize,
     pub(super) table: TceTable,
-    /// Given back when the window goes.
-    _charge: Charge,
+    /// True if a kernel owns the table and this one is its mirror.
+    pub(super) kernel: bool,
+    /// True if KVM edits the kernel's table, so that the mirror says nothing.
+    pub(super) left_to_kvm: bool,
+    /// Given back when the window goes: the table's, and what a version 1 container pays ahead.
+    _charges: (Charge, Option<Charge>),
 }
 
 /// A window, as callers see it.
@@ -54,6 +58,11 @@ impl Window {
     }
 }
 
+fn whole(window: &Window) -> Held<'_> {
+    let held = window.table.hold(0, window.table.geometry().entries());
+    held.expect("the whole table is inside the table")
+}
+
 impl Container {
     /// Creates a window in the first free slot and programs it into every member.
     ///
@@ -77,8 +86,19 @@ impl Container {
             return Err(WindowError::Levels { levels, offered });
         }
         let charge = engine.ledger.charge(ChargeKind::Table, geometry.charge())?;
+        let kernel = engine.caps.tables.kernel();
+        let ahead = kernel.map(|k| k.paid_ahead).filter(|bytes| *bytes > 0);
+        let ahead = ahead.map(|bytes| engine.ledger.charge(ChargeKind::Enable, bytes));
         let table = TceTable::new(geometry, engine.backend.clone(), engine.tier)?;
-        let window = Window { start, slot, table, _charge: charge };
+        let window = Window {
+            start,
+            slot,
+            table,
+            kernel: kernel.is_some(),
+            left_to_kvm: false,
+            _charges: (charge, ahead.transpose()?),
+        };
+        self.space.create_window(slot, start, &geometry)?;
         for (done, member) in state.members.iter().enumerate() {
             if let Err(e) = engine.backend.set_window(member.group, slot, &window.program()) {
                 // Exactly those that have it.
@@ -87,6 +107,8 @@ impl Container {
                     engine.backend.kill(member.group, KillScope::Pe);
                 }
                 engine.backend.fence();
+                // What was just created can be removed, or the container is beyond help.
+                let _ = self.space.remove_window(slot, start);
                 return Err(e.into());
             }
         }
@@ -126,16 +148,51 @@ impl Container {
         if live > 0 && removal == Removal::IfUnmapped {
             return Err(WindowError::Mapped { start, live });
         }
+        if window.left_to_kvm && removal == Removal::IfUnmapped {
+            return Err(WindowError::LeftToKvm(start));
+        }
+        if self.engine.caps.tables.kernel().is_some_and(|k| k.paid_ahead > 0) {
+            return Err(WindowError::Backend(BackendError::Guarded {
+                request: format!("removing the window at {start}"),
+                reason: "a version 1 container has one window, which stays until it is closed",
+            }));
+        }
         let slot = window.slot;
-        Ok(self.drop_window(&mut state, slot))
+        let ioctls = self.publish_clear(&state, window, &whole(window))?;
+        self.space.remove_window(slot, start)?;
+        Ok(Receipt { ioctls: ioctls + u64::from(window.kernel), ..self.unset(&mut state, slot) })
+    }
+
+    /// Tells the engine that KVM edits the window from now on
+    /// (`KVM_DEV_VFIO_GROUP_SET_SPAPR_TCE`). The engine's mirror says nothing about such a window
+    /// any more: maps and unmaps are refused, nothing is replayed or restored from the mirror, and
+    /// no region of the container can be given back before the window is removed.
+    ///
+    /// # Errors
+    /// [`WindowError::NotFound`]; [`WindowError::Mapped`] if the engine has mapped something there.
+    pub fn leave_to_kvm(&self, start: Ioba) -> Result<(), WindowError> {
+        let mut state = write(&self.state);
+        let found = state.windows.iter_mut().flatten().find(|w| w.start == start);
+        let window = found.ok_or(WindowError::NotFound(start))?;
+        match window.table.live() {
+            0 => window.left_to_kvm = true,
+            live => return Err(WindowError::Mapped { start, live }),
+        }
+        Ok(())
+    }
+
+    /// Removes a window whatever the platform says about it: when the groups leave, it goes anyway.
+    pub(super) fn drop_window(&self, state: &mut State, slot: usize) {
+        let Some(window) = &state.windows[slot] else { return };
+        let _ = self.publish_clear(state, window, &whole(window));
+        let _ = self.space.remove_window(slot, window.start);
+        self.unset(state, slot);
     }
 
     /// Clear → kill → unset → free → uncharge, in this order.
-    pub(super) fn drop_window(&self, state: &mut State, slot: usize) -> Receipt {
+    fn unset(&self, state: &mut State, slot: usize) -> Receipt {
         let Some(window) = state.windows[slot].take() else { return Receipt::default() };
-        let entries = window.table.geometry().entries();
-        let cleared = self.clear(state, &window, 0, entries);
-        let mut receipt = cleared.expect("the whole table is inside the table");
+        let mut receipt = self.clear(state, &window, whole(&window));
         let backend = &*self.engine.backend;
         for Member { group, .. } in &state.members {
             backend.unset_window(*group, slot);

@@ -75,8 +75,7 @@ pub struct Answer {
 
 impl Answer {
     const fn refused(code: HCode) -> Self {
-        let kills = crate::kill::KillCount { asked: 0, issued: 0 };
-        Self { code, receipt: Receipt { tces: 0, released: 0, steps: 0, kills } }
+        Self { code, receipt: Receipt::NONE }
     }
 }
 

@@ -5,6 +5,7 @@
 //! that can fail (bounds, memory for levels) is in [`TceTable::prepare`]; the [`Writer`] it returns
 //! owns its range and cannot fail.
 
+mod locks;
 mod segment;
 mod tree;
 
@@ -16,6 +17,8 @@ use crate::simd::Tier;
 use crate::sync::{Arc, Ordering, Slot};
 use crate::tce::{Summary, Tce};
 
+pub use locks::Held;
+use locks::Locked;
 use tree::{Run, Step, Tree};
 
 /// One window's table, as a PHB walks it.
@@ -128,9 +131,46 @@ impl TceTable {
         Ok(Writer { table: self, range: Locked::new(&self.tree, first, count), empty: false })
     }
 
-    /// Clears `count` entries from `first`. `old` sees each stretch that has live entries before it
-    /// goes. Returns the number of steps that the walk took: stretches of present leaves, and
-    /// absent subtrees however large.
+    /// [`TceTable::prepare`] for several parts at once, ascending and disjoint.
+    ///
+    /// # Errors
+    /// As there; levels that were added for a part before the one that failed stay, empty.
+    ///
+    /// # Panics
+    /// If there is no part, or they are not ascending and disjoint.
+    pub fn prepare_all(&self, parts: &[(u64, u64)]) -> Result<Writer<'_>, TableError> {
+        parts.iter().try_for_each(|part| self.check(part.0, part.1))?;
+        parts.iter().try_for_each(|part| self.tree.install(part.0, part.1))?;
+        Ok(Writer { table: self, range: Locked::parts(&self.tree, parts), empty: false })
+    }
+
+    /// Locks `count` entries from `first` for a clear; makes no level.
+    ///
+    /// # Errors
+    /// Beyond the table.
+    pub fn hold(&self, first: u64, count: u64) -> Result<Held<'_>, TableError> {
+        self.check(first, count)?;
+        // As a map, a clear is one step for others: the range is locked as a whole. A leaf that
+        // appeared in between would be one that is not locked.
+        let one = count == 0 || self.tree.one_segment(first, count);
+        let frozen = (!one).then(|| self.tree.freeze());
+        Ok(Held::new(self, Locked::new(&self.tree, first, count), frozen))
+    }
+
+    /// [`TceTable::hold`] for several parts at once, ascending and disjoint.
+    ///
+    /// # Errors
+    /// Beyond the table.
+    ///
+    /// # Panics
+    /// If there is no part, or they are not ascending and disjoint.
+    pub fn hold_all(&self, parts: &[(u64, u64)]) -> Result<Held<'_>, TableError> {
+        parts.iter().try_for_each(|part| self.check(part.0, part.1))?;
+        let frozen = Some(self.tree.freeze());
+        Ok(Held::new(self, Locked::parts(&self.tree, parts), frozen))
+    }
+
+    /// Clears `count` entries from `first`; see [`Held::clear`].
     ///
     /// # Errors
     /// Beyond the table.
@@ -138,29 +178,9 @@ impl TceTable {
         &self,
         first: u64,
         count: u64,
-        mut old: impl FnMut(&Old<'_>),
+        old: impl FnMut(&Old<'_>),
     ) -> Result<u64, TableError> {
-        self.check(first, count)?;
-        if count == 0 {
-            return Ok(0);
-        }
-        // As a map, a clear is one step for others: the range is locked as a whole. A leaf that
-        // appeared in between would be one that is not locked.
-        let _frozen = (!self.tree.one_segment(first, count)).then(|| self.tree.freeze());
-        let range = Locked::new(&self.tree, first, count);
-        for run in range.runs() {
-            if run.segment.live() > 0 {
-                let summary = self.tier.scan(run.slots);
-                if summary.live > 0 {
-                    old(&Old { first: run.first, slots: run.slots, summary });
-                }
-                run.segment.recount(summary.live, 0);
-                run.segment.set_write_only(run.at, run.slots.len(), false);
-            }
-            // Empty entries may hold poison, so the stretch is cleared even if none is live.
-            self.tier.store(run.slots, Tce::EMPTY);
-        }
-        Ok(range.steps)
+        Ok(self.hold(first, count)?.clear(old))
     }
 
     /// Calls `f` with every live entry of the range.
@@ -202,47 +222,12 @@ impl std::fmt::Debug for TceTable {
     }
 }
 
-/// The locks of a range's segments. What is absent stays so for as long as this lives: either
-/// nothing is, or no level can be added, or the range is one absent segment.
-struct Locked<'a> {
-    tree: &'a Tree,
-    first: u64,
-    count: u64,
-    /// Segments that were locked.
-    runs: u64,
-    /// Steps of the walk.
-    steps: u64,
-}
-
-impl<'a> Locked<'a> {
-    fn new(tree: &'a Tree, first: u64, count: u64) -> Self {
-        let mut range = Self { tree, first, count, runs: 0, steps: 0 };
-        // Ascending, in every thread, so that no two can wait for each other.
-        for step in tree.walk(first, count) {
-            range.steps += 1;
-            if let Step::Run(run) = step {
-                run.segment.lock();
-                range.runs += 1;
-            }
-        }
-        range
-    }
-
-    /// The stretches that are locked.
-    fn runs(&self) -> impl Iterator<Item = Run<'a>> + use<'a> {
-        // Counted, because a single absent segment may have appeared since.
-        let steps = if self.runs == 0 { 0 } else { self.count };
-        self.tree.walk(self.first, steps).filter_map(|step| match step {
-            Step::Run(run) => Some(run),
-            Step::Absent => None,
-        })
-    }
-}
-
-impl Drop for Locked<'_> {
-    fn drop(&mut self) {
-        self.runs().for_each(|run| run.segment.unlock());
-    }
+/// What was written to a stretch.
+pub(crate) struct Written {
+    /// Live entries.
+    pub(crate) live: u64,
+    /// True if a write-only permission was asked for.
+    pub(crate) write_only: bool,
 }
 
 /// Sole writer of a range of a table. Dropping it lets others in.
@@ -255,10 +240,21 @@ pub struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// First entry and number of entries.
+    /// First entry and number of entries of each part.
     #[must_use]
-    pub fn range(&self) -> (u64, u64) {
-        (self.range.first, self.range.count)
+    pub fn parts(&self) -> &[(u64, u64)] {
+        self.range.asked()
+    }
+
+    /// Number of entries.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.parts().iter().map(|part| part.1).sum()
+    }
+
+    /// First entry of the first part.
+    fn base(&self) -> u64 {
+        self.parts()[0].0
     }
 
     /// Live entries of a run.
@@ -294,20 +290,21 @@ impl Writer<'_> {
         live
     }
 
-    /// Writes the whole range. `f` gets each stretch with the number of its first entry, writes
-    /// every slot of it with the tier, and returns how many entries are live now. `write_only` says
-    /// whether a write-only permission was asked for.
-    pub(crate) fn write(
-        &mut self,
-        write_only: bool,
-        mut f: impl FnMut(&Tier, u64, &[Slot]) -> u64,
-    ) {
+    /// Writes all parts. `f` gets each stretch with the number of its first entry, writes every
+    /// slot of it with the tier, and says what it has written.
+    pub(crate) fn write(&mut self, mut f: impl FnMut(&Tier, u64, &[Slot]) -> Written) {
         for run in self.range.runs() {
             let before = self.live_in(&run).live;
-            let after = f(self.table.tier, run.first, run.slots);
-            run.segment.recount(before, after);
-            run.segment.set_write_only(run.at, run.slots.len(), write_only);
+            let written = f(self.table.tier, run.first, run.slots);
+            run.segment.recount(before, written.live);
+            run.segment.set_write_only(run.at, run.slots.len(), written.write_only);
         }
+        self.empty = false;
+    }
+
+    /// Clears a part of what is locked, as [`Held::clear`] does.
+    pub fn forget(&mut self, part: (u64, u64), old: impl FnMut(&Old<'_>)) {
+        self.range.forget(self.table.tier, part, old);
         self.empty = false;
     }
 
@@ -319,19 +316,20 @@ impl Writer<'_> {
     /// Otherwise.
     pub fn fill(&mut self, tce: Tce, step: u64) {
         assert!(!tce.is_empty() && step & Tce::CONTROL_MASK == 0);
-        let base = self.range.first;
-        self.write(false, |tier, first, slots| {
+        let base = self.base();
+        self.write(|tier, first, slots| {
             let value = tce.value().wrapping_add(step.wrapping_mul(first - base));
             tier.fill(slots, Tce::from_value(value), step);
-            slots.len() as u64
+            Written { live: slots.len() as u64, write_only: false }
         });
     }
 
     /// Writes the same entry everywhere (H_STUFF_TCE).
     pub fn stuff(&mut self, tce: Tce) {
-        self.write(false, |tier, _, slots| {
+        self.write(|tier, _, slots| {
             tier.store(slots, tce);
-            if tce.is_empty() { 0 } else { slots.len() as u64 }
+            let live = if tce.is_empty() { 0 } else { slots.len() as u64 };
+            Written { live, write_only: false }
         });
     }
 
@@ -340,13 +338,13 @@ impl Writer<'_> {
     /// # Panics
     /// If a list is not as long as the range.
     pub fn exchange(&mut self, words: &[u64], old: &mut [u64]) {
-        assert!(words.len() as u64 == self.range.count && old.len() == words.len());
-        let base = self.range.first;
-        self.write(false, |tier, first, slots| {
+        assert!(words.len() as u64 == self.count() && old.len() == words.len());
+        let base = self.base();
+        self.write(|tier, first, slots| {
             let at = (first - base) as usize;
             let words = &words[at..at + slots.len()];
             tier.exchange(slots, words, &mut old[at..at + slots.len()]);
-            tier.survey(words).live
+            Written { live: tier.survey(words).live, write_only: false }
         });
     }
 
@@ -356,13 +354,13 @@ impl Writer<'_> {
     /// # Panics
     /// If the list is not as long as the range.
     pub fn put(&mut self, words: &[u64], write_only: bool) {
-        assert!(words.len() as u64 == self.range.count);
-        let base = self.range.first;
-        self.write(write_only, |tier, first, slots| {
+        assert!(words.len() as u64 == self.count());
+        let base = self.base();
+        self.write(|tier, first, slots| {
             let at = (first - base) as usize;
             let words = &words[at..at + slots.len()];
             tier.put(slots, words);
-            tier.survey(words).live
+            Written { live: tier.survey(words).live, write_only }
         });
     }
 }
@@ -391,7 +389,7 @@ mod tests {
         let words: Vec<_> = (0..4).map(|i| nth(i).to_be_word()).collect();
         let mut old = [0; 4];
         let mut writer = table.prepare(510, 4).unwrap();
-        assert_eq!((writer.live(), writer.range()), (4, (510, 4)));
+        assert_eq!((writer.live(), writer.parts()), (4, &[(510, 4)][..]));
         writer.exchange(&words, &mut old);
         drop(writer);
         assert_eq!(old.map(Tce::from_be_word), [510, 511, 512, 513].map(nth));

@@ -15,7 +15,7 @@ pub use phb::{Access, Fault, MockEvent, Translation};
 use crate::addr::{GroupId, Hpa, Ioba, PageShift, PageSizes, PeNumber};
 use crate::backend::layout::RealLayout;
 use crate::backend::{
-    Backend, Caps, GroupCaps, KillCaps, KillScope, MAX_WINDOWS, Memory, WindowProgram,
+    Backend, Caps, GroupCaps, KillCaps, KillScope, MAX_WINDOWS, Memory, Tables, WindowProgram,
 };
 use crate::error::BackendError;
 use crate::mem::{TableChunk, TableMemory};
@@ -240,7 +240,8 @@ impl Backend for Mock {
         Caps {
             host_page: self.setup.host_page,
             max_block: self.setup.max_block,
-            kill: self.setup.kill,
+            tables: Tables::Engine(self.setup.kill),
+            memlock: None,
         }
     }
 

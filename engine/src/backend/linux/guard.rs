@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What stands between the engine and a kernel's answers.
+//!
+//! | what Linux 6.12 does | what is done instead | where |
+//! |---|---|---|
+//! | MAP or UNMAP of size 0 at index 0 hangs | refused | `container::mapping` |
+//! | a MAP whose first page fails at index 0 hangs | memory, backing and bounds are checked first; page 0 goes last until the first leaf is known to exist | `regions::plan`, `space` |
+//! | a misaligned bus address returns +1 | refused; any answer but 0 is an error | `container::mapping`, [`done`] |
+//! | a MAP may go past the window's end and corrupt memory | refused | `container::mapping` |
+//! | an UNMAP past the end clears what is behind the table | refused | `container::mapping` |
+//! | a MAP that fails clears what was there | put back from the mirror | `container::publish` |
+//! | REGISTER of a range with a hole returns the pages before it | an error | `Linux::pin`, [`done`] |
+//! | UNREGISTER of mapped memory returns 0 and orphans it | refused while anything is mapped | `container::Container::unregister` |
+//! | a CREATE that fails leaks its charge | shape and block size are computed first; one request | `geometry`, `container::windows` |
+//! | the default window takes slot 0 as soon as anything is mapped | removed at once | `space` |
+//! | REMOVE takes any address inside a window | only an exact start | `container::windows` |
+//! | leaving empties the windows of those that stay | refused, or replayed | `container::groups` |
+//! | firmware codes are returned as error numbers | reported as what they are | [`window`] |
+
+use super::raw::{Errno, Raw};
+use crate::error::BackendError;
+
+/// The request is done: the kernel answered 0, as only success does.
+pub(super) fn done(answer: Raw, request: impl FnOnce() -> String) -> Result<(), BackendError> {
+    match answer {
+        Ok(0) => Ok(()),
+        Ok(positive) => Err(BackendError::Kernel {
+            request: request(),
+            answer: format!("{positive}, which is no success although it is no error number"),
+            errno: None,
+        }),
+        Err(errno) => Err(refused(errno, request)),
+    }
+}
+
+/// The kernel answered with an error number. EPERM is what everybody gets but the process that first
+/// used the container; what else it can mean cannot happen behind the engine's checks.
+pub(super) fn refused(errno: Errno, request: impl FnOnce() -> String) -> BackendError {
+    if errno == Errno::EPERM {
+        return BackendError::WrongProcess;
+    }
+    BackendError::Kernel { request: request(), answer: errno.to_string(), errno: Some(errno.0) }
+}
+
+/// Setting a window failed. The request had been checked, so what came back is the code of the
+/// firmware, which Linux passes on as it is.
+pub(super) fn window(errno: Errno, request: impl FnOnce() -> String) -> BackendError {
+    // These are what Linux itself answers for lack of memory, of a slot, or of the container.
+    if matches!(
+        errno,
+        Errno::ENOMEM | Errno::ENOSPC | Errno::EINVAL | Errno::ENODEV | Errno::EFAULT
+    ) {
+        return refused(errno, request);
+    }
+    BackendError::Kernel {
+        request: request(),
+        answer: format!("firmware code -{} (which reads as {errno:?})", errno.0),
+        errno: Some(errno.0),
+    }
+}

@@ -1,0 +1,365 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! One kernel container of the engine: the requests, in the order in which they are safe.
+
+use std::fmt;
+
+use super::raw::{Errno, RawContainer, RawHost};
+use super::uapi::{
+    DmaMap, DmaUnmap, GroupStatus, RegisterMemory, TceCreate, TceInfo, TceRemove, kind, map_flags,
+};
+use super::{LinuxOptions, Version, guard, range};
+use crate::addr::{GroupId, Ioba, PageShift, Uaddr};
+use crate::backend::{BusRange, MAX_WINDOWS, Memory, Space};
+use crate::error::BackendError;
+use crate::geometry::Geometry;
+use crate::sync::{Arc, AtomicBool, Ordering, RwLock, read, write};
+use crate::tce::Perm;
+
+/// Size of the one window of a version 1 container, and of version 2's default window.
+pub(super) const V1_WINDOW: u64 = 2 << 30;
+
+/// An open container and its members.
+pub(super) struct Opened {
+    raw: Box<dyn RawContainer>,
+    members: u32,
+    /// A default window stands in slot 0 or will as soon as anything is mapped.
+    default_window: bool,
+    windows: [Option<Slot>; MAX_WINDOWS],
+}
+
+/// What has to be known of a window for its page 0.
+struct Slot {
+    page: u64,
+    /// Bytes of bus space that the leaf of page 0 serves.
+    leaf: u64,
+    /// The leaf of page 0 exists; leaves never go.
+    first_leaf: AtomicBool,
+}
+
+impl Opened {
+    pub(super) fn new(host: &dyn RawHost) -> Result<Self, BackendError> {
+        let raw = host.open().map_err(|e| guard::refused(e, || "opening /dev/vfio/vfio".into()))?;
+        Ok(Self { raw, members: 0, default_window: false, windows: [None, None] })
+    }
+
+    /// Opens the group and makes it a member, or leaves it alone.
+    pub(super) fn join(&self, group: GroupId) -> Result<(), BackendError> {
+        match self.raw.open_group(group) {
+            Ok(_) => {}
+            Err(Errno::ENOENT) => return Err(BackendError::NoGroup(group)),
+            Err(Errno::EBUSY) => return Err(BackendError::GroupBusy(group)),
+            Err(e) => {
+                return Err(guard::refused(e, || format!("opening the node of group {group}")));
+            }
+        }
+        let joined = match self.raw.group_status(group) {
+            Ok(flags) if flags & GroupStatus::VIABLE == 0 => Err(BackendError::NotViable(group)),
+            Err(e) => Err(guard::refused(e, || format!("status of group {group}"))),
+            Ok(_) => match self.raw.set_container(group) {
+                Err(e) => Err(guard::window(e, || format!("adding group {group}"))),
+                answer => guard::done(answer, || format!("adding group {group}")),
+            },
+        };
+        joined.inspect_err(|_| {
+            let _ = self.raw.close_group(group);
+        })
+    }
+
+    pub(super) fn leave(&self, group: GroupId) {
+        // Closing the node would do for both; a member that is asked first leaves even if the node
+        // is kept open by a device.
+        let _ = self.raw.unset_container(group);
+        let _ = self.raw.close_group(group);
+    }
+
+    pub(super) fn set_iommu(&self, version: Version) -> Result<(), BackendError> {
+        let (kind, name) = match version {
+            Version::V1 => (kind::SPAPR_TCE, "v1"),
+            Version::V2 => (kind::SPAPR_TCE_V2, "v2"),
+        };
+        guard::done(self.raw.set_iommu(kind), || format!("making it an sPAPR TCE {name} container"))
+    }
+
+    pub(super) fn info(&self) -> Result<TceInfo, BackendError> {
+        let mut info = TceInfo::new();
+        guard::done(self.raw.info(&mut info), || "asking for the windows offered".into())?;
+        Ok(info)
+    }
+
+    fn map(&self, at: Ioba, memory: Uaddr, bytes: u64, perm: Perm) -> Result<(), BackendError> {
+        let read = if perm.allows(Perm::READ) { map_flags::READ } else { 0 };
+        let write = if perm.allows(Perm::WRITE) { map_flags::WRITE } else { 0 };
+        let request = DmaMap::new(read | write, memory.0, at.0, bytes);
+        guard::done(self.raw.map(&request), || {
+            format!("mapping {} at bus address {at}", range(memory, bytes))
+        })
+    }
+
+    fn unmap(&self, at: Ioba, bytes: u64) -> Result<(), BackendError> {
+        guard::done(self.raw.unmap(&mut DmaUnmap::new(at.0, bytes)), || {
+            format!("unmapping {bytes:#x} bytes at bus address {at}")
+        })
+    }
+
+    /// Maps from page 0 of a window at bus address 0 whose first leaf may be missing. Linux hangs if
+    /// page 0 is the one for which there is no memory for a leaf, so another page of that leaf goes
+    /// first. Returns the number of requests.
+    fn map_first_leaf(
+        &self,
+        slot: &Slot,
+        memory: Uaddr,
+        bytes: u64,
+        perm: Perm,
+    ) -> Result<u64, BackendError> {
+        let next = Ioba(slot.page);
+        if bytes > slot.page {
+            self.map(next, Uaddr(memory.0 + slot.page), bytes - slot.page, perm)?;
+            self.map(Ioba(0), memory, slot.page, perm)?;
+            return Ok(2);
+        }
+        // Nothing was ever mapped in the leaf, and nobody else can now: the caller has it locked.
+        self.map(next, memory, slot.page, perm)?;
+        self.map(Ioba(0), memory, slot.page, perm)?;
+        self.unmap(next, slot.page)?;
+        Ok(3)
+    }
+
+    /// A page of the default window that is cleared: it makes the kernel create the window, and
+    /// charge it, now. Never page 0, where nothing done would hang Linux.
+    fn force_default_window(&self) -> Result<(), BackendError> {
+        let mut page = DmaUnmap::new(PageShift::K4.bytes(), PageShift::K4.bytes());
+        guard::done(self.raw.unmap(&mut page), || "creating the default window".into())
+    }
+}
+
+/// The [`Space`] over one raw container. The container is open while there are members.
+pub(super) struct LinuxSpace {
+    host: Arc<dyn RawHost>,
+    options: LinuxOptions,
+    opened: RwLock<Option<Opened>>,
+}
+
+impl LinuxSpace {
+    pub(super) fn new(host: Arc<dyn RawHost>, options: LinuxOptions) -> Self {
+        Self { host, options, opened: RwLock::new(None) }
+    }
+
+    fn with<T>(
+        &self,
+        f: impl FnOnce(&Opened) -> Result<T, BackendError>,
+    ) -> Result<T, BackendError> {
+        read(&self.opened).as_ref().map_or(Err(no_group()), f)
+    }
+
+    fn with_mut<T>(
+        &self,
+        f: impl FnOnce(&mut Opened) -> Result<T, BackendError>,
+    ) -> Result<T, BackendError> {
+        write(&self.opened).as_mut().map_or(Err(no_group()), f)
+    }
+
+    /// Version 1 pins as it maps, and would hang if it could not pin page 0.
+    fn pinnable(&self, memory: Uaddr, bytes: u64) -> Result<(), BackendError> {
+        match self.host.backing(memory, bytes) {
+            Some(_) => Ok(()),
+            None => Err(BackendError::Pin {
+                at: memory.0,
+                bytes,
+                reason: "it is not mapped for reading and writing any more".into(),
+            }),
+        }
+    }
+
+    fn first_member(&self, group: GroupId) -> Result<Opened, BackendError> {
+        let mut opened = Opened::new(&*self.host)?;
+        opened.join(group)?;
+        opened.set_iommu(self.options.version)?;
+        opened.members = 1;
+        opened.default_window = true;
+        if self.options.version == Version::V2 && !self.options.keep_default_window {
+            let start = u64::from(opened.info()?.dma32_window_start);
+            guard::done(opened.raw.remove(&TceRemove::new(start)), || {
+                "removing the default window".into()
+            })?;
+            opened.default_window = false;
+        }
+        Ok(opened)
+    }
+
+    /// The slot has a default window, so nothing else can be there.
+    fn adopt_default(&self, opened: &Opened, geometry: &Geometry) -> Result<(), BackendError> {
+        let shape = (geometry.size(), geometry.page(), geometry.levels());
+        if shape != (V1_WINDOW, PageShift::K4, 1) {
+            return Err(BackendError::Guarded {
+                request: format!(
+                    "creating a window of {:#x} bytes, {} pages, {} level(s)",
+                    shape.0, shape.1, shape.2
+                ),
+                reason: "the default window stands there: 0x80000000 bytes, 4K pages, 1 level",
+            });
+        }
+        if self.options.version == Version::V1 {
+            guard::done(opened.raw.enable(), || "enabling the container".into())?;
+        }
+        opened.force_default_window().inspect_err(|_| {
+            if self.options.version == Version::V1 {
+                let _ = opened.raw.disable();
+            }
+        })
+    }
+}
+
+/// A request without a container to send it to.
+fn no_group() -> BackendError {
+    BackendError::Guarded { request: "a request".into(), reason: "the container has no group" }
+}
+
+impl Space for LinuxSpace {
+    fn attach(&self, group: GroupId) -> Result<(), BackendError> {
+        let mut opened = write(&self.opened);
+        match &mut *opened {
+            Some(opened) => {
+                opened.join(group)?;
+                opened.members += 1;
+            }
+            none => *none = Some(self.first_member(group)?),
+        }
+        Ok(())
+    }
+
+    fn detach(&self, group: GroupId) {
+        let mut opened = write(&self.opened);
+        let Some(container) = &mut *opened else { return };
+        container.leave(group);
+        container.members -= 1;
+        if container.members == 0 {
+            // The kernel has released all of it; a new first member begins anew.
+            *opened = None;
+        }
+    }
+
+    fn create_window(
+        &self,
+        slot: usize,
+        start: Ioba,
+        geometry: &Geometry,
+    ) -> Result<(), BackendError> {
+        self.with_mut(|opened| {
+            if slot == 0 && opened.default_window {
+                self.adopt_default(opened, geometry)?;
+            } else {
+                let (page, size) = (geometry.page(), geometry.size());
+                let mut create = TceCreate::new(page.get(), size, geometry.levels());
+                let request = || format!("creating a window of {size:#x} bytes, {page} pages");
+                match opened.raw.create(&mut create) {
+                    // To another process everything is forbidden; else it is firmware's -1.
+                    Err(Errno::EPERM) if opened.info() == Err(BackendError::WrongProcess) => {
+                        return Err(BackendError::WrongProcess);
+                    }
+                    Err(e) => return Err(guard::window(e, request)),
+                    answer => guard::done(answer, request)?,
+                }
+                if create.start_addr != start.0 {
+                    let _ = opened.raw.remove(&TceRemove::new(create.start_addr));
+                    return Err(BackendError::Kernel {
+                        request: request(),
+                        answer: format!(
+                            "start {:#x} where {start} was expected; it was removed again",
+                            create.start_addr
+                        ),
+                        errno: None,
+                    });
+                }
+            }
+            let page = geometry.page().bytes();
+            opened.windows[slot] = Some(Slot {
+                page,
+                leaf: page * geometry.level_entries(),
+                // One level is allocated whole: there is no leaf that could be missing.
+                first_leaf: AtomicBool::new(geometry.levels() == 1),
+            });
+            Ok(())
+        })
+    }
+
+    fn remove_window(&self, slot: usize, start: Ioba) -> Result<(), BackendError> {
+        self.with_mut(|opened| {
+            if self.options.version == Version::V1 {
+                // What was paid ahead comes back; the window itself stays until the container goes.
+                return guard::done(opened.raw.disable(), || "disabling the container".into());
+            }
+            guard::done(opened.raw.remove(&TceRemove::new(start.0)), || {
+                format!("removing the window at {start}")
+            })?;
+            opened.windows[slot] = None;
+            opened.default_window &= slot != 0;
+            Ok(())
+        })
+    }
+
+    fn register(&self, memory: Memory) -> Result<(), BackendError> {
+        let (at, bytes) = (memory.start(), memory.bytes());
+        if self.options.version == Version::V1 {
+            return Ok(());
+        }
+        self.with(|opened| {
+            let answer = opened.raw.register(&RegisterMemory::new(at, bytes));
+            let request = || format!("registering {}", range(Uaddr(at), bytes));
+            match answer {
+                Ok(pages) if pages > 0 => Err(BackendError::Pin {
+                    at,
+                    bytes,
+                    reason: format!("behind its first {pages} pages there is a hole"),
+                }),
+                Err(Errno::EPERM) => Err(BackendError::WrongProcess),
+                answer => guard::done(answer, request),
+            }
+        })
+    }
+
+    fn unregister(&self, memory: Memory) {
+        if self.options.version == Version::V1 {
+            return;
+        }
+        // If this fails the container is lost, and the memory is given back when it is closed.
+        let _ = self.with(|opened| {
+            let arg = RegisterMemory::new(memory.start(), memory.bytes());
+            guard::done(opened.raw.unregister(&arg), String::new)
+        });
+    }
+
+    fn map(&self, to: BusRange, memory: Uaddr, perm: Perm) -> Result<u64, BackendError> {
+        self.with(|opened| {
+            let slot = opened.windows[to.slot].as_ref().ok_or_else(no_group)?;
+            let low_window = to.window == Ioba(0);
+            if low_window && to.at == Ioba(0) {
+                if self.options.version == Version::V1 {
+                    self.pinnable(memory, slot.page)?;
+                }
+                if !slot.first_leaf.load(Ordering::Relaxed) {
+                    let sent = opened.map_first_leaf(slot, memory, to.bytes, perm)?;
+                    slot.first_leaf.store(true, Ordering::Relaxed);
+                    return Ok(sent);
+                }
+            }
+            opened.map(to.at, memory, to.bytes, perm)?;
+            if low_window && to.at.0 < slot.leaf {
+                slot.first_leaf.store(true, Ordering::Relaxed);
+            }
+            Ok(1)
+        })
+    }
+
+    fn unmap(&self, from: BusRange) -> Result<u64, BackendError> {
+        self.with(|opened| opened.unmap(from.at, from.bytes).map(|()| 1))
+    }
+}
+
+impl fmt::Debug for LinuxSpace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*read(&self.opened) {
+            Some(opened) => write!(f, "{:?}, {} groups", opened.raw, opened.members),
+            None => f.write_str("no container open"),
+        }
+    }
+}

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Many requests in one call: all of them or none, neighbours joined.
+
+use super::mapping::{Mode, Receipt, aligned, fill};
+use super::publish::Piece;
+use super::{Container, State};
+use crate::addr::{Ioba, Uaddr};
+use crate::error::{MapError, UnmapError};
+use crate::kill::Tally;
+use crate::sync::read;
+use crate::tce::Perm;
+
+/// One request of [`Container::map_batch`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MapRequest {
+    /// Where on the bus.
+    pub at: Ioba,
+    /// What: registered memory.
+    pub memory: Uaddr,
+    /// Length in bytes.
+    pub bytes: u64,
+    /// What devices may do.
+    pub perm: Perm,
+}
+
+/// One request of [`Container::unmap_batch`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnmapRequest {
+    /// Where on the bus.
+    pub at: Ioba,
+    /// Length in bytes.
+    pub bytes: u64,
+}
+
+impl Piece {
+    /// Takes in what follows on the bus and in memory with the same permission.
+    pub(super) fn extend(&mut self, next: &Self, page: u32) -> bool {
+        let follows = self.first + self.count == next.first
+            && self.memory.0 + (self.count << page) == next.memory.0
+            && self.perm == next.perm;
+        if follows {
+            self.count += next.count;
+        }
+        follows
+    }
+}
+
+impl State {
+    fn piece(&self, request: &MapRequest) -> Result<(usize, Piece), MapError> {
+        let MapRequest { at, memory, bytes, perm } = *request;
+        let (window, first, count) = self.map_range(at, bytes, perm)?;
+        aligned("user address", memory, window.table.geometry().page())?;
+        Ok((window.slot, Piece { first, count, memory, perm }))
+    }
+}
+
+/// Sorts by the first entry unless it is sorted already, as a batch mostly is.
+fn sort<T>(list: &mut [T], first: impl Fn(&T) -> u64) {
+    if !list.is_sorted_by_key(&first) {
+        list.sort_unstable_by_key(first);
+    }
+}
+
+impl Container {
+    /// Maps several ranges of one window: all of them, or none. Requests that follow one another on
+    /// the bus and in memory, with the same permission, are joined, in whatever order they come; a
+    /// kernel's container gets one request for each joined range of a region.
+    ///
+    /// # Errors
+    /// [`MapError`], as [`Container::map`] for each request; also if two requests overlap or are in
+    /// different windows.
+    pub fn map_batch(&self, requests: &[MapRequest], mode: Mode) -> Result<Receipt, MapError> {
+        let Some(head) = requests.first() else { return Ok(Receipt::default()) };
+        let state = read(&self.state);
+        let (slot, first) = state.piece(head)?;
+        let window = state.windows[slot].as_ref().expect("the piece's window");
+        let page = window.table.geometry().page();
+        let mut pieces = vec![first];
+        for request in &requests[1..] {
+            let (other, piece) = state.piece(request)?;
+            if other != slot {
+                return Err(MapError::BatchWindows(head.at, request.at));
+            }
+            if !pieces.last_mut().is_some_and(|last| last.extend(&piece, page.get())) {
+                pieces.push(piece);
+            }
+        }
+        sort(&mut pieces, |piece| piece.first);
+        pieces.dedup_by(|next, last| last.extend(next, page.get()));
+        let bus = |entry: u64| Ioba(window.start.0 + (entry << page.get()));
+        if let Some(pair) = pieces.windows(2).find(|p| p[1].first < p[0].first + p[0].count) {
+            return Err(MapError::BatchOverlap(bus(pair[0].first), bus(pair[1].first)));
+        }
+        let mut claim = Tally::default();
+        for piece in &pieces {
+            let planned =
+                state.registrations.plan(piece.memory, piece.count << page.get(), page)?;
+            planned.iter().for_each(|(number, pages)| claim.add(number, pages));
+        }
+        let parts: Vec<_> = pieces.iter().map(|piece| (piece.first, piece.count)).collect();
+        let mut writer = mode.admit(window.table.prepare_all(&parts)?, head.at)?;
+        let ioctls = self.publish(&state, window, &mut writer, &pieces)?;
+        let done = self.commit(&state, window, writer, &claim, |writer| {
+            let mut next = 0;
+            writer.write(|tier, first, slots| {
+                while first >= pieces[next].first + pieces[next].count {
+                    next += 1;
+                }
+                let piece = &pieces[next];
+                let at = Uaddr(piece.memory.0 + ((first - piece.first) << page.get()));
+                fill(&state.registrations, tier, slots, at, piece.perm, page)
+            });
+        });
+        Ok(Receipt { requests: requests.len() as u64, ioctls, ..done })
+    }
+
+    /// Clears several ranges of one window, as [`Container::unmap`] does each. Ranges that follow
+    /// one another are joined, in whatever order they come.
+    ///
+    /// # Errors
+    /// [`UnmapError`], as [`Container::unmap`] for each request; also if two requests overlap or are
+    /// in different windows. Nothing was changed.
+    pub fn unmap_batch(&self, requests: &[UnmapRequest]) -> Result<Receipt, UnmapError> {
+        let Some(head) = requests.first() else { return Ok(Receipt::default()) };
+        let state = read(&self.state);
+        let (window, ..) = state.unmap_range(head.at, head.bytes)?;
+        let mut parts: Vec<(u64, u64)> = Vec::new();
+        for request in requests {
+            let (other, first, count) = state.unmap_range(request.at, request.bytes)?;
+            if other.slot != window.slot {
+                return Err(UnmapError::BatchWindows(head.at, request.at));
+            }
+            match parts.last_mut() {
+                Some(last) if last.0 + last.1 == first => last.1 += count,
+                _ => parts.push((first, count)),
+            }
+        }
+        sort(&mut parts, |part| part.0);
+        let page = window.table.geometry().page().get();
+        let bus = |entry: u64| Ioba(window.start.0 + (entry << page));
+        if let Some(pair) = parts.windows(2).find(|p| p[1].0 < p[0].0 + p[0].1) {
+            return Err(UnmapError::BatchOverlap(bus(pair[0].0), bus(pair[1].0)));
+        }
+        let outside = UnmapError::OutsideWindows { start: head.at, bytes: head.bytes };
+        let held = window.table.hold_all(&parts).map_err(|_| outside)?;
+        let ioctls = self.publish_clear(&state, window, &held)?;
+        let done = self.clear(&state, window, held);
+        Ok(Receipt { requests: requests.len() as u64, ioctls, ..done })
+    }
+}

@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Where a kernel owns the tables: what it is told before the mirror changes, in as few requests as
+//! will do, and how the mirror puts things right when it refuses.
+
+use super::groups::Detached;
+use super::windows::Window;
+use super::{Container, State};
+use crate::addr::{Ioba, Uaddr};
+use crate::backend::BusRange;
+use crate::error::{BackendError, LostError, MapError, UnmapError};
+use crate::kill::Tally;
+use crate::table::{Held, Old, Writer};
+use crate::tce::{Perm, Tce};
+
+/// Empty pages between live ones that are cleared along with them: on Linux 6.12 a request costs as
+/// many instructions as clearing some four pages.
+const GAP: u64 = 4;
+
+/// Consecutive entries that get consecutive memory with the same permission.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Piece {
+    pub(super) first: u64,
+    pub(super) count: u64,
+    pub(super) memory: Uaddr,
+    pub(super) perm: Perm,
+}
+
+/// Consecutive entries of a mirror: all empty, or one run of one region.
+struct Stretch {
+    first: u64,
+    count: u64,
+    was: Option<(Uaddr, Perm, usize)>,
+}
+
+/// Joins entries to stretches.
+#[derive(Default)]
+struct Stretches(Vec<Stretch>);
+
+impl Stretches {
+    fn push(&mut self, state: &State, window: &Window, index: u64, tce: Tce) {
+        let region = state.registrations.by_entry(tce.address()).map_or(usize::MAX, |s| s.2);
+        let was = (!tce.is_empty()).then(|| (Uaddr(tce.address()), tce.perm(), region));
+        if let Some(last) = self.0.last_mut()
+            && last.first + last.count == index
+        {
+            let bytes = last.count << window.table.geometry().page().get();
+            if was == last.was.map(|(at, perm, region)| (Uaddr(at.0 + bytes), perm, region)) {
+                last.count += 1;
+                return;
+            }
+        }
+        self.0.push(Stretch { first: index, count: 1, was });
+    }
+}
+
+/// What was lost, as it adds up.
+#[derive(Default)]
+struct Lost {
+    first: Option<u64>,
+    entries: u64,
+    owed: Tally,
+}
+
+impl Lost {
+    fn add(&mut self, state: &State, first: u64, old: &Old<'_>) {
+        self.first.get_or_insert(first);
+        self.entries += old.summary.live;
+        state.registrations.attribute(old, &mut self.owed);
+    }
+
+    /// The kernel has dropped the entries, so their memory is free.
+    fn settle(
+        self,
+        state: &State,
+        window: &Window,
+        source: BackendError,
+    ) -> Result<BackendError, LostError> {
+        state.registrations.unclaim(&self.owed);
+        match self.first {
+            None => Ok(source),
+            Some(first) => {
+                Err(LostError { source, first: window.bus(first, 1).at, entries: self.entries })
+            }
+        }
+    }
+}
+
+impl Window {
+    fn bus(&self, first: u64, count: u64) -> BusRange {
+        let page = self.table.geometry().page().get();
+        let at = Ioba(self.start.0 + (first << page));
+        BusRange { slot: self.slot, window: self.start, at, bytes: count << page }
+    }
+}
+
+impl Container {
+    /// Has the kernel map the pieces, which cover what `writer` has locked. Returns the number of
+    /// requests; none where the engine owns the table.
+    pub(super) fn publish(
+        &self,
+        state: &State,
+        window: &Window,
+        writer: &mut Writer<'_>,
+        pieces: &[Piece],
+    ) -> Result<u64, MapError> {
+        if !window.kernel {
+            return Ok(0);
+        }
+        let mut ioctls = 0;
+        for (done, piece) in pieces.iter().enumerate() {
+            match self.publish_piece(state, window, piece) {
+                Ok(requests) => ioctls += requests,
+                Err(e) => {
+                    let touched = pieces[..=done].iter().map(|p| (p.first, p.count));
+                    let forget = |part: (u64, u64), old: &mut dyn FnMut(&Old<'_>)| {
+                        writer.forget(part, old);
+                    };
+                    return match self.restore(state, window, touched, e, forget) {
+                        Ok(source) => Err(source.into()),
+                        Err(lost) => Err(lost.into()),
+                    };
+                }
+            }
+        }
+        Ok(ioctls)
+    }
+
+    /// A request never spans two regions: what is undone is then undone in one of them.
+    fn publish_piece(
+        &self,
+        state: &State,
+        window: &Window,
+        piece: &Piece,
+    ) -> Result<u64, BackendError> {
+        let page = window.table.geometry().page().get();
+        let (mut first, mut memory) = (piece.first, piece.memory);
+        let end = piece.first + piece.count;
+        let mut ioctls = 0;
+        while first < end {
+            let left = state.registrations.extent(memory).bytes >> page;
+            let count = left.min(end - first);
+            ioctls += self.space.map(window.bus(first, count), memory, piece.perm)?;
+            first += count;
+            memory.0 += count << page;
+        }
+        Ok(ioctls)
+    }
+
+    /// Has the kernel clear what is live in the range. Returns the number of requests.
+    pub(super) fn publish_clear(
+        &self,
+        state: &State,
+        window: &Window,
+        held: &Held<'_>,
+    ) -> Result<u64, UnmapError> {
+        if !window.kernel {
+            return Ok(0);
+        }
+        let stretches = live_stretches(held);
+        let mut ioctls = 0;
+        for (done, (first, count)) in stretches.iter().enumerate() {
+            match self.space.unmap(window.bus(*first, *count)) {
+                Ok(requests) => ioctls += requests,
+                Err(e) => {
+                    let touched = stretches[..=done].iter().copied();
+                    let forget = |part: (u64, u64), old: &mut dyn FnMut(&Old<'_>)| {
+                        held.forget(part, old);
+                    };
+                    return match self.restore(state, window, touched, e, forget) {
+                        Ok(source) => Err(source.into()),
+                        Err(lost) => Err(lost.into()),
+                    };
+                }
+            }
+        }
+        Ok(ioctls)
+    }
+
+    /// Makes the kernel's entries of the touched parts equal to the mirror's again. What it refuses
+    /// to map is taken out of the mirror and released.
+    fn restore(
+        &self,
+        state: &State,
+        window: &Window,
+        touched: impl Iterator<Item = (u64, u64)>,
+        source: BackendError,
+        mut forget: impl FnMut((u64, u64), &mut dyn FnMut(&Old<'_>)),
+    ) -> Result<BackendError, LostError> {
+        let mut stretches = Stretches::default();
+        for index in touched.flat_map(|(first, count)| first..first + count) {
+            let tce = window.table.get(index).expect("what was locked is inside the table");
+            stretches.push(state, window, index, tce);
+        }
+        let mut lost = Lost::default();
+        for Stretch { first, count, was } in stretches.0 {
+            let range = window.bus(first, count);
+            let restored = was.map(|(memory, perm, _)| self.space.map(range, memory, perm));
+            if !matches!(restored, Some(Ok(_))) {
+                // Nothing was there, or it cannot be put back: then nothing shall be there. A
+                // container that refuses even that is lost, and closing it ends all it has.
+                let _ = self.space.unmap(range);
+                forget((first, count), &mut |old| lost.add(state, first, old));
+            }
+        }
+        lost.settle(state, window, source)
+    }
+
+    /// Maps again what the mirrors of all windows say.
+    pub(super) fn replay(&self, state: &State, done: &mut Detached) -> Result<(), LostError> {
+        let mut failed = Ok(());
+        for window in state.windows.iter().flatten() {
+            if window.left_to_kvm {
+                done.skipped += 1;
+                continue;
+            }
+            let mut stretches = Stretches::default();
+            let all = window.table.for_each_live(0, window.table.geometry().entries(), |i, tce| {
+                stretches.push(state, window, i, tce);
+            });
+            all.expect("the whole table is inside the table");
+            for Stretch { first, count, was } in stretches.0 {
+                let Some((memory, perm, _)) = was else { continue };
+                match self.space.map(window.bus(first, count), memory, perm) {
+                    Ok(requests) => {
+                        done.ioctls += requests;
+                        done.replayed += count;
+                    }
+                    Err(source) => {
+                        let mut lost = Lost::default();
+                        let held = window.table.hold(first, count).expect("live entries");
+                        let _ = self.space.unmap(window.bus(first, count));
+                        held.clear(|old| lost.add(state, first, old));
+                        failed = failed.and(lost.settle(state, window, source).map(|_| ()));
+                    }
+                }
+            }
+        }
+        failed
+    }
+}
+
+/// What is live in the parts, joined over short gaps inside a part.
+fn live_stretches(held: &Held<'_>) -> Vec<(u64, u64)> {
+    let mut parts = held.parts().iter();
+    let mut part = (0, 0);
+    let mut all: Vec<(u64, u64)> = Vec::new();
+    held.live(|old| {
+        let mut join = |first: u64, count: u64| {
+            let mut same = true;
+            while first >= part.0 + part.1 {
+                part = *parts.next().expect("what is live is in a part");
+                same = false;
+            }
+            match all.last_mut() {
+                Some(last) if first - (last.0 + last.1) <= if same { GAP } else { 0 } => {
+                    last.1 = first + count - last.0;
+                }
+                _ => all.push((first, count)),
+            }
+        };
+        if old.summary.live == old.count() {
+            join(old.first(), old.count());
+        } else {
+            old.entries().for_each(|(index, _)| join(index, 1));
+        }
+    });
+    all
+}
