@@ -3,7 +3,7 @@
 //!
 //! [`Linux`] is the back end over a [`RawHost`]: the real `/dev/vfio` ([`vfio`]) or a simulated
 //! kernel ([`mock_kernel`]). It sends no request that would make the kernel hang, write outside its
-//! table, leak a charge or answer with what is not true; see [`guard`] for the list.
+//! table, leak a charge or answer with what is not true; `guard.rs` has the list.
 
 mod guard;
 pub mod mock_kernel;

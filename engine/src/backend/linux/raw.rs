@@ -127,7 +127,7 @@ pub trait RawHost: Send + Sync + fmt::Debug {
     /// The page size of the kernel.
     fn host_page(&self) -> PageShift;
     /// The smallest page that any part of a range of the process stands on (hugetlb pages count,
-    /// transparent huge pages do not); `None` if a part of it is not mapped.
+    /// transparent huge pages do not); `None` if a part of it is not mapped for reading and writing.
     fn backing(&self, start: Uaddr, bytes: u64) -> Option<PageShift>;
     /// Bytes that the process shows as locked (`VmLck`).
     fn locked_bytes(&self) -> u64;

@@ -2,20 +2,20 @@
 //! An open container of the kernel and its groups.
 
 use std::collections::BTreeMap;
-use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::linux::fs::MetadataExt;
 use std::os::unix::fs::FileTypeExt;
+use std::sync::Weak;
 
 use super::tree::Tree;
-use super::{Device, Vfio, sys};
+use super::{Vfio, sys};
 use crate::addr::GroupId;
 use crate::backend::linux::raw::{Errno, Raw, RawContainer};
 use crate::backend::linux::uapi::{
     DmaMap, DmaUnmap, EehPeOp, GroupStatus, RegisterMemory, Request, TceCreate, TceInfo, TceRemove,
 };
-use crate::sync::{Mutex, lock};
+use crate::sync::{Arc, Mutex, lock};
 
 /// A container of the kernel.
 ///
@@ -24,10 +24,14 @@ use crate::sync::{Mutex, lock};
 #[derive(Debug)]
 pub struct Container {
     // Fields are dropped in this order, so groups are closed first.
-    groups: Mutex<BTreeMap<GroupId, OwnedFd>>,
+    groups: Mutex<BTreeMap<GroupId, Arc<OwnedFd>>>,
     fd: OwnedFd,
     tree: Tree,
+    known: Groups,
 }
+
+/// The groups that are open in any container of a [`Vfio`].
+pub(super) type Groups = Arc<Mutex<BTreeMap<GroupId, Weak<OwnedFd>>>>;
 
 /// Device number of `/dev/vfio/vfio`: major 10 (miscellaneous), minor 196, as Linux's list of
 /// devices assigns them.
@@ -35,9 +39,9 @@ const CONTAINER_NODE: u64 = 10 << 8 | 196;
 
 impl Container {
     /// Opens a new container.
-    pub(super) fn open(tree: &Tree) -> Result<Self, Errno> {
+    pub(super) fn open(tree: &Tree, known: Groups) -> Result<Self, Errno> {
         let fd = tree.open_node("vfio")?;
-        Ok(Self { groups: Mutex::default(), fd, tree: tree.clone() })
+        Ok(Self { groups: Mutex::default(), fd, tree: tree.clone(), known })
     }
 
     /// A container that was opened elsewhere, such as one inherited from another process. No group
@@ -52,18 +56,8 @@ impl Container {
         if !node.file_type().is_char_device() || node.st_rdev() != CONTAINER_NODE {
             return Err(Errno::EBADFD);
         }
-        Ok(Self { groups: Mutex::default(), fd: file.into(), tree: vfio.tree.clone() })
-    }
-
-    /// Opens a device of a group that is a member, by its PCI address such as `0000:01:00.0`. While
-    /// it is open the group cannot leave, and the kernel keeps both beyond [`RawContainer`]'s
-    /// closing of them: drop devices first. The kernel may reset the device, which takes seconds.
-    ///
-    /// # Errors
-    /// EINVAL if the group is not open here, or in no container; ENODEV if it has no such device.
-    pub fn group_device(&self, group: GroupId, name: &str) -> Result<Device, Errno> {
-        let name = CString::new(name).map_err(|_| Errno::EINVAL)?;
-        self.with_group(group, |fd| sys::device(fd, &name)).map(Device::new)
+        let (tree, known) = (vfio.tree.clone(), vfio.groups.clone());
+        Ok(Self { groups: Mutex::default(), fd: file.into(), tree, known })
     }
 
     fn with_group<T>(
@@ -96,7 +90,9 @@ impl RawContainer for Container {
         if groups.contains_key(&group) {
             return Err(Errno::EBUSY);
         }
-        groups.insert(group, self.tree.open_node(&group.to_string())?);
+        let fd = Arc::new(self.tree.open_node(&group.to_string())?);
+        lock(&self.known).insert(group, Arc::downgrade(&fd));
+        groups.insert(group, fd);
         Ok(0)
     }
 
@@ -169,8 +165,7 @@ pub(super) fn status(group: BorrowedFd<'_>) -> Result<u32, Errno> {
     Ok(status.flags)
 }
 
-#[cfg(test)]
-#[cfg(not(miri))] // it has no ioctl
+#[cfg(all(test, not(miri)))] // it has no ioctl
 mod tests {
     use super::super::tree::testing::Fake;
     use super::*;
@@ -179,9 +174,9 @@ mod tests {
     #[test]
     fn nodes_that_are_missing_open_twice_or_not_open() {
         let fake = Fake::new();
-        assert_eq!(Container::open(&fake).err(), Some(Errno::ENOENT));
+        assert_eq!(Container::open(&fake, Groups::default()).err(), Some(Errno::ENOENT));
         fake.file("dev/vfio/vfio", "");
-        let container = Container::open(&fake).unwrap();
+        let container = Container::open(&fake, Groups::default()).unwrap();
         assert_eq!(container.open_group(GroupId(3)), Err(Errno::ENOENT));
         assert_eq!(container.close_group(GroupId(3)), Err(Errno::EINVAL));
         assert_eq!(container.group_status(GroupId(3)), Err(Errno::EINVAL));
@@ -197,15 +192,19 @@ mod tests {
         let fake = Fake::new();
         fake.file("dev/vfio/vfio", "");
         fake.file("dev/vfio/3", "");
-        let container = Container::open(&fake).unwrap();
+        let vfio = Vfio::over(fake.clone());
+        let container = vfio.open_container().unwrap();
         container.open_group(GroupId(3)).unwrap();
         assert_eq!(container.set_iommu(kind::SPAPR_TCE_V2), Err(Errno::ENOTTY));
         assert_eq!(container.set_container(GroupId(3)), Err(Errno::ENOTTY));
         assert_eq!(container.group_status(GroupId(3)), Err(Errno::ENOTTY));
         assert_eq!(container.map(&DmaMap::new(3, 0, 1 << 16, 0)), Err(Errno::ENOTTY));
-        let device = |name| container.group_device(GroupId(3), name).err();
+        let device = |name| vfio.device(GroupId(3), name).err();
         assert_eq!(device("0000:00:00.0"), Some(Errno::ENOTTY));
         assert_eq!(device("a\0b"), Some(Errno::EINVAL));
+        assert_eq!(vfio.device(GroupId(4), "0000:00:00.0").err(), Some(Errno::EINVAL));
+        container.close_group(GroupId(3)).unwrap();
+        assert_eq!(device("0000:00:00.0"), Some(Errno::EINVAL));
     }
 
     #[test]

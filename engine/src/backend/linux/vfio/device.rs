@@ -64,8 +64,7 @@ fn position(region: &RegionInfo, at: u64, len: usize) -> Result<u64, Errno> {
     region.offset.checked_add(at).ok_or(Errno::EINVAL)
 }
 
-#[cfg(test)]
-#[cfg(not(miri))] // it has no ioctl
+#[cfg(all(test, not(miri)))] // it has no ioctl
 mod tests {
     use super::super::tree::testing::Fake;
     use super::*;

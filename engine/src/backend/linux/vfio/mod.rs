@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The real thing: containers of `/dev/vfio`.
 //!
-//! [`preflight`] says beforehand whether this machine can give any, and what to do if not.
+//! [`preflight()`] says beforehand whether this machine can give any, and what to do if not.
 
 mod container;
 mod device;
@@ -11,20 +11,24 @@ mod proc;
 mod sys;
 mod tree;
 
+use std::ffi::CString;
 use std::fs::File;
 use std::io::BufReader;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Weak;
 
-use crate::addr::{PageShift, Uaddr};
+use crate::addr::{GroupId, PageShift, Uaddr};
 use crate::backend::linux::raw::{Errno, Raw, RawContainer, RawHost};
+use crate::sync::lock;
 
 pub use container::Container;
+use container::Groups;
 pub use device::{BAR0_REGION, CONFIG_REGION, Device};
 pub use platform::{Platform, platform};
 pub use preflight::{Preflight, PreflightError, preflight};
 pub use tree::{DeviceInfo, Holder, Tree};
 
-/// The kernel apart from the files of [`Tree`]; tests of [`preflight`] have their own.
+/// The kernel apart from the files of [`Tree`]; tests of [`preflight()`] have their own.
 trait Kernel {
     fn page_size(&self) -> PageShift;
     /// The soft limit of locked bytes.
@@ -58,6 +62,7 @@ trait Kernel {
 pub struct Vfio {
     tree: Tree,
     label: &'static str,
+    groups: Groups,
 }
 
 impl Vfio {
@@ -68,7 +73,7 @@ impl Vfio {
             Some(false) => "vfio: real kernel, hardware",
             None => "vfio: real kernel, unknown machine",
         };
-        Self { tree, label }
+        Self { tree, label, groups: Groups::default() }
     }
 
     /// Opens a container.
@@ -76,7 +81,20 @@ impl Vfio {
     /// # Errors
     /// The error number of opening it.
     pub fn open_container(&self) -> Result<Container, Errno> {
-        Container::open(&self.tree)
+        Container::open(&self.tree, self.groups.clone())
+    }
+
+    /// Opens a device of a group that a container of this `Vfio` has open, by its PCI address such
+    /// as `0000:01:00.0`. While it is open the group cannot leave, and the kernel keeps both beyond
+    /// the closing of the container: drop devices first. The kernel may reset the device, which
+    /// takes seconds.
+    ///
+    /// # Errors
+    /// EINVAL if the group is not open here, or in no container; ENODEV if it has no such device.
+    pub fn device(&self, group: GroupId, name: &str) -> Result<Device, Errno> {
+        let name = CString::new(name).map_err(|_| Errno::EINVAL)?;
+        let fd = lock(&self.groups).get(&group).and_then(Weak::upgrade).ok_or(Errno::EINVAL)?;
+        sys::device(fd.as_fd(), &name).map(Device::new)
     }
 }
 
@@ -108,8 +126,7 @@ impl RawHost for Vfio {
     }
 }
 
-#[cfg(test)]
-#[cfg(not(miri))] // it has no /proc of its own
+#[cfg(all(test, not(miri)))] // it has no /proc of its own
 mod tests {
     use super::*;
 

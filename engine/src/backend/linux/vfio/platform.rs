@@ -77,7 +77,7 @@ impl fmt::Display for Platform {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(miri)))] // files
 mod tests {
     use super::super::tree::testing::Fake;
     use super::*;

@@ -13,14 +13,17 @@ fn kib(line: &str, name: &str) -> Option<u64> {
     rest.trim().strip_suffix("kB")?.trim_end().parse().ok()
 }
 
-/// First and past-the-end address, if the line of `smaps` begins an area.
-fn area(line: &str) -> Option<(u64, u64)> {
-    let (low, high) = line.split_whitespace().next()?.split_once('-')?;
-    Some((u64::from_str_radix(low, 16).ok()?, u64::from_str_radix(high, 16).ok()?))
+/// First and past-the-end address, and whether it can be read and written, if the line of `smaps`
+/// begins an area.
+fn area(line: &str) -> Option<(u64, u64, bool)> {
+    let mut words = line.split_whitespace();
+    let (low, high) = words.next()?.split_once('-')?;
+    let low = u64::from_str_radix(low, 16).ok()?;
+    Some((low, u64::from_str_radix(high, 16).ok()?, words.next()?.starts_with("rw")))
 }
 
 /// The smallest page of the areas over `start..end`, from the text of `smaps`; `None` if a part of
-/// the range is in no area, or the range is empty. Stops reading at the end of the range.
+/// the range is in no area that can be read and written, or the range is empty. Stops reading at the end of the range.
 pub(super) fn smallest_page(smaps: impl BufRead, start: u64, end: u64) -> Option<PageShift> {
     let mut smallest: Option<PageShift> = None;
     // How far the range is covered, and the part that the current area covers.
@@ -28,9 +31,9 @@ pub(super) fn smallest_page(smaps: impl BufRead, start: u64, end: u64) -> Option
     let mut here = (0, 0);
     for line in smaps.lines() {
         let line = line.ok()?;
-        if let Some(bounds) = area(&line) {
-            here = bounds;
-            if here.0 > next {
+        if let Some((low, high, writable)) = area(&line) {
+            here = (low, high);
+            if low > next || high > next && !writable {
                 return None;
             }
         } else if let Some(kib) = kib(&line, "KernelPageSize")
@@ -123,6 +126,16 @@ mod tests {
         assert_eq!(smallest(&areas, 0x20000, 0x30000), None, "hole only");
         assert_eq!(smallest(&areas, 0x10000, 0x10000), None, "empty range");
         assert_eq!(smallest(&[], 0, 1), None);
+    }
+
+    #[test]
+    fn smaps_with_a_part_that_is_read_only_gives_none() {
+        let text = text(&[(0x10000, 0x20000, 64), (0x20000, 0x30000, 64)]);
+        let text = text.replacen("00020000-00030000 rw-p", "00020000-00030000 r--p", 1);
+        let smallest = |start, end| smallest_page(text.as_bytes(), start, end);
+        assert_eq!(smallest(0x10000, 0x20000), Some(PageShift::K64));
+        assert_eq!(smallest(0x10000, 0x20001), None);
+        assert_eq!(smallest(0x20000, 0x30000), None);
     }
 
     #[test]

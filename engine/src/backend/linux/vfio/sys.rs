@@ -150,8 +150,7 @@ impl Kernel for Here {
     }
 }
 
-#[cfg(test)]
-#[cfg(not(miri))] // it has no ioctl
+#[cfg(all(test, not(miri)))] // it has no ioctl
 mod tests {
     use std::fs::File;
     use std::os::fd::AsFd;

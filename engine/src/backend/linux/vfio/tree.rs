@@ -170,7 +170,7 @@ fn device(directory: &Path, name: String) -> DeviceInfo {
 }
 
 /// A root in the directory for temporary files, which goes away with it.
-#[cfg(test)]
+#[cfg(all(test, not(miri)))] // files
 pub(super) mod testing {
     use std::ops::Deref;
     use std::os::unix::fs::symlink;
@@ -234,7 +234,7 @@ pub(super) mod testing {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(miri)))] // files
 mod tests {
     use super::testing::Fake;
     use super::*;

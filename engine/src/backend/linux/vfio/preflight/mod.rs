@@ -3,7 +3,7 @@
 //! closed again; no group is attached, no driver changed.
 
 mod error;
-#[cfg(test)]
+#[cfg(all(test, not(miri)))] // files
 mod tests;
 
 use std::collections::BTreeMap;
