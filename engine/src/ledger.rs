@@ -17,6 +17,9 @@ pub enum ChargeKind {
     Table,
     /// What a version 1 container pays ahead: the size of its window, once a container.
     Enable,
+    /// What a kernel did not give back when a window could not be created; it does when the process
+    /// ends.
+    Leaked,
 }
 
 /// One line of the ledger.
@@ -118,9 +121,21 @@ impl std::fmt::Debug for Ledger {
     }
 }
 
+impl Charge {
+    /// The charge is never given back.
+    pub(crate) fn leak(self) {
+        if let Some(entry) = lock(&self.ledger.books).entries.get_mut(&self.id) {
+            entry.kind = ChargeKind::Leaked;
+        }
+    }
+}
+
 impl Drop for Charge {
     fn drop(&mut self) {
         let mut books = lock(&self.ledger.books);
+        if books.entries.get(&self.id).is_some_and(|entry| entry.kind == ChargeKind::Leaked) {
+            return;
+        }
         if let Some(entry) = books.entries.remove(&self.id) {
             books.total -= entry.pages;
         }
@@ -144,5 +159,7 @@ mod tests {
         assert_eq!((ledger.pages(), sum(&ledger), ledger.peak_pages()), (6, 6, 10));
         drop(b);
         assert_eq!((ledger.pages(), ledger.entries().len()), (0, 0));
+        ledger.charge(ChargeKind::Table, 2 << 16).unwrap().leak();
+        assert_eq!((ledger.pages(), ledger.entries()[0].kind), (2, ChargeKind::Leaked));
     }
 }

@@ -10,7 +10,7 @@ use crate::backend::{Backend, Caps, Memory};
 use crate::error::{EntryError, MapError, RegisterError};
 use crate::kill::Tally;
 use crate::ledger::{Charge, ChargeKind, Ledger};
-use crate::sync::{Arc, AtomicU64, Mutex, Ordering, lock};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, lock};
 use crate::table::Old;
 use crate::tce::{Summary, Tce};
 
@@ -18,11 +18,26 @@ use crate::tce::{Summary, Tce};
 pub(crate) struct Region {
     pub(crate) memory: Memory,
     pub(crate) layout: RealLayout,
+    /// A kernel that owns tables may hold on to it: a map into it failed half way.
+    doubtful: AtomicBool,
     /// Given back when the region goes; `None` where it is paid for otherwise.
     _charge: Option<Charge>,
 }
 
-/// The process's regions and the number of containers that use each.
+impl Region {
+    /// A kernel failed while it was mapping the region. By our reading, Linux then counts a mapping
+    /// that is not there, and unregistering looks like success but frees nothing.
+    pub(crate) fn doubt(&self) {
+        self.doubtful.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn doubtful(&self) -> bool {
+        self.doubtful.load(Ordering::Relaxed)
+    }
+}
+
+/// The process's regions and the number of containers that use each. A region without a user is one
+/// that a kernel would not give back: it stays charged, and can be used again.
 pub(crate) struct Registry {
     regions: Mutex<BTreeMap<Memory, (Arc<Region>, usize)>>,
 }
@@ -57,20 +72,21 @@ impl Registry {
         let charge =
             (!paid).then(|| ledger.charge(ChargeKind::Region, memory.bytes())).transpose()?;
         let layout = backend.pin(memory)?;
-        let region = Arc::new(Region { memory, layout, _charge: charge });
+        let doubtful = AtomicBool::new(false);
+        let region = Arc::new(Region { memory, layout, doubtful, _charge: charge });
         regions.insert(memory, (region.clone(), 1));
         Ok(region)
     }
 
-    /// Ends one use; the last one unpins and gives the charge back.
-    pub(crate) fn release(&self, backend: &dyn Backend, region: Arc<Region>) {
+    /// Ends one use; the last one unpins and gives the charge back, unless it is `kept`.
+    pub(crate) fn release(&self, backend: &dyn Backend, region: Arc<Region>, kept: bool) {
         let mut regions = lock(&self.regions);
         let Some((_, users)) = regions.get_mut(&region.memory) else {
             debug_assert!(false, "a region that nobody acquired");
             return;
         };
         *users -= 1;
-        if *users == 0 {
+        if *users == 0 && !kept {
             regions.remove(&region.memory);
             backend.unpin(region.memory, &region.layout);
         }
@@ -187,6 +203,17 @@ impl Registrations {
             next = Uaddr(next.0 + part);
         }
         Ok(tally)
+    }
+
+    /// Doubts every region of a range that was planned before.
+    pub(crate) fn doubt(&self, mut at: Uaddr, bytes: u64) {
+        let end = at.0 + bytes;
+        while at.0 < end
+            && let Ok((_, registration, offset)) = self.user(at)
+        {
+            registration.region.doubt();
+            at.0 += registration.region.memory.bytes() - offset;
+        }
     }
 
     /// The extent that begins at user address `at`, which was planned before.

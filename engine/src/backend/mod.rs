@@ -248,7 +248,7 @@ pub trait Space: Send + Sync + fmt::Debug {
         slot: usize,
         start: Ioba,
         geometry: &Geometry,
-    ) -> Result<(), BackendError>;
+    ) -> Result<(), CreateError>;
 
     /// Removes a window from all members.
     ///
@@ -262,8 +262,9 @@ pub trait Space: Send + Sync + fmt::Debug {
     /// If the platform refuses; it stays unknown.
     fn register(&self, memory: Memory) -> Result<(), BackendError>;
 
-    /// Takes it back. Nothing of the container is mapped there any more.
-    fn unregister(&self, memory: Memory);
+    /// Takes it back. Nothing of the container is mapped there any more. With `watch`, says whether
+    /// the process is still charged for it afterwards, although nobody else of it has it registered.
+    fn unregister(&self, memory: Memory, watch: bool) -> bool;
 
     /// Maps a range of one region, replacing what is there. Returns the number of requests that it
     /// took.
@@ -277,6 +278,21 @@ pub trait Space: Send + Sync + fmt::Debug {
     /// # Errors
     /// If the platform refuses; entries of the range may be gone.
     fn unmap(&self, range: BusRange) -> Result<u64, BackendError>;
+}
+
+/// Why a window could not be created, and what that cost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CreateError {
+    /// What the platform said.
+    pub error: BackendError,
+    /// True if the platform keeps the charge until the process ends.
+    pub leaked: bool,
+}
+
+impl From<BackendError> for CreateError {
+    fn from(error: BackendError) -> Self {
+        Self { error, leaked: false }
+    }
 }
 
 /// A range of pages of one window, inside what its table covers.
@@ -303,7 +319,7 @@ impl Space for EngineOwned {
 
     fn detach(&self, _: GroupId) {}
 
-    fn create_window(&self, _: usize, _: Ioba, _: &Geometry) -> Result<(), BackendError> {
+    fn create_window(&self, _: usize, _: Ioba, _: &Geometry) -> Result<(), CreateError> {
         Ok(())
     }
 
@@ -315,7 +331,9 @@ impl Space for EngineOwned {
         Ok(())
     }
 
-    fn unregister(&self, _: Memory) {}
+    fn unregister(&self, _: Memory, _: bool) -> bool {
+        false
+    }
 
     fn map(&self, _: BusRange, _: Uaddr, _: Perm) -> Result<u64, BackendError> {
         Ok(0)

@@ -113,8 +113,7 @@ impl Container {
             self.drop_window(state, slot);
         }
         for region in state.registrations.take_all() {
-            self.space.unregister(region.memory);
-            self.engine.registry.release(&*self.engine.backend, region);
+            self.give_back(region);
         }
     }
 

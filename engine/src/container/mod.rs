@@ -23,7 +23,7 @@ use crate::backend::{GroupCaps, MAX_WINDOWS, Memory, Space};
 use crate::engine::Shared;
 use crate::error::{MapError, RegisterError, UnregisterError};
 use crate::mem::{ArenaUse, TableChunk};
-use crate::regions::Registrations;
+use crate::regions::{Region, Registrations};
 use crate::sync::{Arc, RwLock, read, write};
 use windows::Window;
 
@@ -102,7 +102,7 @@ impl Container {
         let region =
             engine.registry.acquire(&*engine.backend, &engine.caps, &engine.ledger, memory)?;
         if let Err(e) = self.space.register(memory) {
-            engine.registry.release(&*engine.backend, region);
+            engine.registry.release(&*engine.backend, region, false);
             return Err(e.into());
         }
         state.registrations.insert(region);
@@ -135,10 +135,14 @@ impl Container {
         if let Some(window) = state.windows.iter().flatten().find(|w| w.left_to_kvm) {
             return Err(UnregisterError::LeftToKvm { start, window: window.start });
         }
-        self.space.unregister(memory);
         let region = state.registrations.remove(number);
-        self.engine.registry.release(&*self.engine.backend, region);
+        self.give_back(region);
         Ok(())
+    }
+
+    fn give_back(&self, region: Arc<Region>) {
+        let kept = self.space.unregister(region.memory, region.doubtful());
+        self.engine.registry.release(&*self.engine.backend, region, kept);
     }
 
     /// The extents of contiguous real memory behind a range of registered process memory, in

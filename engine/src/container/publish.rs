@@ -106,11 +106,13 @@ impl Container {
         if !window.kernel {
             return Ok(0);
         }
+        let page = window.table.geometry().page();
         let mut ioctls = 0;
         for (done, piece) in pieces.iter().enumerate() {
             match self.publish_piece(state, window, piece) {
                 Ok(requests) => ioctls += requests,
                 Err(e) => {
+                    state.registrations.doubt(piece.memory, piece.count << page.get());
                     let touched = pieces[..=done].iter().map(|p| (p.first, p.count));
                     let forget = |part: (u64, u64), old: &mut dyn FnMut(&Old<'_>)| {
                         writer.forget(part, old);
@@ -196,6 +198,9 @@ impl Container {
             let range = window.bus(first, count);
             let restored = was.map(|(memory, perm, _)| self.space.map(range, memory, perm));
             if !matches!(restored, Some(Ok(_))) {
+                if let Some((memory, ..)) = was {
+                    state.registrations.doubt(memory, range.bytes);
+                }
                 // Nothing was there, or it cannot be put back: then nothing shall be there. A
                 // container that refuses even that is lost, and closing it ends all it has.
                 let _ = self.space.unmap(range);
@@ -226,6 +231,8 @@ impl Container {
                         done.replayed += count;
                     }
                     Err(source) => {
+                        let bytes = window.bus(first, count).bytes;
+                        state.registrations.doubt(memory, bytes);
                         let mut lost = Lost::default();
                         let held = window.table.hold(first, count).expect("live entries");
                         let _ = self.space.unmap(window.bus(first, count));

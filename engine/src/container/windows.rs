@@ -3,7 +3,7 @@
 
 use super::{Container, Member, Receipt, State};
 use crate::addr::{Ioba, PageShift};
-use crate::backend::{KillScope, MAX_WINDOWS, WindowProgram};
+use crate::backend::{CreateError, KillScope, MAX_WINDOWS, WindowProgram};
 use crate::error::{BackendError, WindowError};
 use crate::geometry::{Geometry, WindowSpec};
 use crate::ledger::{Charge, ChargeKind};
@@ -90,15 +90,22 @@ impl Container {
         let ahead = kernel.map(|k| k.paid_ahead).filter(|bytes| *bytes > 0);
         let ahead = ahead.map(|bytes| engine.ledger.charge(ChargeKind::Enable, bytes));
         let table = TceTable::new(geometry, engine.backend.clone(), engine.tier)?;
+        let ahead = ahead.transpose()?;
+        if let Err(CreateError { error, leaked }) = self.space.create_window(slot, start, &geometry)
+        {
+            if leaked {
+                charge.leak();
+            }
+            return Err(error.into());
+        }
         let window = Window {
             start,
             slot,
             table,
             kernel: kernel.is_some(),
             left_to_kvm: false,
-            _charges: (charge, ahead.transpose()?),
+            _charges: (charge, ahead),
         };
-        self.space.create_window(slot, start, &geometry)?;
         for (done, member) in state.members.iter().enumerate() {
             if let Err(e) = engine.backend.set_window(member.group, slot, &window.program()) {
                 // Exactly those that have it.

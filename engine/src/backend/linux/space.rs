@@ -9,7 +9,7 @@ use super::uapi::{
 };
 use super::{LinuxOptions, Version, guard, range};
 use crate::addr::{GroupId, Ioba, PageShift, Uaddr};
-use crate::backend::{BusRange, MAX_WINDOWS, Memory, Space};
+use crate::backend::{BusRange, CreateError, MAX_WINDOWS, Memory, Space};
 use crate::error::BackendError;
 use crate::geometry::Geometry;
 use crate::sync::{Arc, AtomicBool, Ordering, RwLock, read, write};
@@ -243,8 +243,9 @@ impl Space for LinuxSpace {
         slot: usize,
         start: Ioba,
         geometry: &Geometry,
-    ) -> Result<(), BackendError> {
-        self.with_mut(|opened| {
+    ) -> Result<(), CreateError> {
+        let before = self.host.locked_bytes();
+        let created = self.with_mut(|opened| {
             if slot == 0 && opened.default_window {
                 self.adopt_default(opened, geometry)?;
             } else {
@@ -279,6 +280,11 @@ impl Space for LinuxSpace {
                 first_leaf: AtomicBool::new(geometry.levels() == 1),
             });
             Ok(())
+        });
+        created.map_err(|error| {
+            // Linux forgets to give the charge back if there is no memory for the table.
+            let more = self.host.locked_bytes().saturating_sub(before);
+            CreateError { error, leaked: more >= geometry.charge() }
         })
     }
 
@@ -317,15 +323,18 @@ impl Space for LinuxSpace {
         })
     }
 
-    fn unregister(&self, memory: Memory) {
+    fn unregister(&self, memory: Memory, watch: bool) -> bool {
         if self.options.version == Version::V1 {
-            return;
+            return false;
         }
+        let locked = || if watch { self.host.locked_bytes() } else { 0 };
+        let before = locked();
         // If this fails the container is lost, and the memory is given back when it is closed.
         let _ = self.with(|opened| {
             let arg = RegisterMemory::new(memory.start(), memory.bytes());
             guard::done(opened.raw.unregister(&arg), String::new)
         });
+        watch && before.saturating_sub(locked()) < memory.bytes()
     }
 
     fn map(&self, to: BusRange, memory: Uaddr, perm: Perm) -> Result<u64, BackendError> {

@@ -133,7 +133,8 @@ impl Log {
 
     /// Removes and returns the first injection that `pick` wants.
     pub(super) fn fire<T>(&mut self, pick: impl Fn(&Injection) -> Option<T>) -> Option<T> {
-        let (at, found) = self.injected.iter().enumerate().find_map(|(i, x)| Some((i, pick(x)?)))?;
+        let (at, found) =
+            self.injected.iter().enumerate().find_map(|(i, x)| Some((i, pick(x)?)))?;
         self.injected.remove(at);
         Some(found)
     }

@@ -81,7 +81,8 @@ impl Arena {
     }
 
     fn at(address: u64) -> Option<usize> {
-        (address.trailing_zeros() >= STEP).then(|| (address >> STEP) as usize)?.checked_sub(1)
+        let aligned = address.trailing_zeros() >= STEP;
+        ((address >> STEP) as usize).checked_sub(1).filter(|_| aligned)
     }
 
     pub(super) fn block(&self, address: u64) -> Option<&[u64]> {
@@ -176,7 +177,8 @@ impl Table {
         mut grow: Option<&mut Log>,
     ) -> Result<Option<(u64, usize)>, NoLevel> {
         let mut block = if side == Side::Hardware { self.hardware } else { self.view };
-        let part = |level| (index >> (level * self.shape.bits) & ((1 << self.shape.bits) - 1)) as usize;
+        let part =
+            |level| (index >> (level * self.shape.bits) & ((1 << self.shape.bits) - 1)) as usize;
         for level in (1..self.shape.levels).rev() {
             let Some(words) = arena.block(block) else { return Ok(None) };
             let entry = Tce::from_be_word(words[part(level)]);
@@ -263,7 +265,14 @@ impl Table {
         let mut live = Vec::new();
         let inside = end.min(self.reach());
         if first < inside {
-            self.take_block(arena, self.hardware, self.shape.levels - 1, 0, first..inside, &mut live);
+            self.take_block(
+                arena,
+                self.hardware,
+                self.shape.levels - 1,
+                0,
+                first..inside,
+                &mut live,
+            );
         }
         if first < end {
             for (index, pair) in self.astray.range_mut(first..end) {
