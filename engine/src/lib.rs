@@ -7,7 +7,7 @@
 //!
 //! It is for authors of virtual machine monitors, whose guests edit their own windows by hypercall
 //! ([`papr`]), and of user-space drivers, who map ring buffers and data for one or more devices
-//! ([`Container`]). It has no clocks, no files and no command line.
+//! ([`Container`]). It has no clocks and no command line; only [`backend::linux`] opens files.
 //!
 //! # The data path
 //!
@@ -84,12 +84,14 @@
 //! # What is real and what is mock
 //!
 //! Real: the tables, byte for byte as a PHB reads them, the geometry and charges of powernv, the
-//! order of steps, the books, the hypercalls' checks and return codes.
+//! order of steps, the books, the hypercalls' checks and return codes. And [`backend::linux`] over
+//! [`vfio`](backend::linux::vfio): containers of `/dev/vfio`, whose tables are the kernel's.
 //!
-//! Mock: everything below [`backend::Backend`]. The only back end so far is [`backend::mock`]: a
-//! software PHB, not hardware. It pins nothing, lays out memory in a simulated real address space,
-//! and translates only when a test or an emulated device asks it to. No time measured on it is a
-//! time of hardware.
+//! Mock: [`backend::mock`], a software PHB, not hardware, on which the engine is the hypervisor. It
+//! pins nothing, lays out memory in a simulated real address space, and translates only when a test
+//! or an emulated device asks it to. And [`mock_kernel`](backend::linux::mock_kernel), a simulated
+//! Linux behind the same interface as the real one. No time measured on either is a time of
+//! hardware.
 //!
 //! # What is there
 //!
@@ -102,10 +104,13 @@
 //! * Strict kills: done and waited for before a call returns ([`kill`]).
 //! * H_PUT_TCE, H_PUT_TCE_INDIRECT, H_STUFF_TCE, H_GET_TCE and the four DDW calls ([`papr`]).
 //! * A portable and an AVX2 tier ([`simd`]).
+//! * Containers of a kernel, version 1 and 2, with a guard between the engine's requests and what a
+//!   kernel does wrong; batches whose neighbours become one request ([`backend::linux`],
+//!   [`Container::map_batch`]).
 //!
 //! # What is not there yet
 //!
-//! * VFIO. A back end over real containers, and a simulated kernel container beside it, come next.
+//! * Hypercalls of a guest over a kernel's container.
 //! * Deferred or batched kills; [`KillPolicy`] has one value.
 //! * A TCE cache in the software PHB, which would show a forgotten kill as a wrong translation. Its
 //!   kill registers and fences only count.
@@ -134,8 +139,11 @@ pub mod tce;
 pub use addr::{Gra, GroupId, Hpa, Ioba, Liobn, PageShift, PageSizes, PeNumber, Uaddr};
 pub use backend::mock::{Mock, MockBuilder};
 pub use backend::{Backend, Caps, Memory};
-pub use container::{Container, LIST_MAX, Mode, Receipt, RegionInfo, Removal, WindowInfo};
-pub use engine::{Engine, EngineOptions};
+pub use container::{
+    Container, Detached, LIST_MAX, MapRequest, Mode, Receipt, RegionInfo, Removal, UnmapRequest,
+    WindowInfo,
+};
+pub use engine::{DetachPolicy, Engine, EngineOptions};
 pub use error::{
     AttachError, BackendError, EntryError, GeometryError, LimitError, MapError, RegisterError,
     UnmapError, UnregisterError, WindowError,

@@ -10,7 +10,7 @@ pub struct Profile {
     pub owner_only: bool,
     /// A bus address off a page's start is answered by +1 instead of EINVAL.
     pub misaligned_is_one: bool,
-    /// UNMAP checks the end of its range, not only its first page.
+    /// UNMAP checks the end of its range, not only its first page, and answers EINVAL.
     pub unmap_checks_end: bool,
     /// UNREGISTER of mapped memory returns 0 and leaves the region without an owner, instead of
     /// EBUSY.
@@ -31,7 +31,7 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// Linux 6.11 and later, up to the range check that UNMAP was given again in 7.x.
+    /// Linux 6.11 and later, until UNMAP was given a check of its end again (7.2 has it).
     pub const K6_11: Self = Self {
         name: "k6_11",
         owner_only: true,

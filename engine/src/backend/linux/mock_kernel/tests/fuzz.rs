@@ -68,9 +68,9 @@ fn op() -> impl Strategy<Value = Op> {
     let kind = prop_oneof![6 => Just(7u32), 2 => Just(2), 1 => any::<u32>()];
     prop_oneof![
         4 => (0u32..4).prop_map(Op::OpenGroup),
-        1 => (0u32..4).prop_map(Op::CloseGroup),
+        1 => (0u32..8).prop_map(Op::CloseGroup),
         4 => (0u32..4).prop_map(Op::SetContainer),
-        1 => (0u32..4).prop_map(Op::UnsetContainer),
+        1 => (0u32..8).prop_map(Op::UnsetContainer),
         4 => kind.prop_map(Op::SetIommu),
         1 => argsz(TceInfo::SIZE).prop_map(Op::Info),
         2 => Just(Op::Enable),
@@ -80,7 +80,7 @@ fn op() -> impl Strategy<Value = Op> {
         5 => (argsz(40), flags(0), shift, size(), 0u32..7)
             .prop_map(|(a, f, p, s, l)| Op::Create(a, f, p, s, l)),
         3 => (argsz(16), flags(0), iova()).prop_map(|(a, f, s)| Op::Remove(a, f, s)),
-        12 => (argsz(32), flags(3), va(), iova(), size())
+        24 => (argsz(32), flags(3), va(), iova(), prop_oneof![3 => (0u64..6).prop_map(|n| n << 16), 1 => size()])
             .prop_map(|(a, f, v, i, s)| Op::Map(a, f, v, i, s)),
         8 => (argsz(24), flags(0), iova(), size()).prop_map(|(a, f, i, s)| Op::Unmap(a, f, i, s)),
         1 => (argsz(40), flags(0), 0u32..12).prop_map(|(a, f, o)| Op::Eeh(a, f, o)),
@@ -88,8 +88,8 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (any::<u8>(), 0u64..9, -11i32..2).prop_map(|(k, n, c)| Op::Inject(k, n, c)),
         2 => (va(), size(), any::<u8>()).prop_map(|(v, s, k)| Op::Declare(v, s, k)),
         1 => (0u32..4, any::<bool>()).prop_map(|(g, o)| Op::DeviceOpen(g, o)),
-        1 => Just(Op::Reopen),
-        1 => Just(Op::Lose),
+        2 => Just(Op::Reopen),
+        1 => (0u8..8).prop_map(|n| if n == 0 { Op::Lose } else { Op::Enable }),
     ]
 }
 
@@ -107,6 +107,15 @@ const REQUESTS: [crate::backend::linux::uapi::Request; 9] = {
         GroupGetStatus,
     ]
 };
+
+/// Makes success likely.
+fn prepare(c: &MockContainer, group: u32) {
+    let _ = c.open_group(GroupId(group));
+    let _ = c.set_container(GroupId(group));
+    let _ = c.set_iommu(V2);
+    let _ = reg(c, P, 16 << 16);
+    let _ = reg(c, P + (16 << 16), 8 << 16);
+}
 
 fn run(kernel: &MockKernel, process: &Process, c: &mut MockContainer, op: Op) {
     let ignore = |_: Raw| {};
@@ -163,6 +172,7 @@ fn run(kernel: &MockKernel, process: &Process, c: &mut MockContainer, op: Op) {
         Op::Reopen => {
             if let Ok(new) = process.open_container() {
                 *c = new;
+                prepare(c, process.id().0);
             }
         }
         Op::Lose => kernel.lose(c.id()),
@@ -174,7 +184,7 @@ proptest! {
 
     #[test]
     fn f22_books_add_up_after_any_request(
-        ops in prop::collection::vec((op(), 0u8..8, any::<u64>()), 1..80),
+        ops in prop::collection::vec((op(), 0u8..8, any::<u64>()), 1..160),
         small in any::<bool>(),
     ) {
         let page = if small { PageShift::K4 } else { PageShift::K64 };
@@ -182,8 +192,11 @@ proptest! {
         let processes = [kernel.process(), kernel.process()];
         // Enough for the default window; more would only make it slow.
         processes.iter().for_each(|process| process.set_memlock(Some(3 * GB)));
-        let mut containers =
-            [container(&processes[0], 0, 1, V2), container(&processes[1], 1, 1, V2)];
+        let mut containers = processes.each_ref().map(|process| {
+            let c = process.open_container().unwrap();
+            prepare(&c, process.id().0);
+            c
+        });
         for (op, which, at) in ops {
             // Now and then a process uses the other's container.
             let (mine, of) = (usize::from(which & 1), usize::from(which < 7));
@@ -238,7 +251,7 @@ proptest! {
             let va = P + (from << shift);
             if undo {
                 prop_assert_eq!(unmap(&c, iova, size), Ok(0));
-                (at..at + pages).for_each(|i| drop(model.remove(&i)));
+                model.retain(|i, _| !(at..at + pages).contains(i));
             } else if flags == 0 {
                 prop_assert_eq!(map(&c, iova, va, size, 0), Err(Errno::EINVAL));
             } else {
