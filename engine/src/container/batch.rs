@@ -99,7 +99,8 @@ impl Container {
         }
         let parts: Vec<_> = pieces.iter().map(|piece| (piece.first, piece.count)).collect();
         let mut writer = mode.admit(window.table.prepare_all(&parts)?, head.at)?;
-        let ioctls = self.publish(&state, window, &mut writer, &pieces)?;
+        let ioctls =
+            if window.kernel { self.publish(&state, window, &mut writer, &pieces)? } else { 0 };
         let done = self.commit(&state, window, writer, &claim, |writer| {
             let mut next = 0;
             writer.write(|tier, first, slots| {

@@ -8,6 +8,7 @@ use crate::table::{Held, Writer};
 
 impl Container {
     /// Claim → write → unlock → kill → fence → release. `store` writes all parts.
+    #[inline]
     pub(super) fn commit(
         &self,
         state: &State,

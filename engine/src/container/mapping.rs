@@ -125,8 +125,11 @@ impl Container {
         aligned("user address", memory, page)?;
         let claim = state.registrations.plan(memory, bytes, page)?;
         let mut writer = mode.admit(window.table.prepare(first, count)?, at)?;
-        let ioctls =
-            self.publish(&state, window, &mut writer, &[Piece { first, count, memory, perm }])?;
+        let ioctls = if window.kernel {
+            self.publish(&state, window, &mut writer, &[Piece { first, count, memory, perm }])?
+        } else {
+            0
+        };
         let done = self.commit(&state, window, writer, &claim, |writer| {
             let mut next = memory;
             writer.write(|tier, _, slots| {

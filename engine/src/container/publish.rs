@@ -94,8 +94,9 @@ impl Window {
 }
 
 impl Container {
-    /// Has the kernel map the pieces, which cover what `writer` has locked. Returns the number of
-    /// requests; none where the engine owns the table.
+    /// Has the kernel that owns the window map the pieces, which cover what `writer` has locked.
+    /// Returns the number of requests.
+    #[cold]
     pub(super) fn publish(
         &self,
         state: &State,
@@ -103,9 +104,6 @@ impl Container {
         writer: &mut Writer<'_>,
         pieces: &[Piece],
     ) -> Result<u64, MapError> {
-        if !window.kernel {
-            return Ok(0);
-        }
         let page = window.table.geometry().page();
         let mut ioctls = 0;
         for (done, piece) in pieces.iter().enumerate() {
@@ -148,16 +146,25 @@ impl Container {
         Ok(ioctls)
     }
 
-    /// Has the kernel clear what is live in the range. Returns the number of requests.
+    /// Has the kernel that owns the window clear what is live in the range. Returns the number of
+    /// requests; none where the engine owns it.
+    #[inline]
     pub(super) fn publish_clear(
         &self,
         state: &State,
         window: &Window,
         held: &Held<'_>,
     ) -> Result<u64, UnmapError> {
-        if !window.kernel {
-            return Ok(0);
-        }
+        if window.kernel { self.clear_in_kernel(state, window, held) } else { Ok(0) }
+    }
+
+    #[cold]
+    fn clear_in_kernel(
+        &self,
+        state: &State,
+        window: &Window,
+        held: &Held<'_>,
+    ) -> Result<u64, UnmapError> {
         let stretches = live_stretches(held);
         let mut ioctls = 0;
         for (done, (first, count)) in stretches.iter().enumerate() {

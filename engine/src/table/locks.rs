@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Ranges that are locked: all segments of all their parts, ascending.
 
-use super::tree::{Run, Step, Tree};
+use super::tree::{Run, Step, Tree, Walk};
 use super::{Old, TceTable};
 use crate::simd::Tier;
 use crate::sync::RwLockReadGuard;
@@ -11,63 +11,75 @@ use crate::tce::Tce;
 /// this lives: either nothing is, or no level can be added, or it is one absent segment.
 pub(super) struct Locked<'a> {
     tree: &'a Tree,
-    /// First entry and number of entries of the stretch that is locked.
-    hull: (u64, u64),
-    /// Further stretches, none of which shares a segment with another.
-    more: Vec<(u64, u64)>,
-    /// What was asked for inside the stretches, if that is not all of them.
-    parts: Box<[(u64, u64)]>,
+    /// First entry and number of entries, of all of it.
+    range: (u64, u64),
+    /// If that is not what was asked for.
+    many: Option<Box<Many>>,
     /// Segments that were locked.
     runs: u64,
     /// Steps of the walk.
     steps: u64,
 }
 
+struct Many {
+    /// The stretches that are locked, none of which shares a segment with another.
+    hulls: Vec<(u64, u64)>,
+    /// What was asked for inside them.
+    parts: Box<[(u64, u64)]>,
+}
+
 impl<'a> Locked<'a> {
     pub(super) fn new(tree: &'a Tree, first: u64, count: u64) -> Self {
-        Self::lock(tree, (first, count), Vec::new(), Box::default())
+        let mut locked = Self { tree, range: (first, count), many: None, runs: 0, steps: 0 };
+        locked.lock(first, count);
+        locked
     }
 
     pub(super) fn parts(tree: &'a Tree, parts: &[(u64, u64)]) -> Self {
-        let mut more: Vec<(u64, u64)> = Vec::new();
-        let mut hull = *parts.first().expect("at least one part");
-        for &(first, count) in &parts[1..] {
-            let last = more.last_mut().unwrap_or(&mut hull);
-            assert!(first >= last.0 + last.1, "parts are ascending and disjoint");
+        let (&first, more) = parts.split_first().expect("at least one part");
+        let mut hulls = vec![first];
+        for &(first, count) in more {
+            let last = hulls.last_mut().expect("the first");
+            let end = last.0 + last.1;
+            assert!(first >= end, "parts are ascending and disjoint");
             // A segment has one lock, whatever number of parts are in it.
-            if tree.one_segment(last.0 + last.1 - 1, first + 1 - (last.0 + last.1 - 1)) {
+            if tree.one_segment(end - 1, first - end + 2) {
                 last.1 = first + count - last.0;
             } else {
-                more.push((first, count));
+                hulls.push((first, count));
             }
         }
-        Self::lock(tree, hull, more, parts.into())
+        let end = parts[parts.len() - 1];
+        let range = (first.0, end.0 + end.1 - first.0);
+        let mut locked = Self { tree, range, many: None, runs: 0, steps: 0 };
+        hulls.iter().for_each(|(first, count)| locked.lock(*first, *count));
+        locked.many = Some(Box::new(Many { hulls, parts: parts.into() }));
+        locked
     }
 
-    fn lock(
-        tree: &'a Tree,
-        hull: (u64, u64),
-        more: Vec<(u64, u64)>,
-        parts: Box<[(u64, u64)]>,
-    ) -> Self {
-        let mut range = Self { tree, hull, more, parts, runs: 0, steps: 0 };
-        // Ascending, in every thread, so that no two can wait for each other.
-        for i in 0..=range.more.len() {
-            let (first, count) = if i == 0 { hull } else { range.more[i - 1] };
-            for step in tree.walk(first, count) {
-                range.steps += 1;
-                if let Step::Run(run) = step {
-                    run.segment.lock();
-                    range.runs += 1;
-                }
+    /// Ascending, in every thread, so that no two can wait for each other.
+    fn lock(&mut self, first: u64, count: u64) {
+        for step in self.tree.walk(first, count) {
+            self.steps += 1;
+            if let Step::Run(run) = step {
+                run.segment.lock();
+                self.runs += 1;
             }
         }
-        range
+    }
+
+    /// First entry of all.
+    pub(super) fn first(&self) -> u64 {
+        self.range.0
     }
 
     /// What was asked for: first entry and number of entries of each part.
+    #[inline]
     pub(super) fn asked(&self) -> &[(u64, u64)] {
-        if self.parts.is_empty() { std::slice::from_ref(&self.hull) } else { &self.parts }
+        match &self.many {
+            None => std::slice::from_ref(&self.range),
+            Some(many) => &many.parts,
+        }
     }
 
     /// Clears a part of what is locked.
@@ -76,28 +88,50 @@ impl<'a> Locked<'a> {
     }
 
     /// The stretches of what was asked for; all are locked.
-    pub(super) fn runs(&self) -> impl Iterator<Item = Run<'a>> {
+    pub(super) fn runs(&self) -> Runs<'a, '_> {
         self.walk(self.asked())
     }
 
-    fn walk(&self, stretches: &[(u64, u64)]) -> impl Iterator<Item = Run<'a>> {
+    fn walk<'l>(&self, stretches: &'l [(u64, u64)]) -> Runs<'a, 'l> {
         // Counted, because a single absent segment may have appeared since.
-        let any = self.runs > 0;
-        let tree = self.tree;
-        stretches
-            .iter()
-            .flat_map(move |(first, count)| tree.walk(*first, if any { *count } else { 0 }))
-            .filter_map(|step| match step {
-                Step::Run(run) => Some(run),
-                Step::Absent => None,
-            })
+        let stretches = if self.runs > 0 { stretches } else { &[] };
+        Runs { tree: self.tree, walk: self.tree.walk(0, 0), next: stretches.iter() }
+    }
+}
+
+/// The runs of some stretches, one after the other. (A chain of adapters takes twice the
+/// instructions for a single page.)
+pub(super) struct Runs<'a, 'l> {
+    tree: &'a Tree,
+    walk: Walk<'a>,
+    next: std::slice::Iter<'l, (u64, u64)>,
+}
+
+impl<'a> Iterator for Runs<'a, '_> {
+    type Item = Run<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Run<'a>> {
+        loop {
+            match self.walk.next() {
+                Some(Step::Run(run)) => return Some(run),
+                Some(Step::Absent) => {}
+                None => {
+                    let (first, count) = self.next.next()?;
+                    self.walk = self.tree.walk(*first, *count);
+                }
+            }
+        }
     }
 }
 
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
-        self.walk(std::slice::from_ref(&self.hull)).for_each(|run| run.segment.unlock());
-        self.walk(&self.more).for_each(|run| run.segment.unlock());
+        let stretches = match &self.many {
+            None => std::slice::from_ref(&self.range),
+            Some(many) => &many.hulls,
+        };
+        self.walk(stretches).for_each(|run| run.segment.unlock());
     }
 }
 

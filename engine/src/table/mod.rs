@@ -254,7 +254,7 @@ impl Writer<'_> {
 
     /// First entry of the first part.
     fn base(&self) -> u64 {
-        self.parts()[0].0
+        self.range.first()
     }
 
     /// Live entries of a run.
