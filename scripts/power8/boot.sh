@@ -22,6 +22,7 @@ devices() {
 }
 
 # A lockup or an oops ends the guest rather than the patience of who waits for it.
+# tce.icount is for tce-bench: it tells whether the guest's nanoseconds are instructions.
 kernel_line="console=hvc0 loglevel=4 panic=1 oops=panic softlockup_panic=1 hugepagesz=16M hugepages=8"
 
 start_vm() {
@@ -31,7 +32,7 @@ start_vm() {
     setpriv --pdeathsig TERM timeout -k 3 "$timeout" \
         "${qemu[@]}" -M powernv8 -m 3G -smp 1 -display none -monitor none -serial stdio -no-reboot \
         -icount "shift=$icount,sleep=off" \
-        -kernel "$kernel" -initrd "$run/initramfs" -append "$kernel_line" \
+        -kernel "$kernel" -initrd "$run/initramfs" -append "$kernel_line tce.icount=$icount" \
         -d guest_errors -D "$console.qemu" "${device[@]}" \
         </dev/null >"$console" 2>"$run/qemu.messages" &
     vm=$!
