@@ -37,6 +37,8 @@ impl Vma {
 /// Which memory a real address belongs to. Real addresses are never used twice.
 pub(super) struct RealMemory {
     next: u64,
+    /// Bytes that can still be pinned.
+    left: u64,
     pinned: BTreeMap<u64, Extent>,
 }
 
@@ -48,23 +50,27 @@ struct Extent {
 }
 
 impl RealMemory {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(bytes: u64) -> Self {
         // Above everything that the tables' memory can reach.
-        Self { next: 1 << 60, pinned: BTreeMap::new() }
+        Self { next: 1 << 60, left: bytes, pinned: BTreeMap::new() }
     }
 
     /// Real memory for a range that stands on pages of `1 << shift`: an offset in such a page is
     /// the same for both addresses.
     fn pin(&mut self, process: ProcessId, start: u64, bytes: u64, shift: u32) -> Option<u64> {
         let page = 1u64 << shift;
+        let left = self.left.checked_sub(bytes)?;
         let real = self.next.checked_next_multiple_of(page)?.checked_add(start & (page - 1))?;
         self.next = real.checked_add(bytes)?;
+        self.left = left;
         self.pinned.insert(real, Extent { process, start, bytes });
         Some(real)
     }
 
     fn unpin(&mut self, real: u64) {
-        self.pinned.remove(&real);
+        if let Some(extent) = self.pinned.remove(&real) {
+            self.left += extent.bytes;
+        }
     }
 
     /// Whose the byte is.
@@ -170,13 +176,13 @@ impl Memory {
         vma.huge.map_or(self.host_shift, |page| page.get().max(self.host_shift))
     }
 
-    /// The smallest page behind a range; `None` if a part of it is not mapped.
+    /// The smallest page behind a range; `None` if a part of it is not mapped for reading and writing.
     pub(super) fn backing(&self, start: u64, bytes: u64) -> Option<PageShift> {
         let end = start.checked_add(bytes.max(1))?;
         let (mut at, mut smallest) = (start, u32::MAX);
         while at < end {
             let (vma, to) = self.vma(at);
-            if !vma.mapped {
+            if !(vma.mapped && vma.writable) {
                 return None;
             }
             smallest = smallest.min(self.backing_shift(vma));
@@ -279,9 +285,8 @@ impl Memory {
             Injection::Pin { pages } => Some(*pages),
             _ => None,
         });
-        let stop = short.map_or(end, |pages| {
-            start.saturating_add(pages.saturating_mul(1 << self.host_shift)).min(end)
-        });
+        let pages = short.unwrap_or(u64::MAX).min(real.left >> self.host_shift);
+        let stop = start.saturating_add(pages.saturating_mul(1 << self.host_shift)).min(end);
         let mut stretches = Vec::new();
         let mut at = start;
         while at < stop {
@@ -388,7 +393,7 @@ impl Memory {
         let (first, count) = match self.pins.get(&page) {
             Some(pin) => *pin,
             None => {
-                let first = real.pin(self.id, page, host, shift).ok_or(Errno::ENOMEM)?;
+                let first = real.pin(self.id, page, host, shift).ok_or(Errno::EFAULT)?;
                 log.event(Event::Pin { process: self.id, start: Uaddr(page), bytes: host });
                 (first, 0)
             }

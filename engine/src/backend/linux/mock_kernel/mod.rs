@@ -159,6 +159,7 @@ pub struct MockKernelBuilder {
     groups: Vec<GroupAttrs>,
     host_page: PageShift,
     profile: Profile,
+    memory: u64,
     eeh: bool,
     record: bool,
 }
@@ -190,6 +191,13 @@ impl MockKernelBuilder {
         self
     }
 
+    /// Bytes of memory that can be pinned at the same time, 1 TiB at first. Tables do not count.
+    #[must_use]
+    pub fn memory(mut self, bytes: u64) -> Self {
+        self.memory = bytes;
+        self
+    }
+
     /// Whether the platform has EEH at all. It has at first.
     #[must_use]
     pub fn eeh(mut self, yes: bool) -> Self {
@@ -209,8 +217,9 @@ impl MockKernelBuilder {
     pub fn build(self) -> Arc<MockKernel> {
         let max_block = if self.host_page == PageShift::K4 { 4 << 20 } else { 16 << 20 };
         let host_shift = self.host_page.get();
-        let state =
-            State::new(self.profile, host_shift, max_block, self.eeh, self.groups, self.record);
+        let mut state =
+            State::new(self.profile, host_shift, max_block, self.memory, self.eeh, self.groups);
+        state.log.record = self.record;
         Arc::new(MockKernel { host_page: self.host_page, state: Mutex::new(state) })
     }
 }
@@ -236,6 +245,7 @@ impl MockKernel {
             groups: vec![GroupAttrs::default(); groups as usize],
             host_page: PageShift::K64,
             profile: Profile::K6_11,
+            memory: 1 << 40,
             eeh: true,
             record: false,
         }

@@ -62,9 +62,9 @@ impl State {
         profile: Profile,
         host_shift: u32,
         max_block: u64,
+        memory: u64,
         eeh: bool,
         groups: Vec<GroupAttrs>,
-        record: bool,
     ) -> Self {
         let group = |attrs| Group {
             attrs,
@@ -85,8 +85,8 @@ impl State {
             containers: BTreeMap::new(),
             next_container: 0,
             tables: Arena::default(),
-            real: RealMemory::new(),
-            log: Log { record, ..Log::default() },
+            real: RealMemory::new(memory),
+            log: Log::default(),
         }
     }
 

@@ -87,6 +87,24 @@ fn f12_only_the_chunk_that_failed_is_counted() {
 }
 
 #[test]
+fn memory_runs_out() {
+    let kernel = MockKernel::builder(2).memory(5 * PS).build();
+    let process = kernel.process();
+    let (c, v1) = (container(&process, 0, 1, V2), container(&process, 1, 1, V1));
+    assert_eq!(reg(&c, P, 6 * PS), Ok(5));
+    assert_eq!(reg(&c, P, 4 * PS), Ok(0));
+    assert_eq!(v1.enable(), Ok(0));
+    // Nothing bounds what v1 pins but what there is.
+    assert_eq!(map(&v1, B, P, 1 << 46, RW), Err(Errno::EFAULT));
+    assert_eq!(map(&v1, B, P, PS, RW), Ok(0));
+    assert_eq!(kernel.leftovers().pinned_pages, 5);
+    drop(v1);
+    assert_eq!(unreg(&c, P, 4 * PS), Ok(0));
+    assert_eq!(reg(&c, P, 5 * PS), Ok(0));
+    end(&kernel, &process, c);
+}
+
+#[test]
 fn a_hugetlb_page_stands_for_the_small_ones_behind_it() {
     let (kernel, process, c) = v2(1);
     let m16 = 16 << 20;

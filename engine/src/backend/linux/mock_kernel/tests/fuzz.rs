@@ -188,7 +188,7 @@ proptest! {
         small in any::<bool>(),
     ) {
         let page = if small { PageShift::K4 } else { PageShift::K64 };
-        let kernel = MockKernel::builder(3).host_page(page).record(true).build();
+        let kernel = MockKernel::builder(3).host_page(page).memory(1 << 28).record(true).build();
         let processes = [kernel.process(), kernel.process()];
         // Enough for the default window; more would only make it slow.
         processes.iter().for_each(|process| process.set_memlock(Some(3 * GB)));
