@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The command line: what can be typed, and its help. [`parse`] gives checked settings.
 
+mod checks;
 mod config;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,9 @@ use clap::{Args, Parser, Subcommand};
 use crate::size::{parse_duration, parse_size};
 use crate::style::Style;
 
+use checks::{CostArgs, DmaArgs};
+
+pub use checks::{CostConfig, DmaConfig};
 pub use config::{Output, ReplayConfig, RunConfig};
 pub use values::{BackendChoice, Levels, Limit, Pass, Simd};
 
@@ -33,9 +37,11 @@ Examples:
   tce-bench                                    one group, a 2 GiB window of 4 KiB pages
   tce-bench --groups 4 --window 2G --levels 2  four groups that share one container's window
   tce-bench --threads 4 --cpus 0-3 --json out.json
+  tce-bench --backend vfio --groups 4          the first four groups that vfio-pci has
   tce-bench replay workloads/traces/*.zst      recorded guests, every answer checked
 
-Exit codes: 0 done and verified, 1 failed, 2 wrong command line, 130 interrupted.";
+Exit codes: 0 done and not found wrong, 1 failed, 2 wrong command line, 4 back end not usable, 130
+interrupted.";
 
 #[derive(Debug, Parser)]
 #[command(name = "tce-bench", version, about = ABOUT, after_help = EXAMPLES)]
@@ -55,15 +61,21 @@ enum Command {
     /// Replay recorded hypercalls of real guests and check every answer
     #[command(allow_negative_numbers = true)]
     Replay(ReplayArgs),
+    /// Have devices read and write memory through every kind of window, and check what arrives
+    #[command(allow_negative_numbers = true)]
+    Dma(DmaArgs),
+    /// Measure what the engine costs beside the kernel's requests themselves
+    #[command(allow_negative_numbers = true)]
+    Cost(CostArgs),
 }
 
 /// Options of `run`.
 #[derive(Debug, Args)]
 struct RunArgs {
-    /// IOMMU groups (each a PE of the mock)
-    #[arg(long, value_name = "N", default_value = "1", value_parser = values::count::<256>)]
+    /// IOMMU groups (each a PE of the mock) [default: 1, or as many as --vfio-groups names]
+    #[arg(long, value_name = "N", value_parser = values::count::<256>)]
     #[arg(help_heading = "What is mapped")]
-    groups: u32,
+    groups: Option<u32>,
     /// Containers that the groups are dealt out to; groups of one container share its tables
     #[arg(long, value_name = "M", default_value = "1", value_parser = values::count::<256>)]
     #[arg(help_heading = "What is mapped")]
@@ -80,10 +92,11 @@ struct RunArgs {
     #[arg(long, value_name = "SIZE", default_value = "4K", value_parser = values::page_shift)]
     #[arg(help_heading = "What is mapped")]
     page_size: u8,
-    /// The host's page size, which sizes table blocks and charges: 4K or 64K
-    #[arg(long, value_name = "SIZE", default_value = "64K", value_parser = values::host_page_shift)]
+    /// The host's page size, which sizes table blocks and charges: 4K or 64K [default: 64K; with
+    /// vfio the kernel's]
+    #[arg(long, value_name = "SIZE", value_parser = values::host_page_shift)]
     #[arg(help_heading = "What is mapped")]
-    host_page: u8,
+    host_page: Option<u8>,
     /// Contiguous real memory comes in runs of this size, never adjacent: 64K, 2M or 16M
     /// [default: 2M, or 16M for 16M pages]
     #[arg(long, value_name = "SIZE", value_parser = values::backing)]
@@ -92,12 +105,12 @@ struct RunArgs {
     /// Lay real memory out in one contiguous run instead; flatters the results, which say so
     #[arg(long, help_heading = "What is mapped")]
     contiguous: bool,
-    /// Memory behind the window, mapped repeatedly if smaller [default: the window, or a quarter
-    /// of free memory if that is less]
+    /// Memory behind the window, mapped repeatedly if smaller [default: the window, but at most a
+    /// quarter of free memory on the mock and 64M with a kernel, where it is really locked]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     #[arg(help_heading = "What is mapped")]
     buffer: Option<u64>,
-    /// Limit of locked memory that the mock enforces, or none
+    /// Limit of locked memory, beside the system's, or none
     #[arg(long, value_name = "SIZE|none", default_value = "none", value_parser = values::limit)]
     #[arg(help_heading = "What is mapped")]
     memlock: Limit,
@@ -114,7 +127,7 @@ struct RunArgs {
     #[arg(long, value_name = "N", value_parser = values::count::<1_000_000>)]
     #[arg(help_heading = "How it is measured")]
     repetitions: Option<u32>,
-    /// Measure each phase for so long, as 10s or 500ms [default: a second or so]
+    /// Measure each phase for so long, as 10s or 500ms [default: a second or so, less with a kernel]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     #[arg(help_heading = "How it is measured")]
     duration: Option<Duration>,
@@ -131,11 +144,20 @@ struct RunArgs {
     #[arg(long, value_name = "N", default_value = "1", value_parser = values::seed)]
     #[arg(help_heading = "How it is measured")]
     seed: u64,
-    /// mock: a software PHB on any machine; vfio: real hardware; auto: vfio if usable, else mock
+    /// mock: a software PHB on any machine; mock-kernel: a simulated kernel's containers; vfio: the
+    /// real /dev/vfio of a POWER machine; auto: vfio if usable, else mock
     #[arg(long, value_name = "KIND", default_value = "auto", value_enum)]
     #[arg(hide_possible_values = true)]
     #[arg(help_heading = "How it is measured")]
     backend: BackendChoice,
+    /// The groups to use, as 0,1,2, not with the mock [default: the first viable ones]
+    #[arg(long, value_name = "LIST", value_parser = values::group_list)]
+    #[arg(help_heading = "How it is measured")]
+    vfio_groups: Option<values::GroupList>,
+    /// Containers of version 1, as older hosts have: one group, and the one window that they come
+    /// with (2G, 4K pages), paid for in full beforehand
+    #[arg(long, help_heading = "How it is measured")]
+    vfio_v1: bool,
 
     #[command(flatten)]
     output: OutputArgs,
@@ -193,6 +215,10 @@ pub enum Invocation {
     Run(RunConfig),
     /// Replay traces.
     Replay(ReplayConfig),
+    /// Have devices try windows.
+    Dma(DmaConfig),
+    /// Measure the way to the kernel.
+    Cost(CostConfig),
 }
 
 /// Why nothing is to be done: help was asked for, or the command line is wrong.
@@ -236,6 +262,8 @@ where
         None => RunConfig::try_from(cli.run).map(Invocation::Run),
         Some(Command::Run(run)) => RunConfig::try_from(*run).map(Invocation::Run),
         Some(Command::Replay(replay)) => ReplayConfig::try_from(replay).map(Invocation::Replay),
+        Some(Command::Dma(dma)) => Ok(Invocation::Dma(dma.into())),
+        Some(Command::Cost(cost)) => CostConfig::try_from(cost).map(Invocation::Cost),
     };
     checked.map_err(|message| Exit::usage(&message))
 }

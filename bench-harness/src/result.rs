@@ -51,8 +51,9 @@ pub struct ResultDoc {
     pub results: Vec<OpResult>,
     /// What happened beside the time.
     pub counters: Counters,
-    /// True only if everything that was to be checked was, and agreed.
-    pub verified: bool,
+    /// True only if everything that was to be checked was, and agreed; null if nobody independent
+    /// of the engine could be asked ([`Verification::unproven`] says why).
+    pub verified: Option<bool>,
     /// What was checked.
     pub verification: Verification,
     /// The traces, of a replay.
@@ -173,6 +174,12 @@ pub struct OpResult {
     /// The limit's time by the best time: 1 = at the limit. Minima are compared, because means of a
     /// shared machine hold other people's work.
     pub of_limit: Option<f64>,
+    /// Maps or unmaps that the engine was asked for; null where no kernel owns the tables.
+    #[serde(default)]
+    pub requests: Option<u64>,
+    /// Requests that the engine sent to the kernel for them.
+    #[serde(default)]
+    pub ioctls: Option<u64>,
     /// The histogram; null without samples.
     pub hist: Option<HistData>,
 }
@@ -208,6 +215,8 @@ impl OpResult {
             latency: recorder.summary(),
             limit,
             of_limit,
+            requests: None,
+            ioctls: None,
             hist,
         })
     }
@@ -280,6 +289,10 @@ pub struct Counters {
     pub kills_issued: u64,
     /// Stores that the PHB's kill registers saw.
     pub register_stores: u64,
+    /// Maps and unmaps that the engine was asked for, warm-up included.
+    pub requests: u64,
+    /// Requests that the engine sent to a kernel for them; 0 where no kernel owns the tables.
+    pub ioctls: u64,
     /// Most that was pinned at a time, tables included.
     pub pinned_peak_bytes: u64,
     /// Still pinned at the end; 0 unless something leaked.
@@ -295,12 +308,44 @@ pub struct Counters {
 /// What was checked.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verification {
-    /// Translations that were compared with the model or the trace.
+    /// Translations by an independent walker that were compared with the model or the trace.
     pub translations: u64,
+    /// Entries of the engine's mirror of a kernel's table that were compared with the model.
+    #[serde(default)]
+    pub mirror_entries: u64,
     /// Times that everything was compared.
     pub passes: u64,
     /// The first difference, in words; null = none.
     pub first_mismatch: Option<String>,
+    /// What the kernel's books of the process said; null where no kernel keeps any (the mock).
+    #[serde(default)]
+    pub books: Option<BooksResult>,
+    /// What devices said; null where none can be driven.
+    #[serde(default)]
+    pub dma: Option<DmaResult>,
+    /// Why `verified` is null; null if it is not.
+    #[serde(default)]
+    pub unproven: Option<String>,
+}
+
+/// The process's locked memory, compared with the sum of the engine's charges after each step.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BooksResult {
+    /// Steps after which they were compared.
+    pub comparisons: u64,
+    /// The first difference, in words; null = none.
+    pub first_difference: Option<String>,
+}
+
+/// Pages that devices were told to read and to write.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DmaResult {
+    /// Devices, each as `group 3: 0000:04:00.0`.
+    pub devices: Vec<String>,
+    /// Pages whose bytes went both ways through a device.
+    pub pages: u64,
+    /// Unmapped pages that devices found nothing at, and could not write.
+    pub unmapped: u64,
 }
 
 /// A replay.

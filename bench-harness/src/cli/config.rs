@@ -14,6 +14,9 @@ const DEFAULT_BACKING: u64 = 2 << 20;
 /// The largest backing page there is.
 const MAX_BACKING: u64 = 16 << 20;
 
+/// The window that a version 1 container comes with.
+const V1_WINDOW: u64 = 2 << 30;
+
 /// Where results go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
@@ -40,9 +43,9 @@ pub struct RunConfig {
     pub levels: Levels,
     /// log2 of the IOMMU page size: 12, 16, 21, 24, 28 or 30.
     pub page_shift: u8,
-    /// log2 of the host's page size: 12 or 16.
-    pub host_page_shift: u8,
-    /// Size of a run of real memory; at least an IOMMU page unless `contiguous`.
+    /// log2 of the host's page size: 12 or 16; `None` = the back end's own.
+    pub host_page_shift: Option<u8>,
+    /// Size of a run of real memory; at least an IOMMU page unless `contiguous`. Of the mock only.
     pub backing_bytes: u64,
     /// One run of real memory.
     pub contiguous: bool,
@@ -62,10 +65,14 @@ pub struct RunConfig {
     pub simd: Simd,
     /// Of all random choices.
     pub seed: u64,
-    /// The mock's limit; `None` = none.
+    /// A limit beside the system's; `None` = none.
     pub memlock_bytes: Option<u64>,
     /// Which back end.
     pub backend: BackendChoice,
+    /// The groups to use, `groups` in number; `None` = the first viable ones.
+    pub vfio_groups: Option<Vec<u32>>,
+    /// Containers of version 1.
+    pub vfio_v1: bool,
     /// Where results go.
     pub output: Output,
 }
@@ -108,14 +115,22 @@ impl TryFrom<RunArgs> for RunConfig {
 
     fn try_from(args: RunArgs) -> Result<Self, String> {
         let page = 1u64 << args.page_size;
-        if args.containers > args.groups {
+        let backend = backend(&args)?;
+        let vfio_groups = args.vfio_groups.map(|list| list.0);
+        let groups = group_count(args.groups, vfio_groups.as_deref())?;
+        if args.containers > groups {
             return Err(format!(
-                "--containers {} is more than --groups {}; accepted: 1 to {}",
-                args.containers, args.groups, args.groups
+                "--containers {} is more than --groups {groups}; accepted: 1 to {groups}",
+                args.containers
             ));
         }
         check_window(args.window, page)?;
-        let backing_bytes = backing(args.backing, args.contiguous, page)?;
+        if args.vfio_v1 {
+            check_v1(groups, args.window, page, args.levels)?;
+        }
+        // What a kernel's memory stands on is not chosen here.
+        let run = if backend.has_kernel() { page.min(DEFAULT_BACKING) } else { page };
+        let backing_bytes = backing(args.backing, args.contiguous, run)?;
         if let Some(buffer) = args.buffer {
             check_buffer(buffer, args.window, page)?;
         }
@@ -133,7 +148,7 @@ impl TryFrom<RunArgs> for RunConfig {
             return Err("--duration is zero; accepted: a longer time, as 500ms".to_string());
         }
         Ok(Self {
-            groups: args.groups,
+            groups,
             containers: args.containers,
             window_bytes: args.window,
             levels: args.levels,
@@ -150,7 +165,9 @@ impl TryFrom<RunArgs> for RunConfig {
             simd: args.simd,
             seed: args.seed,
             memlock_bytes: args.memlock.0,
-            backend: args.backend,
+            backend,
+            vfio_groups,
+            vfio_v1: args.vfio_v1,
             output: args.output.try_into()?,
         })
     }
@@ -186,6 +203,51 @@ impl TryFrom<ReplayArgs> for ReplayConfig {
             output: args.output.try_into()?,
         })
     }
+}
+
+/// Options that only a kernel's containers have say that one is wanted, and others that not.
+fn backend(args: &RunArgs) -> Result<BackendChoice, String> {
+    let named = [("--vfio-groups", args.vfio_groups.is_some()), ("--vfio-v1", args.vfio_v1)];
+    let named = named.into_iter().find(|(_, given)| *given);
+    let backend = match (args.backend, named) {
+        (BackendChoice::Mock, Some((name, _))) => {
+            return Err(format!("{name} with --backend mock; accepted: vfio or mock-kernel"));
+        }
+        (BackendChoice::Auto, Some(_)) => BackendChoice::Vfio,
+        (backend, _) => backend,
+    };
+    let laid_out = [("--backing", args.backing.is_some()), ("--contiguous", args.contiguous)];
+    match laid_out.into_iter().find(|(_, given)| *given && backend.has_kernel()) {
+        Some((name, _)) => Err(format!("{name} is for the mock; a kernel lays out memory itself")),
+        None => Ok(backend),
+    }
+}
+
+fn group_count(asked: Option<u32>, named: Option<&[u32]>) -> Result<u32, String> {
+    match (asked, named.map(|n| n.len() as u32)) {
+        (Some(asked), Some(named)) if asked != named => Err(format!(
+            "--groups {asked}, but --vfio-groups names {named}; accepted: --groups {named}, or none"
+        )),
+        (Some(n), _) | (None, Some(n)) => Ok(n),
+        (None, None) => Ok(1),
+    }
+}
+
+/// Version 1 has one group, and the window that it comes with.
+fn check_v1(groups: u32, window: u64, page: u64, levels: Levels) -> Result<(), String> {
+    let only = "a version 1 container";
+    if groups > 1 {
+        return Err(format!("--vfio-v1 with {groups} groups; accepted: 1, as {only} takes one"));
+    }
+    if window != V1_WINDOW || page != 4096 || !matches!(levels, Levels::Auto | Levels::Count(1)) {
+        return Err(format!(
+            "--vfio-v1 with a window of {} in pages of {}; accepted: 2G, 4K and 1 level, the only \
+             window of {only}",
+            show(window),
+            format_arg(page)
+        ));
+    }
+    Ok(())
 }
 
 /// A size as typed, with the bytes where a unit hides them: `3G (3221225472)`.

@@ -41,7 +41,7 @@ fn no_command_is_run_with_the_documented_defaults() {
     assert_eq!(config, run("run"));
     assert_eq!((config.groups, config.containers, config.threads), (1, 1, 1));
     assert_eq!((config.window_bytes, config.levels), (2 << 30, Levels::Auto));
-    assert_eq!((config.page_shift, config.host_page_shift), (12, 16));
+    assert_eq!((config.page_shift, config.host_page_shift), (12, None));
     assert_eq!((config.backing_bytes, config.contiguous), (2 << 20, false));
     assert_eq!((config.seed, config.memlock_bytes, config.buffer_bytes), (1, None, None));
     assert_eq!((config.simd, config.backend), (Simd::Auto, BackendChoice::Auto));
@@ -57,7 +57,7 @@ fn every_option_of_run_arrives() {
         --backend mock --json - --hlog h.hlog --label x --quiet");
     assert_eq!((config.groups, config.containers, config.threads), (4, 2, 2));
     assert_eq!((config.window_bytes, config.levels), (1 << 30, Levels::Count(2)));
-    assert_eq!((config.page_shift, config.host_page_shift), (16, 12));
+    assert_eq!((config.page_shift, config.host_page_shift), (16, Some(12)));
     assert_eq!((config.backing_bytes, config.contiguous), (16 << 20, true));
     assert_eq!((config.buffer_bytes, config.memlock_bytes), (Some(256 << 20), Some(8 << 30)));
     assert_eq!(config.cpus, Some(vec![1, 0]));
@@ -156,7 +156,7 @@ fn the_other_values_are_checked() {
     assert!(refused("--seed 0x").contains("no seed"));
     assert!(refused("--seed 0x+1").contains("no seed"));
     assert!(refused("--simd sse").contains("auto, portable, avx2"));
-    assert!(refused("--backend hw").contains("mock, vfio, auto"));
+    assert!(refused("--backend hw").contains("mock, mock-kernel, vfio, auto"));
     assert!(refused("--json - --hlog -").contains("both name '-'"));
 }
 
@@ -181,4 +181,37 @@ fn help_and_version_succeed_and_teach() {
     }
     assert!(help("replay --help").contains("tce-trace 1"));
     assert!(help("--version").starts_with("tce-bench 0."));
+}
+
+#[test]
+fn a_kernels_groups_and_containers() {
+    let config = run("--vfio-groups 5,0 --containers 2");
+    assert_eq!((config.groups, config.vfio_groups), (2, Some(vec![5, 0])));
+    assert_eq!((config.backend, config.vfio_v1), (BackendChoice::Vfio, false), "it was meant");
+    assert_eq!(run("--backend mock-kernel --vfio-groups 1 --groups 1").groups, 1);
+    let config = run("--vfio-v1");
+    assert_eq!((config.backend, config.vfio_v1), (BackendChoice::Vfio, true));
+    // Huge pages need not fit in the mock's runs of memory.
+    assert_eq!(run("--backend vfio --page-size 256M").page_shift, 28);
+}
+
+#[test]
+fn what_a_kernels_containers_cannot_be() {
+    for (line, error) in [
+        ("--vfio-groups 1,x", "'x' is no group number; accepted: numbers with commas"),
+        ("--vfio-groups 1,+2", "'+2' is no group number"),
+        ("--vfio-groups 1,2,1", "group 1 is named twice"),
+        ("--vfio-groups 1,2 --groups 3", "--groups 3, but --vfio-groups names 2; accepted: --gr"),
+        ("--vfio-groups 1 --backend mock", "--vfio-groups with --backend mock; accepted: vfio"),
+        ("--vfio-v1 --backend mock", "--vfio-v1 with --backend mock"),
+        ("--vfio-v1 --groups 2", "--vfio-v1 with 2 groups; accepted: 1"),
+        ("--vfio-v1 --window 1G", "--vfio-v1 with a window of 1G (1073741824) in pages of 4K"),
+        ("--vfio-v1 --page-size 64K", "in pages of 64K; accepted: 2G, 4K and 1 level"),
+        ("--vfio-v1 --levels 2", "1 level, the only window"),
+        ("--backend vfio --contiguous", "--contiguous is for the mock"),
+        ("--backend mock-kernel --backing 2M", "--backing is for the mock"),
+    ] {
+        let refused = refused(line);
+        assert!(refused.contains(error), "{line}: {refused}");
+    }
 }

@@ -35,10 +35,19 @@ pub enum Simd {
 pub enum BackendChoice {
     /// A software PHB, on any machine.
     Mock,
+    /// A simulated kernel, on any machine.
+    MockKernel,
     /// Linux VFIO on POWER hardware.
     Vfio,
     /// vfio if it is usable, else the mock with a warning.
     Auto,
+}
+
+impl BackendChoice {
+    /// True if containers of a kernel are meant.
+    pub const fn has_kernel(self) -> bool {
+        matches!(self, Self::MockKernel | Self::Vfio)
+    }
 }
 
 /// A pass of a replay.
@@ -66,6 +75,10 @@ impl Pass {
 /// A CPU list; a type of its own, since clap gives `Vec` another meaning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct CpuList(pub(super) Vec<usize>);
+
+/// Numbers of groups, each once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct GroupList(pub(super) Vec<u32>);
 
 /// IOMMU page sizes that sPAPR knows and an engine may offer.
 const PAGE_SIZES: [(&str, u8); 6] =
@@ -132,4 +145,19 @@ pub(super) fn seed(text: &str) -> Result<u64, String> {
 
 pub(super) fn cpu_list(text: &str) -> Result<CpuList, String> {
     cpus::parse_list(text).map(CpuList)
+}
+
+pub(super) fn group_list(text: &str) -> Result<GroupList, String> {
+    let number = |part: &str| {
+        let digits = part.bytes().all(|b| b.is_ascii_digit());
+        part.parse().ok().filter(|_| digits).ok_or_else(|| {
+            format!("'{part}' is no group number; accepted: numbers with commas between, as 0,1,2")
+        })
+    };
+    let groups =
+        text.split(',').map(|part| number(part.trim())).collect::<Result<Vec<u32>, _>>()?;
+    if let Some(twice) = groups.iter().enumerate().find(|(i, g)| groups[..*i].contains(g)) {
+        return Err(format!("group {} is named twice; accepted: each once", twice.1));
+    }
+    Ok(GroupList(groups))
 }

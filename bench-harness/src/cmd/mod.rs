@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The commands, and how they end.
 
+pub mod cost;
+pub mod dma;
 pub mod replay;
 pub mod run;
 

@@ -12,6 +12,18 @@ pub struct Backend {
     pub label: String,
     /// IOMMU groups.
     pub groups: u64,
+    /// Their numbers, in the order in which they joined.
+    #[serde(default)]
+    pub group_numbers: Vec<u32>,
+    /// Version of the kernel's containers; null where there is no kernel.
+    #[serde(default)]
+    pub container_version: Option<u8>,
+    /// Release of the kernel that owns the tables, or what simulates it; null where there is none.
+    #[serde(default)]
+    pub kernel_release: Option<String>,
+    /// The machine as its kernel describes it, and whether it is emulated; null for a mock.
+    #[serde(default)]
+    pub runs_on: Option<String>,
     /// IOMMU page sizes offered, in bytes.
     pub page_sizes: Vec<u64>,
     /// DMA windows per container.
@@ -26,10 +38,12 @@ pub struct Backend {
 
 /// Kinds of back ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum BackendKind {
     /// A software PHB.
     Mock,
+    /// A simulated kernel.
+    MockKernel,
     /// Linux VFIO on POWER.
     Vfio,
 }
@@ -87,6 +101,8 @@ pub enum Layout {
     Scattered,
     /// One run: the table's entries count up, which real machines seldom offer.
     Contiguous,
+    /// As the kernel gave it, which it does not tell.
+    Unknown,
 }
 
 /// What was asked for.

@@ -42,6 +42,10 @@ fn sample() -> ResultDoc {
             kind: BackendKind::Mock,
             label: MOCK_LABEL.to_string(),
             groups: 4,
+            group_numbers: vec![0, 3],
+            container_version: Some(2),
+            kernel_release: text("6.12.0"),
+            runs_on: text("IBM PowerNV (POWER8), emulated by QEMU"),
             page_sizes: vec![4096, 65536],
             max_windows: 2,
             max_levels: 5,
@@ -76,11 +80,18 @@ fn sample() -> ResultDoc {
         clock: Clock::measure(),
         results: vec![OpResult::new("bulk.map", "map", &recorder(), Some(limit)).unwrap()],
         counters: Counters { tces_written: 1, ..Counters::default() },
-        verified: false,
+        verified: Some(false),
         verification: Verification {
             translations: 524_288,
             passes: 2,
+            mirror_entries: 16,
             first_mismatch: text("window 0, page 7"),
+            books: Some(BooksResult {
+                comparisons: 3,
+                first_difference: text("after attach: 1 byte"),
+            }),
+            dma: Some(DmaResult { devices: vec!["group 3: x".into()], pages: 4, unmapped: 1 }),
+            unproven: text("nobody could be asked"),
         },
         replay: Some(Replay {
             traces: vec![TraceResult {
@@ -121,7 +132,8 @@ fn errors(doc: &Value) -> Vec<String> {
 
 #[test]
 fn full_and_sparse_documents_are_valid() {
-    for doc in [sample(), replay_sample(), ResultDoc { replay: None, ..sample() }] {
+    let unproven = ResultDoc { verified: None, ..sample() };
+    for doc in [sample(), replay_sample(), ResultDoc { replay: None, ..sample() }, unproven] {
         let value = serde_json::from_str(&doc.to_json().unwrap()).unwrap();
         assert_eq!(errors(&value), Vec::<String>::new());
     }
@@ -157,7 +169,20 @@ fn objects(value: &Value, at: String, found: &mut Vec<String>) {
 #[test]
 fn each_field_is_required_and_typed() {
     // Left out of `required` on purpose: present on POWER only, or added later.
-    const OPTIONAL: [&str; 2] = ["revision", "machine_model"];
+    const OPTIONAL: [&str; 12] = [
+        "revision",
+        "machine_model",
+        "group_numbers",
+        "container_version",
+        "kernel_release",
+        "runs_on",
+        "requests",
+        "ioctls",
+        "mirror_entries",
+        "books",
+        "dma",
+        "unproven",
+    ];
     let validator = validator();
     for doc in [sample(), replay_sample()] {
         let good = serde_json::to_value(doc).unwrap();
@@ -196,6 +221,10 @@ fn wrong_values_are_refused() {
         ("/schema", json!("tce-bench.result/2")),
         ("/verified", json!("true")),
         ("/backend/kind", json!("hardware")),
+        // Nor a simulation for the kernel, nor anything for a kernel by another label.
+        ("/backend/kind", json!("mock-kernel")),
+        ("/backend/kind", json!("vfio")),
+        ("/backend/container_version", json!(3)),
         // The mock must not pass for hardware.
         ("/backend/label", json!("POWER9")),
         ("/config/levels", json!(6)),

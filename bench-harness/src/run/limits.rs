@@ -12,7 +12,7 @@ use tce_engine::mem::TableChunk;
 use tce_engine::simd::Tier;
 use tce_engine::tce::{Perm, Tce};
 
-use super::work::Lists;
+use super::lists::Lists;
 use crate::recorder::Recorder;
 use crate::result::{Limit, LimitKind};
 

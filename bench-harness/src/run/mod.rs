@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The synthetic run: four phases on a mock, each timed on its own threads and then checked page
-//! by page.
+//! The synthetic run: phases on a mock, a simulated kernel or a real one, each timed on its own
+//! threads and then checked page by page.
 
 pub mod limits;
+pub mod lists;
+pub mod machine;
 pub mod naive;
 pub mod phase;
+pub mod proof;
 pub mod report;
 pub mod rig;
+pub mod ring;
 pub mod smaps;
 pub mod verify;
 pub mod work;

@@ -4,7 +4,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
+use anyhow::ensure;
 use tce_engine::addr::{GroupId, Hpa};
 use tce_engine::backend::layout::RealLayout;
 use tce_engine::backend::mock::Mock;
@@ -13,6 +15,9 @@ use tce_engine::error::BackendError;
 use tce_engine::geometry::Geometry;
 use tce_engine::mem::{TableChunk, TableMemory};
 use tce_engine::tce::{Perm, Tce};
+
+use super::rig::Rig;
+use super::work::{Meters, Share, Work, ns};
 
 /// A table with all of its levels in place, programmed into PEs of a mock.
 pub struct NaiveTable {
@@ -142,5 +147,47 @@ impl Drop for NaiveTable {
         }
         self.mock.unpin(self.memory, &self.layout);
         self.mock.free_table(self.base);
+    }
+}
+
+/// The bulk work by the naive peer.
+pub struct Naive<'a> {
+    /// The machine that is imitated.
+    pub rig: &'a Rig,
+    /// One table for each container.
+    pub tables: Arc<Vec<NaiveTable>>,
+    /// The thread's pages.
+    pub share: Share,
+}
+
+impl Work for Naive<'_> {
+    fn map(&mut self, meters: &mut Meters) -> anyhow::Result<()> {
+        let page = self.rig.page();
+        for table in self.tables.iter() {
+            self.share.runs(self.rig.buffer_pages(), u64::MAX, |first, count| {
+                let offset = self.rig.buffer.page(first, page).0 - self.rig.buffer.start().0;
+                let at = Instant::now();
+                let live = table.map(first, count, offset);
+                meters.map.record(ns(at), count);
+                ensure!(live == 0, "the naive table had {live} live entries before a map");
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    fn unmap(&mut self, meters: &mut Meters) -> anyhow::Result<()> {
+        let Share { first, count } = self.share;
+        for table in self.tables.iter() {
+            let at = Instant::now();
+            let live = table.unmap(first, count);
+            meters.unmap.record(ns(at), count);
+            ensure!(live == count, "the naive table had {live} of {count} entries to unmap");
+        }
+        Ok(())
+    }
+
+    fn mapped(&self) -> (u64, u64) {
+        self.share.bounds()
     }
 }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use crate::columns::table;
 use crate::recorder::Recorder;
-use crate::result::{Config, LimitKind, OpResult, ResultDoc, RunSettings};
+use crate::result::{BackendKind, Config, LimitKind, OpResult, ResultDoc, RunSettings};
 use crate::size::format_size;
 use crate::style::{Style, count, thousands, time_or_dash};
 
@@ -29,27 +29,23 @@ pub fn report(doc: &ResultDoc, recorders: &[(String, Recorder)], style: Style) -
             limits.push(format!("{name} {:.3} ns/TCE{libc}", limit.ns_per_tce));
         }
     }
-    let _ = writeln!(out, "limits here: {} (same run, best)\n", limits.join(", "));
+    if !limits.is_empty() {
+        let _ = writeln!(out, "limits here: {} (same run, best)", limits.join(", "));
+    }
+    out.push('\n');
     operations(&mut out, doc, recorders, style);
-    let counters = &doc.counters;
-    let table = format_size(counters.table_charge_bytes);
-    let _ = writeln!(
-        out,
-        "\nregistered {} + {table} tables (peak {}), {} at the end · kills: asked {}, issued {} · \
-         {} translations verified",
-        format_size(settings.buffer_bytes),
-        format_size(counters.pinned_peak_bytes),
-        format_size(counters.pinned_end_bytes),
-        thousands(counters.kills_asked),
-        thousands(counters.kills_issued),
-        thousands(doc.verification.translations),
-    );
-    let verdict = if doc.verified {
-        style.green("verified: true")
-    } else {
-        let why =
-            doc.verification.first_mismatch.as_deref().unwrap_or("not everything was checked");
-        style.red(&format!("verified: false ({why})"))
+    sums(&mut out, doc, settings);
+    let first = doc.verification.first_mismatch.as_deref();
+    let verdict = match doc.verified {
+        Some(true) => style.green("verified: true"),
+        Some(false) => {
+            let why = first.unwrap_or("not everything was checked");
+            style.red(&format!("verified: false ({why})"))
+        }
+        None => {
+            let why = doc.verification.unproven.as_deref().unwrap_or("nobody could be asked");
+            style.yellow(&format!("verified: unknown ({why}); nothing was found wrong"))
+        }
     };
     let incomplete = if doc.run.complete { "" } else { " · interrupted, incomplete" };
     let _ = writeln!(out, "{verdict}{incomplete}");
@@ -57,6 +53,66 @@ pub fn report(doc: &ResultDoc, recorders: &[(String, Recorder)], style: Style) -
         let _ = writeln!(out, "{} {}", style.yellow("warning:"), warning.text);
     }
     out
+}
+
+/// What was counted and checked.
+fn sums(out: &mut String, doc: &ResultDoc, settings: &RunSettings) {
+    let counters = &doc.counters;
+    let _ = write!(
+        out,
+        "\nregistered {} + {} tables (peak {}), {} at the end",
+        format_size(settings.buffer_bytes),
+        format_size(counters.table_charge_bytes),
+        format_size(counters.pinned_peak_bytes),
+        format_size(counters.pinned_end_bytes),
+    );
+    let checked = &doc.verification;
+    if doc.backend.kind == BackendKind::Mock {
+        let _ = write!(
+            out,
+            " · kills: asked {}, issued {}",
+            thousands(counters.kills_asked),
+            thousands(counters.kills_issued)
+        );
+    } else {
+        let (ioctls, requests) = (counters.ioctls, counters.requests);
+        let _ = write!(
+            out,
+            " · ioctls: {} for {} requests ({} per ioctl), {} entries written or cleared",
+            thousands(ioctls),
+            thousands(requests),
+            ratio(requests, ioctls),
+            thousands(counters.tces_written),
+        );
+    }
+    let mut lines = Vec::new();
+    if checked.translations > 0 {
+        lines.push(format!("{} translations verified", thousands(checked.translations)));
+    }
+    if checked.mirror_entries > 0 {
+        lines.push(format!("{} entries of the mirror compared", thousands(checked.mirror_entries)));
+    }
+    if let Some(dma) = &checked.dma {
+        let (pages, unmapped) = (thousands(dma.pages), thousands(dma.unmapped));
+        let (n, plural) = (dma.devices.len(), if dma.devices.len() == 1 { "" } else { "s" });
+        lines.push(format!(
+            "{n} device{plural} copied {pages} pages and reached none of {unmapped} unmapped"
+        ));
+    }
+    if let Some(books) = &checked.books {
+        lines.push(format!("VmLck compared {} times", thousands(books.comparisons)));
+    }
+    let separator = if doc.backend.kind == BackendKind::Mock { " · " } else { "\n" };
+    let _ = writeln!(out, "{separator}{}", lines.join(" · "));
+}
+
+/// With a digit where it is small.
+fn ratio(a: u64, b: u64) -> String {
+    match b {
+        0 => "–".to_owned(),
+        _ if a / b >= 10 => thousands((a + b / 2) / b),
+        _ => format!("{:.1}", a as f64 / b as f64),
+    }
 }
 
 fn head(out: &mut String, doc: &ResultDoc, settings: &RunSettings, style: Style) {
@@ -67,15 +123,29 @@ fn head(out: &mut String, doc: &ResultDoc, settings: &RunSettings, style: Style)
     let name = style.bold(&format!("{} {}", doc.tool.name, doc.tool.version));
     let _ = writeln!(
         out,
-        "{name} · {} · simd {} · table memory: {kind} · backing {}{contiguous}",
+        "{name} · {} · simd {} · {}: {kind} · backing {}{contiguous}",
         doc.backend.label,
         settings.simd,
+        if doc.backend.kind == BackendKind::Mock { "table memory" } else { "mirror" },
         format_size(settings.backing_bytes),
     );
     let entries = |levels: u64, total: u64| match levels {
         1 => format!("1 level of {total}"),
         n => format!("{n} levels of {}", settings.level_entries),
     };
+    if doc.backend.kind != BackendKind::Mock {
+        let backend = &doc.backend;
+        let numbers: Vec<_> = backend.group_numbers.iter().map(u32::to_string).collect();
+        let runs_on = backend.runs_on.as_ref().map_or(String::new(), |m| format!(" on {m}"));
+        let _ = writeln!(
+            out,
+            "kernel {}{runs_on} · v{} containers · group(s) {} · host pages {}",
+            backend.kernel_release.as_deref().unwrap_or("unknown"),
+            backend.container_version.unwrap_or(2),
+            numbers.join(", "),
+            format_size(1 << settings.host_page_shift),
+        );
+    }
     let pages = settings.window_bytes >> settings.page_shift;
     let plural = |n: u64, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     let _ = writeln!(
@@ -93,13 +163,15 @@ fn head(out: &mut String, doc: &ResultDoc, settings: &RunSettings, style: Style)
 }
 
 fn operations(out: &mut String, doc: &ResultDoc, recorders: &[(String, Recorder)], style: Style) {
+    // A kernel's entries have no limit that we could measure; it is asked, more or less often.
+    let kernel = doc.backend.kind != BackendKind::Mock;
     let heads = [
         "operation",
         "calls",
         "TCEs",
         "ns/TCE",
         "best",
-        "of limit",
+        if kernel { "ioctls" } else { "of limit" },
         "p50",
         "p90",
         "p99",
@@ -133,7 +205,7 @@ fn row(result: &OpResult, recorders: &[(String, Recorder)]) -> [String; 12] {
         count(result.tces),
         per_tce(result.ns_per_tce),
         per_tce(result.best_ns_per_tce),
-        share(result.of_limit),
+        result.ioctls.map_or_else(|| share(result.of_limit), |n| n.to_string()),
         time_or_dash(p.p50),
         time_or_dash(p.p90),
         time_or_dash(p.p99),

@@ -1,20 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What a run stands on: the mock, the engine, containers with their windows, and the buffer.
+//! What a run stands on: the machine, the engine, containers with their windows, and the buffer.
 
-use std::sync::Arc;
+use std::sync::OnceLock;
 
 use anyhow::{Context, anyhow, bail};
-use memmap2::{MmapMut, MmapOptions};
-use tce_engine::addr::{GroupId, Ioba, PageShift, PeNumber, Uaddr};
-use tce_engine::backend::Backend;
-use tce_engine::backend::mock::{Mock, MockBuilder};
-use tce_engine::container::Container;
+use tce_engine::addr::{GroupId, Ioba, PageShift};
+use tce_engine::container::{Container, Removal};
 use tce_engine::engine::{Engine, EngineOptions};
 use tce_engine::geometry::{Geometry, WindowSpec};
 use tce_engine::simd::Tier;
 
+use super::machine::{Machine, What};
 use crate::cli::{Levels, RunConfig, Simd};
-use crate::size::format_size;
+use crate::edu;
+use crate::interrupt::interrupted;
+use crate::kernel::{Books, Buffer};
+use crate::size::{format_arg, format_size};
 
 /// Smallest stretch of a window that a thread owns: what the engine keeps under one lock.
 const STRETCH: u64 = 8192;
@@ -24,8 +25,12 @@ const STRETCH: u64 = 8192;
 pub struct Plan {
     /// Shape of each container's table.
     pub geometry: Geometry,
+    /// The host's page size.
+    pub host_page: PageShift,
     /// Bytes behind the window, mapped repeatedly where it is smaller.
     pub buffer_bytes: u64,
+    /// Bytes that will be charged.
+    pub need_locked: u64,
     /// Loops to use.
     pub tier: &'static Tier,
 }
@@ -36,10 +41,23 @@ impl Plan {
     ///
     /// # Errors
     /// One line with the value, the limit and what would be accepted.
-    pub fn new(config: &RunConfig, available: Option<u64>) -> Result<Self, String> {
+    pub fn new(
+        config: &RunConfig,
+        machine: &Machine,
+        available: Option<u64>,
+    ) -> Result<Self, String> {
         let tier = tier(config.simd)?;
-        let caps = mock(config).build().caps();
+        let caps = machine.backend().caps();
         let page = shift(config.page_shift)?;
+        if let Some(asked) = config.host_page_shift
+            && u32::from(asked) != caps.host_page.get()
+        {
+            return Err(format!(
+                "--host-page {}, but this kernel's pages are {}; accepted: that, or none",
+                format_arg(1 << asked),
+                caps.host_page
+            ));
+        }
         let spec = WindowSpec::new(config.window_bytes, page);
         let spec = match config.levels {
             Levels::Auto => spec,
@@ -47,11 +65,19 @@ impl Plan {
         };
         let geometry = Geometry::new(spec, caps.host_page, caps.max_block)
             .map_err(|e| format!("--window {}: {e}", format_size(config.window_bytes)))?;
-        let offered = mock(config).build().group(GroupId(0)).map_err(|e| e.to_string())?;
+        let offered = machine.offered;
         if !offered.page_sizes.contains(page) {
+            let by = if machine.has_kernel() { "these groups" } else { "the mock's POWER8" };
             return Err(format!(
-                "--page-size {page} is not offered by the mock's POWER8; accepted: {}",
+                "--page-size {page} is not offered by {by}; accepted: {}",
                 offered.page_sizes
+            ));
+        }
+        if geometry.levels() > offered.max_levels {
+            return Err(format!(
+                "a table of {} levels is more than these groups walk; accepted: 1 to {}",
+                geometry.levels(),
+                offered.max_levels
             ));
         }
         let pages = geometry.requested_entries();
@@ -64,6 +90,7 @@ impl Plan {
             ));
         }
         let tables = table_bytes(&geometry, config.containers);
+        let unit = page.bytes().max(caps.host_page.bytes());
         let buffer_bytes = match (config.buffer_bytes, available) {
             (Some(buffer), Some(available)) if buffer > available => {
                 return Err(format!(
@@ -72,13 +99,15 @@ impl Plan {
                     format_size(available)
                 ));
             }
-            (Some(buffer), _) => buffer,
-            (None, available) => {
-                let quarter = available.map_or(u64::MAX, |a| a / 4);
-                let unit = page.bytes().max(1 << config.host_page_shift);
-                let most = (quarter / unit * unit).max(unit);
-                config.window_bytes.max(unit).min(most)
+            (Some(buffer), _) if !buffer.is_multiple_of(unit) => {
+                return Err(format!(
+                    "--buffer {} is not a number of the host's pages; accepted: a multiple of {}",
+                    format_size(buffer),
+                    format_arg(unit)
+                ));
             }
+            (Some(buffer), _) => buffer,
+            (None, available) => machine.default_buffer(config.window_bytes, unit, available),
         };
         if let Some(available) = available
             && tables > available
@@ -90,7 +119,13 @@ impl Plan {
                 format_size(available)
             ));
         }
-        Ok(Self { geometry, buffer_bytes, tier })
+        let ahead = caps.tables.kernel().map_or(0, |kernel| kernel.paid_ahead);
+        let each = geometry.charge() + ahead;
+        // What was paid ahead holds the regions too.
+        let regions = if ahead > 0 { 0 } else { buffer_bytes };
+        let need_locked = regions.saturating_add(u64::from(config.containers) * each);
+        let host_page = caps.host_page;
+        Ok(Self { geometry, host_page, buffer_bytes, need_locked, tier })
     }
 }
 
@@ -121,70 +156,25 @@ fn shift(shift: u8) -> Result<PageShift, String> {
     PageShift::new(u32::from(shift)).ok_or_else(|| format!("page shift {shift} is unknown"))
 }
 
-/// The machine of this run, the same each time.
-fn mock(config: &RunConfig) -> MockBuilder {
-    let page = |shift: u32| PageShift::new(shift).unwrap_or(PageShift::K4);
-    MockBuilder::new(config.groups as u16)
-        .host_page(page(u32::from(config.host_page_shift)))
-        .backing(page(config.backing_bytes.trailing_zeros()))
-        .contiguous(config.contiguous)
-        .seed(config.seed)
-}
-
-/// Memory of the process that the windows map. It is never touched: the mock's devices move no
-/// data.
-pub struct Buffer {
-    _map: MmapMut,
-    start: u64,
-    bytes: u64,
-}
-
-impl Buffer {
-    /// Address space for `bytes`, aligned for the largest page that may be mapped from it.
-    fn new(bytes: u64, align: u64) -> anyhow::Result<Self> {
-        let length = bytes
-            .checked_add(align)
-            .and_then(|n| usize::try_from(n).ok())
-            .with_context(|| format!("a buffer of {bytes} bytes is larger than memory can be"))?;
-        let map =
-            MmapOptions::new().len(length).no_reserve_swap().map_anon().with_context(|| {
-                format!("no address space for a buffer of {}", format_size(bytes))
-            })?;
-        let start = (map.as_ptr().addr() as u64).next_multiple_of(align);
-        Ok(Self { _map: map, start, bytes })
-    }
-
-    /// Its address.
-    pub fn start(&self) -> Uaddr {
-        Uaddr(self.start)
-    }
-
-    /// Its length.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// The address of page `number` of `page` bytes, counted around.
-    pub fn page(&self, number: u64, page: PageShift) -> Uaddr {
-        let number = number % (self.bytes >> page.get());
-        Uaddr(self.start + (number << page.get()))
-    }
-}
-
-/// A run's machine, ready to be measured.
+/// A run's machine, ready to be measured. Fields are dropped in this order: a device keeps its group
+/// in its container, and containers know the buffer.
 pub struct Rig {
-    /// The machine.
-    pub mock: Arc<Mock>,
-    /// The engine on it.
-    pub engine: Engine,
+    /// See [`Rig::devices`].
+    devices: OnceLock<Vec<edu::Engine>>,
     /// The containers, each with one window and all of the buffer registered.
-    pub containers: Vec<Container>,
+    pub(crate) containers: Vec<Container>,
+    /// The engine.
+    pub(crate) engine: Engine,
+    /// The memory behind the windows.
+    pub(crate) buffer: Buffer,
+    /// The machine.
+    pub(crate) machine: Machine,
+    /// What the process shows as locked beside what is charged, if a kernel keeps books.
+    pub(crate) books: Option<Books>,
     /// Where every window starts.
     pub start: Ioba,
     /// Shape of every window's table.
     pub geometry: Geometry,
-    /// The memory behind the windows.
-    pub buffer: Buffer,
     /// Register stores that setting up took.
     pub setup_stores: u64,
 }
@@ -194,41 +184,122 @@ impl Rig {
     ///
     /// # Errors
     /// What the engine refused, or no memory.
-    pub fn new(config: &RunConfig, plan: &Plan) -> anyhow::Result<Self> {
-        let mock = mock(config).build();
+    pub fn new(config: &RunConfig, plan: &Plan, machine: Machine) -> anyhow::Result<Self> {
+        let mut books = machine.books();
         let options = EngineOptions {
             memlock: config.memlock_bytes,
             tier: Some(plan.tier),
             ..EngineOptions::default()
         };
-        let engine = Engine::new(mock.clone(), options);
+        let engine = Engine::new(machine.backend(), options);
+        let buffer = machine.buffer(config, plan)?;
         let page = plan.geometry.page();
-        let align = page.bytes().max(config.backing_bytes);
-        let buffer = Buffer::new(plan.buffer_bytes, align)?;
         let spec = WindowSpec::new(config.window_bytes, page).levels(plan.geometry.levels());
         let mut containers = Vec::new();
         let mut start = None;
-        for nth in 0..config.containers {
+        let mut compare = |engine: &Engine, step: &str| {
+            books.iter_mut().for_each(|b| b.compare(engine.ledger(), step));
+        };
+        let hint = || memlock_hint(config, plan);
+        for nth in 0..config.containers as usize {
             let container = engine.container();
             // Groups in turn, so that containers differ by at most one.
-            for group in (nth..config.groups).step_by(config.containers as usize) {
-                container.attach(GroupId(group))?;
+            for group in machine.groups.iter().skip(nth).step_by(config.containers as usize) {
+                container.attach(*group)?;
+                compare(&engine, "attaching a group");
             }
             container
                 .register(buffer.start(), buffer.bytes())
-                .map_err(|e| anyhow!("{e}{}", memlock_hint(config, plan)))?;
-            let window = container
-                .create_window(spec)
-                .map_err(|e| anyhow!("{e}{}", memlock_hint(config, plan)))?;
+                .map_err(|e| anyhow!("{e}{}", hint()))?;
+            compare(&engine, "registering the buffer");
+            let window = container.create_window(spec).map_err(|e| anyhow!("{e}{}", hint()))?;
+            compare(&engine, "creating a window");
             if *start.get_or_insert(window.start) != window.start {
                 bail!("windows start at {} and {}", window.start, start.unwrap_or_default());
             }
             containers.push(container);
         }
         let start = start.context("no container")?;
-        let setup_stores = mock.register_stores();
+        let setup_stores = machine.register_stores();
         let geometry = plan.geometry;
-        Ok(Self { mock, engine, containers, start, geometry, buffer, setup_stores })
+        Ok(Self {
+            devices: OnceLock::new(),
+            containers,
+            engine,
+            buffer,
+            machine,
+            books,
+            start,
+            geometry,
+            setup_stores,
+        })
+    }
+
+    /// Devices of the groups that can be told to do DMA, as group and name.
+    pub(crate) fn device_names(&self) -> Vec<(GroupId, String)> {
+        match &self.machine.what {
+            What::Vfio(_) => edu::list(&self.machine.groups),
+            What::Mock(_) | What::MockKernel { .. } => Vec::new(),
+        }
+    }
+
+    /// The same, open. Done when they are first needed: opening a device resets it, which can take
+    /// a second, and nothing interrupts it. Not all of them if the run is interrupted.
+    ///
+    /// # Errors
+    /// If one cannot be opened, or does not answer.
+    pub(crate) fn devices(&self) -> anyhow::Result<&[edu::Engine]> {
+        if let Some(devices) = self.devices.get() {
+            return Ok(devices);
+        }
+        let mut devices = Vec::new();
+        if let What::Vfio(open) = &self.machine.what {
+            for group in self.machine.groups.iter().take_while(|_| !interrupted()) {
+                devices.extend(edu::find(open, &[*group])?);
+            }
+        }
+        Ok(self.devices.get_or_init(|| devices))
+    }
+
+    /// Compares the books, if there are any.
+    pub(crate) fn compare_books(&mut self, step: &str) {
+        self.books.iter_mut().for_each(|b| b.compare(self.engine.ledger(), step));
+    }
+
+    /// Gives everything back, in the order in which it is safe, and compares the books at each step.
+    /// Says what could not be given back as it should, or is still there.
+    pub(crate) fn close(&mut self) -> Option<String> {
+        self.devices.take();
+        let mut wrong = None;
+        let mut done = |result: Result<(), String>| {
+            if let Err(e) = result {
+                wrong.get_or_insert(e);
+            }
+        };
+        let ledger = self.engine.ledger();
+        let mut compare = |step: &str| self.books.iter_mut().for_each(|b| b.compare(ledger, step));
+        // A version 1 container keeps both until it is closed.
+        let by_steps = self.engine.caps().tables.kernel().is_some_and(|k| k.paid_ahead == 0);
+        for container in self.containers.iter().filter(|_| by_steps) {
+            let removed = container.remove_window(self.start, Removal::IfUnmapped);
+            done(removed.map(drop).map_err(|e| e.to_string()));
+            compare("removing a window");
+            let (start, bytes) = (self.buffer.start(), self.buffer.bytes());
+            done(container.unregister(start, bytes).map_err(|e| e.to_string()));
+            compare("unregistering the buffer");
+        }
+        for container in &self.containers {
+            container.close();
+            compare("closing a container");
+        }
+        let bytes = ledger.pages() << ledger.page().get();
+        if bytes != 0 {
+            done(Err(format!("{bytes} bytes are still charged at the end")));
+        }
+        if let Some(left) = self.machine.leftovers() {
+            done(Err(format!("left at the end: {left}")));
+        }
+        wrong
     }
 
     /// The IOMMU page size.
@@ -236,14 +307,19 @@ impl Rig {
         self.geometry.page()
     }
 
+    /// Pages of the buffer.
+    pub fn buffer_pages(&self) -> u64 {
+        self.buffer.bytes() >> self.page().get()
+    }
+
+    /// The bus address of page `number` of every window.
+    pub fn bus(&self, number: u64) -> Ioba {
+        Ioba(self.start.0 + (number << self.page().get()))
+    }
+
     /// Pages of the window that was asked for.
     pub fn pages(&self) -> u64 {
         self.geometry.requested_entries()
-    }
-
-    /// The PEs of a container.
-    pub fn pes(&self, container: &Container) -> anyhow::Result<Vec<PeNumber>> {
-        container.groups().iter().map(|g| Ok(self.mock.group(*g)?.pe)).collect()
     }
 
     /// The part of every window that thread `nth` of `threads` owns: whole leaves, or whole
@@ -258,6 +334,6 @@ impl Rig {
 
 fn memlock_hint(config: &RunConfig, plan: &Plan) -> String {
     let Some(limit) = config.memlock_bytes else { return String::new() };
-    let need = plan.buffer_bytes + u64::from(config.containers) * plan.geometry.charge();
-    format!("; --memlock is {}, this run needs {}", format_size(limit), format_size(need))
+    let (limit, need) = (format_size(limit), format_size(plan.need_locked));
+    format!("; --memlock is {limit}, this run needs {need}")
 }

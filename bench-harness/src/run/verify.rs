@@ -2,19 +2,24 @@
 //! Compares what every PE translates, page by page, with an independent model of the window.
 //!
 //! The model is arithmetic on what the phase was told to map; it asks neither the engine nor its
-//! table. The other side is the mock's walker over real memory, and the mock's own record of which
-//! real page belongs to which address of the buffer.
+//! table. The other side is a walker that shares nothing with the engine: the mock's over real
+//! memory, with the mock's own record of which real page belongs to which address of the buffer, or
+//! the simulated kernel's. A real kernel shows its tables to nobody but devices (see
+//! [`proof`](super::proof)); of it, the engine's mirror is compared, page by page.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rayon::prelude::*;
-use tce_engine::addr::{Ioba, PageShift, PeNumber, Uaddr};
+use tce_engine::addr::{GroupId, Ioba, PageShift, PeNumber, Uaddr};
 use tce_engine::backend::Memory;
+use tce_engine::backend::linux::mock_kernel::{DmaFault, MockKernel, ProcessId};
 use tce_engine::backend::mock::{Fault, Mock};
+use tce_engine::container::Container;
 use tce_engine::tce::Perm;
 
-use super::work::Lists;
+use super::lists::Lists;
+use crate::interrupt::interrupted;
 use crate::result::Verification;
 
 /// Pages that one task compares.
@@ -51,26 +56,46 @@ pub struct Model {
 
 impl Model {
     /// The buffer page that window page `index` should lead to.
-    fn page(&self, index: u64) -> Option<u64> {
+    pub(super) fn page(&self, index: u64) -> Option<u64> {
         let at = self.parts.partition_point(|p| p.first <= index).checked_sub(1)?;
         let Part { count, mapped: (from, to), .. } = self.parts[at];
         let inside = |i: u64| from <= i && i < to;
         if !inside(index) && !inside(index + count) {
             return None;
         }
-        Some(match &self.content {
+        Some(self.if_mapped(index))
+    }
+
+    /// The buffer page that window page `index` leads to whenever it is mapped.
+    pub(super) fn if_mapped(&self, index: u64) -> u64 {
+        match &self.content {
             Content::Around(pages) => index % pages,
             Content::Lists(lists) => lists.number(index),
-        })
+        }
     }
 }
 
-/// A window as one PE sees it.
+/// Who looks at a window.
+pub(crate) enum Eye<'a> {
+    /// A PE of the mock.
+    Pe(&'a Mock, PeNumber),
+    /// A group's device on the simulated kernel, in whose tables it should find memory of the
+    /// process.
+    Group(&'a MockKernel, ProcessId, GroupId),
+    /// Nobody but the engine, whose mirror says what the kernel was told.
+    Mirror(&'a Container),
+}
+
+impl Eye<'_> {
+    fn is_independent(&self) -> bool {
+        !matches!(self, Self::Mirror(_))
+    }
+}
+
+/// A window as one of those sees it.
 pub struct Seen<'a> {
-    /// The machine.
-    pub mock: &'a Mock,
-    /// The PE.
-    pub pe: PeNumber,
+    /// Who.
+    pub(crate) eye: Eye<'a>,
     /// Where the window starts.
     pub start: Ioba,
     /// Its page size.
@@ -85,42 +110,83 @@ impl Seen<'_> {
     /// What is wrong with one page, if anything.
     fn check(&self, model: &Model, index: u64) -> Option<String> {
         let at = Ioba(self.start.0 + (index << self.page.get()));
-        let got = self.mock.probe(self.pe, at);
         let wanted = model.page(index);
-        let right = match (wanted, &got) {
-            (None, Err(Fault::Empty { .. } | Fault::NoLevel { .. })) => true,
-            (Some(number), Ok(to)) => {
-                let (start, bytes) = self.buffer;
-                let owner = (Memory::User { start, bytes }, number << self.page.get());
-                to.perm == Perm::READ_WRITE
-                    && to.page == self.page
-                    && self.mock.owner(to.at) == Some(owner)
+        let offset = wanted.map(|number| number << self.page.get());
+        let (start, bytes) = self.buffer;
+        let there = offset.map(|offset| Uaddr(start.0 + offset));
+        let (who, got) = match &self.eye {
+            Eye::Pe(mock, pe) => {
+                let got = mock.probe(*pe, at);
+                let right = match (offset, &got) {
+                    (None, Err(Fault::Empty { .. } | Fault::NoLevel { .. })) => true,
+                    (Some(offset), Ok(to)) => {
+                        let owner = (Memory::User { start, bytes }, offset);
+                        to.perm == Perm::READ_WRITE
+                            && to.page == self.page
+                            && mock.owner(to.at) == Some(owner)
+                    }
+                    _ => false,
+                };
+                if right {
+                    return None;
+                }
+                (format!("PE {pe}"), format!("{got:?}"))
             }
-            _ => false,
+            Eye::Group(kernel, process, group) => {
+                let got = kernel.translate(*group, at, Perm::NONE);
+                let right = match (there, &got) {
+                    (None, Err(DmaFault::Empty | DmaFault::NoLevel(_))) => true,
+                    (Some(there), Ok(to)) => {
+                        (to.process, to.at, to.perm) == (*process, there, Perm::READ_WRITE)
+                    }
+                    _ => false,
+                };
+                if right {
+                    return None;
+                }
+                (format!("group {group}"), format!("{got:?}"))
+            }
+            Eye::Mirror(container) => {
+                let got = container.requested(at);
+                let right = match (there, got) {
+                    (None, Some((tce, _))) => tce.is_empty(),
+                    (Some(there), Some((tce, perm))) => {
+                        (tce.address(), perm) == (there.0, Perm::READ_WRITE)
+                    }
+                    (_, None) => false,
+                };
+                if right {
+                    return None;
+                }
+                ("the mirror".to_owned(), format!("{got:?}"))
+            }
         };
-        if right {
-            return None;
-        }
         let wanted = wanted.map_or("nothing".to_owned(), |n| format!("page {n} of the buffer"));
-        Some(format!("PE {} at {at}: expected {wanted}, got {got:?}", self.pe))
+        Some(format!("{who} at {at}: expected {wanted}, got {got}"))
     }
 }
 
-/// Compares every page of every window, and adds to `sum`. False at the first difference.
+/// Compares every page of every window, and adds to `sum`. False at the first difference, or if the
+/// run was interrupted.
 pub fn verify(seen: &[Seen<'_>], model: &Model, sum: &mut Verification) -> bool {
-    let translations = AtomicU64::new(0);
     let tasks: Vec<_> = seen
         .iter()
         .flat_map(|s| (0..s.pages).step_by(TASK as usize).map(move |first| (s, first)))
         .collect();
+    let (translations, mirrored) = (AtomicU64::new(0), AtomicU64::new(0));
     let wrong = tasks.par_iter().find_map_first(|(s, first)| {
+        if interrupted() {
+            return None;
+        }
         let end = (first + TASK).min(s.pages);
-        translations.fetch_add(end - first, Ordering::Relaxed);
+        let count = if s.eye.is_independent() { &translations } else { &mirrored };
+        count.fetch_add(end - first, Ordering::Relaxed);
         (*first..end).find_map(|index| s.check(model, index))
     });
     sum.translations += translations.into_inner();
+    sum.mirror_entries += mirrored.into_inner();
     sum.passes += 1;
-    let right = wrong.is_none();
+    let right = wrong.is_none() && !interrupted();
     if sum.first_mismatch.is_none() {
         sum.first_mismatch = wrong;
     }
@@ -131,15 +197,19 @@ pub fn verify(seen: &[Seen<'_>], model: &Model, sum: &mut Verification) -> bool 
 mod tests {
     use super::*;
     use crate::cli::{self, Invocation};
-    use crate::run::phase::seen;
+    use crate::run::machine::{Machine, What};
+    use crate::run::phase::{seen, whole_window};
     use crate::run::rig::{Plan, Rig};
+    use tce_engine::backend::linux::mock_kernel::GroupState;
     use tce_engine::container::Mode;
 
-    fn rig() -> Rig {
-        let args = ["tce-bench", "--groups", "2", "--window", "64M", "--levels", "2"];
+    fn rig(backend: &str) -> Rig {
+        let args = "tce-bench --groups 2 --window 64M --levels 2 --buffer 64M --backend";
+        let args = args.split(' ').chain([backend]);
         let Ok(Invocation::Run(config)) = cli::parse(args) else { panic!("a plain run") };
-        let plan = Plan::new(&config, None).unwrap();
-        Rig::new(&config, &plan).unwrap()
+        let machine = Machine::open(&config, &mut Vec::new()).unwrap();
+        let plan = Plan::new(&config, &machine, None).unwrap();
+        Rig::new(&config, &plan, machine).unwrap()
     }
 
     fn whole(pages: u64, mapped: (u64, u64)) -> Model {
@@ -149,7 +219,7 @@ mod tests {
 
     #[test]
     fn one_flipped_bit_in_one_entry_is_found() {
-        let rig = rig();
+        let rig = rig("mock");
         let (pages, bytes) = (rig.pages(), rig.buffer.bytes());
         let container = &rig.containers[0];
         let (at, rw) = (rig.start, Perm::READ_WRITE);
@@ -175,6 +245,33 @@ mod tests {
         container.unmap(at, bytes).unwrap();
         assert!(verify(&seen(&rig).unwrap(), &whole(pages, (0, 0)), &mut sum));
         assert!(!verify(&seen(&rig).unwrap(), &model, &mut sum), "an empty window is not full");
+    }
+
+    /// What the kernel's own walker says counts, whatever the engine thinks.
+    #[test]
+    fn a_group_that_reaches_nothing_is_found() {
+        let rig = rig("mock-kernel");
+        let What::MockKernel { kernel, .. } = &rig.machine.what else { panic!("asked for") };
+        let (pages, bytes) = (rig.pages(), rig.buffer.bytes());
+        let (container, rw) = (&rig.containers[0], Perm::READ_WRITE);
+        container.map(rig.start, rig.buffer.start(), bytes, rw, Mode::Refuse).unwrap();
+        let (mut sum, model) = (Verification::default(), whole(pages, (0, pages)));
+        assert!(verify(&seen(&rig).unwrap(), &model, &mut sum), "{sum:?}");
+        assert_eq!((sum.translations, sum.mirror_entries), (2 * pages, 0));
+
+        let mirror = |rig: &Rig| {
+            let seen = whole_window(rig, Eye::Mirror(&rig.containers[0]));
+            verify(&[seen], &model, &mut Verification::default())
+        };
+        assert!(mirror(&rig));
+        kernel.set_group_state(GroupId(1), GroupState::Stopped);
+        assert!(!verify(&seen(&rig).unwrap(), &model, &mut sum));
+        assert!(sum.first_mismatch.as_ref().is_some_and(|m| m.contains("group 1 at")), "{sum:?}");
+        assert!(mirror(&rig), "the engine does not know");
+        kernel.set_group_state(GroupId(1), GroupState::Normal);
+        container.unmap(rig.bus(7), rig.page().bytes()).unwrap();
+        assert!(!verify(&seen(&rig).unwrap(), &model, &mut sum));
+        assert!(!mirror(&rig), "one page is missing");
     }
 
     #[test]

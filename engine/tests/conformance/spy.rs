@@ -112,7 +112,7 @@ impl fmt::Debug for Spy {
 }
 
 enum Inner {
-    Mock { mock: MockContainer, other: MockContainer },
+    Mock { mock: MockContainer, other: Option<MockContainer> },
     Real(VfioContainer),
 }
 
@@ -133,7 +133,7 @@ impl Watched {
     /// As the other process sees it; none of a real one.
     pub(crate) fn other(&self) -> Option<&MockContainer> {
         match &self.inner {
-            Inner::Mock { other, .. } => Some(other),
+            Inner::Mock { other, .. } => other.as_ref(),
             Inner::Real(_) => None,
         }
     }

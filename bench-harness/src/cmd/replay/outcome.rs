@@ -186,11 +186,12 @@ impl Outcome {
         Ok(ResultDoc {
             schema: SCHEMA.to_string(),
             tool: Tool::current(),
-            verified: all && !self.interrupted && total.mismatches == 0,
+            verified: Some(all && !self.interrupted && total.mismatches == 0),
             verification: Verification {
                 translations: total.translations + self.walked,
                 passes: self.checked,
                 first_mismatch: self.mismatches.first.first().cloned(),
+                ..Verification::default()
             },
             run,
             host: HostFacts::capture(),
@@ -241,6 +242,10 @@ impl Outcome {
             kind: BackendKind::Mock,
             label: MOCK_LABEL.to_string(),
             groups: self.groups,
+            group_numbers: Vec::new(),
+            container_version: None,
+            kernel_release: None,
+            runs_on: None,
             page_sizes: (0..u64::BITS).map(|n| 1 << n).filter(|page| sizes & page != 0).collect(),
             max_windows: MAX_WINDOWS as u64,
             max_levels: offered.map_or(1, |caps| u64::from(caps.max_levels)),

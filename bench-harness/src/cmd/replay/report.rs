@@ -173,7 +173,7 @@ fn foot(out: &mut String, doc: &ResultDoc, style: Style) {
             thousands(total.final_entries)
         );
     }
-    let verdict = if doc.verified {
+    let verdict = if doc.verified == Some(true) {
         style.green("verified: true")
     } else if total.mismatches > 0 {
         let first = doc.verification.first_mismatch.as_deref().unwrap_or("see above");

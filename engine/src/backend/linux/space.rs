@@ -329,12 +329,12 @@ impl Space for LinuxSpace {
         }
         let locked = || if watch { self.host.locked_bytes() } else { 0 };
         let before = locked();
-        // If this fails the container is lost, and the memory is given back when it is closed.
-        let _ = self.with(|opened| {
+        let done = self.with(|opened| {
             let arg = RegisterMemory::new(memory.start(), memory.bytes());
             guard::done(opened.raw.unregister(&arg), String::new)
         });
-        watch && before.saturating_sub(locked()) < memory.bytes()
+        // If it failed the container is lost, and the memory is given back when it is closed.
+        watch && done.is_ok() && before.saturating_sub(locked()) < memory.bytes()
     }
 
     fn map(&self, to: BusRange, memory: Uaddr, perm: Perm) -> Result<u64, BackendError> {

@@ -71,7 +71,7 @@ impl fmt::Display for Platform {
         let emulated = match self.emulated {
             Some(true) => "emulated by QEMU",
             Some(false) => "not emulated",
-            None => "hardware or not unknown",
+            None => "not known whether emulated",
         };
         write!(f, "{} ({}), {emulated}", or(&self.machine, arch), or(&self.cpu, "unknown CPU"))
     }
@@ -119,6 +119,6 @@ mod tests {
         assert_eq!((other.emulated, other.cpu.as_str()), (None, "Some CPU"));
         let nothing = Platform::of(&Fake::new());
         assert_eq!((nothing.emulated, nothing.machine.as_str()), (None, ""));
-        assert!(nothing.to_string().ends_with("(unknown CPU), hardware or not unknown"));
+        assert!(nothing.to_string().ends_with("(unknown CPU), not known whether emulated"));
     }
 }

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The command lines of `dma` and `cost`.
+
+use clap::Args;
+
+use super::values;
+use crate::outfile::OutFile;
+
+/// Options of `dma`.
+#[derive(Debug, Args)]
+pub(super) struct DmaArgs {
+    /// Use the devices of these IOMMU groups, as 0,1,2 [default: all groups that have edu devices]
+    #[arg(long, value_name = "LIST", value_parser = values::group_list)]
+    vfio_groups: Option<values::GroupList>,
+    #[command(flatten)]
+    output: CheckOutput,
+}
+
+/// Options of `cost`.
+#[derive(Debug, Args)]
+pub(super) struct CostArgs {
+    /// Pages per request, as 1,8,64,512
+    #[arg(long, value_name = "LIST", default_value = "1,8,64,512", value_parser = pages)]
+    pages: Pages,
+    /// Measure everything so often and take the least
+    #[arg(long, value_name = "N", default_value = "20", value_parser = values::count::<10_000>)]
+    repeat: u32,
+    /// Groups that share the window
+    #[arg(long, value_name = "N", default_value = "1", value_parser = values::count::<256>)]
+    groups: u32,
+    /// Use these IOMMU groups, as 0,1,2 [default: the first ones that can be used]
+    #[arg(long, value_name = "LIST", value_parser = values::group_list)]
+    vfio_groups: Option<values::GroupList>,
+    /// Refuse to run unless times are instruction counts, as under scripts/power8-vm --icount
+    #[arg(long)]
+    icount: bool,
+    /// Whose containers: vfio, mock-kernel, mock for none, or auto for vfio if there is any
+    #[arg(long, value_name = "KIND", default_value = "auto", value_enum)]
+    #[arg(hide_possible_values = true)]
+    backend: values::BackendChoice,
+    #[command(flatten)]
+    output: CheckOutput,
+}
+
+/// Where the results of a check go.
+#[derive(Debug, Args)]
+struct CheckOutput {
+    /// Write the result as one JSON document; - is standard output
+    #[arg(long, value_name = "FILE|-", help_heading = "Output")]
+    json: Option<String>,
+    /// No table
+    #[arg(long, short, help_heading = "Output")]
+    quiet: bool,
+}
+
+/// Numbers of pages; a type of its own, since clap gives `Vec` another meaning.
+#[derive(Debug, Clone)]
+struct Pages(Vec<u64>);
+
+/// Most pages per request.
+const MOST_PAGES: u64 = 4096;
+
+fn pages(text: &str) -> Result<Pages, String> {
+    let number = |part: &str| {
+        part.trim().parse().ok().filter(|n| (1..=MOST_PAGES).contains(n)).ok_or_else(|| {
+            format!("'{part}' is no number of pages; accepted: 1 to {MOST_PAGES}, as 1,8,64")
+        })
+    };
+    text.split(',').map(number).collect::<Result<_, _>>().map(Pages)
+}
+
+/// The settings of `dma`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DmaConfig {
+    /// `None`: all that have edu devices.
+    pub vfio_groups: Option<Vec<u32>>,
+    /// The JSON document.
+    pub json: Option<OutFile>,
+    /// No table.
+    pub quiet: bool,
+}
+
+/// The settings of `cost`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CostConfig {
+    /// Pages per request, each 1 to 4096.
+    pub pages: Vec<u64>,
+    /// At least 1.
+    pub repeat: u32,
+    /// At least 1.
+    pub groups: u32,
+    /// At least `groups` of them.
+    pub vfio_groups: Option<Vec<u32>>,
+    /// Only if times are instruction counts.
+    pub icount: bool,
+    /// Whose containers.
+    pub backend: values::BackendChoice,
+    /// The JSON document.
+    pub json: Option<OutFile>,
+    /// No table.
+    pub quiet: bool,
+}
+
+impl From<DmaArgs> for DmaConfig {
+    fn from(args: DmaArgs) -> Self {
+        Self {
+            vfio_groups: args.vfio_groups.map(|list| list.0),
+            json: args.output.json.as_deref().map(OutFile::from),
+            quiet: args.output.quiet,
+        }
+    }
+}
+
+impl TryFrom<CostArgs> for CostConfig {
+    type Error = String;
+
+    fn try_from(args: CostArgs) -> Result<Self, String> {
+        let vfio_groups = args.vfio_groups.map(|list| list.0);
+        if let Some(named) = &vfio_groups
+            && named.len() < args.groups as usize
+        {
+            let (groups, named) = (args.groups, named.len());
+            return Err(format!("--groups {groups}, but --vfio-groups names {named}"));
+        }
+        Ok(Self {
+            pages: args.pages.0,
+            repeat: args.repeat,
+            groups: args.groups,
+            vfio_groups,
+            icount: args.icount,
+            backend: args.backend,
+            json: args.output.json.as_deref().map(OutFile::from),
+            quiet: args.output.quiet,
+        })
+    }
+}

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! One page a call: as a ring does, and as a user does that knows nothing of coalescing.
+
+use std::time::Instant;
+
+use tce_engine::container::Mode;
+use tce_engine::tce::Perm;
+
+use super::rig::Rig;
+use super::work::{Meters, Share, Work, ns, unmap};
+use crate::interrupt::interrupted;
+
+/// Single pages, as a NIC's receive ring: bursts of maps at the head, of unmaps at the tail, a
+/// ring's length apart, sweeping over the share.
+pub struct Ring<'a> {
+    /// The machine.
+    pub rig: &'a Rig,
+    /// The thread's pages.
+    pub share: Share,
+    /// Pages mapped and unmapped since the start.
+    pub head: u64,
+    /// Pages unmapped since the start.
+    pub tail: u64,
+}
+
+impl Ring<'_> {
+    /// Calls timed together: one call takes about as long as reading the clock.
+    const BURST: u64 = 16;
+    /// Outstanding pages.
+    const LENGTH: u64 = 256;
+    /// Bursts in one turn.
+    const TURN: u64 = 256;
+
+    fn length(&self) -> u64 {
+        Self::LENGTH.min(self.share.count / 2).max(1)
+    }
+
+    /// The window page of the `n`th map.
+    fn place(&self, n: u64) -> u64 {
+        self.share.first + n % self.share.count
+    }
+
+    fn unmap_burst(&mut self, meters: &mut Meters, count: u64) -> anyhow::Result<()> {
+        let (rig, page) = (self.rig, self.rig.page());
+        for container in &rig.containers {
+            let mut tces = 0;
+            let at = Instant::now();
+            for n in self.tail..self.tail + count {
+                let done = container.unmap(rig.bus(self.place(n)), page.bytes())?;
+                tces += done.tces;
+                meters.unmapped(&done);
+            }
+            meters.unmap.record_group(ns(at), count, tces);
+        }
+        self.tail += count;
+        Ok(())
+    }
+}
+
+impl Work for Ring<'_> {
+    fn map(&mut self, meters: &mut Meters) -> anyhow::Result<()> {
+        let (rig, page) = (self.rig, self.rig.page());
+        let burst = Self::BURST.min(self.length());
+        for _ in 0..Self::TURN {
+            if interrupted() {
+                break;
+            }
+            if self.head + burst - self.tail > self.length() {
+                let over = self.head + burst - self.tail - self.length();
+                self.unmap_burst(meters, over)?;
+            }
+            for container in &rig.containers {
+                let mut tces = 0;
+                let at = Instant::now();
+                for n in self.head..self.head + burst {
+                    let place = self.place(n);
+                    let memory = rig.buffer.page(place, page);
+                    let (perm, mode) = (Perm::READ_WRITE, Mode::Refuse);
+                    let done = container.map(rig.bus(place), memory, page.bytes(), perm, mode)?;
+                    tces += done.tces;
+                    meters.mapped(&done);
+                }
+                meters.map.record_group(ns(at), burst, tces);
+            }
+            self.head += burst;
+        }
+        Ok(())
+    }
+
+    fn unmap(&mut self, meters: &mut Meters) -> anyhow::Result<()> {
+        while self.tail < self.head {
+            let count = Self::BURST.min(self.head - self.tail);
+            self.unmap_burst(meters, count)?;
+        }
+        Ok(())
+    }
+
+    /// May end beyond the share: then it goes on at its start.
+    fn mapped(&self) -> (u64, u64) {
+        let first = self.place(self.tail);
+        (first, first + (self.head - self.tail))
+    }
+}
+
+/// The bulk work page by page: what a kernel's container costs a user that does not coalesce.
+pub struct Singles<'a> {
+    /// The machine.
+    pub rig: &'a Rig,
+    /// The thread's pages.
+    pub share: Share,
+}
+
+impl Work for Singles<'_> {
+    fn map(&mut self, meters: &mut Meters) -> anyhow::Result<()> {
+        let (rig, page) = (self.rig, self.rig.page());
+        for container in &rig.containers {
+            self.share.runs_until_interrupted(1, 1, |n, _| {
+                let memory = rig.buffer.page(n, page);
+                let (perm, mode) = (Perm::READ_WRITE, Mode::Refuse);
+                let at = Instant::now();
+                let done = container.map(rig.bus(n), memory, page.bytes(), perm, mode)?;
+                meters.map.record(ns(at), done.tces);
+                meters.mapped(&done);
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    fn unmap(&mut self, meters: &mut Meters) -> anyhow::Result<()> {
+        for container in &self.rig.containers {
+            self.share
+                .runs(1, 1, |first, count| unmap(self.rig, container, (first, count), meters))?;
+        }
+        Ok(())
+    }
+
+    fn mapped(&self) -> (u64, u64) {
+        self.share.bounds()
+    }
+}

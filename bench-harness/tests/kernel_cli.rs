@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `tce-bench run` over a kernel's containers: the simulated kernel, and what is said where there is
+//! no real one.
+
+mod common;
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+fn bench(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tce-bench"))
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the built binary runs")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn schema() -> jsonschema::Validator {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../results/schema/tce-bench.result-1.schema.json");
+    let schema = std::fs::read_to_string(path).expect("the schema is in the tree");
+    let schema: Value = serde_json::from_str(&schema).expect("the schema is JSON");
+    jsonschema::validator_for(&schema).expect("the schema is a schema")
+}
+
+/// A run on the simulated kernel that was right, and its document.
+fn run(extra: &str) -> Value {
+    let mut args = vec!["--backend", "mock-kernel", "--repetitions", "2", "--json", "-"];
+    args.extend(extra.split_whitespace());
+    let out = bench(&args);
+    assert!(out.status.success(), "{extra}: {}", text(&out.stderr));
+    let doc: Value = serde_json::from_slice(&out.stdout).expect("one JSON document");
+    let errors: Vec<_> = schema().iter_errors(&doc).map(|e| e.to_string()).collect();
+    assert!(errors.is_empty(), "{extra}: {errors:?}");
+    assert_eq!(doc["verified"], true, "{extra}: {}", doc["verification"]);
+    assert_eq!(doc["backend"]["kind"], "mock-kernel");
+    assert_eq!(doc["backend"]["label"], "mock kernel: simulated, not hardware");
+    assert_eq!(doc["verification"]["books"]["first_difference"], Value::Null);
+    assert_eq!(doc["counters"]["pinned_end_bytes"], 0);
+    doc
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or_else(|| panic!("{value} is no count"))
+}
+
+#[test]
+fn groups_share_a_container_and_its_table_is_charged_once() {
+    let mut charges = Vec::new();
+    for groups in [1, 2, 4, 6] {
+        let doc = run(&format!("--groups {groups} --window 128M --levels 2"));
+        let (counters, checked) = (&doc["counters"], &doc["verification"]);
+        let pages = 128 << 20 >> 12;
+        assert_eq!(number(&checked["translations"]), 5 * 2 * groups * pages);
+        let numbers: Vec<_> = (0..groups).map(Value::from).collect();
+        assert_eq!(doc["backend"]["group_numbers"], Value::from(numbers));
+        // Attached, registered, created; phases; removed, unregistered, closed.
+        assert_eq!(number(&checked["books"]["comparisons"]), groups + 2 + 5 + 3);
+        let (charge, buffer) = (number(&counters["table_charge_bytes"]), 64 << 20);
+        assert_eq!(number(&counters["pinned_peak_bytes"]), buffer + charge);
+        assert_eq!(
+            (number(&counters["kills_asked"]), &doc["results"][0]["limit"]),
+            (0, &Value::Null)
+        );
+        charges.push(charge);
+    }
+    assert!(charges.iter().all(|c| *c == charges[0]), "{charges:?}");
+}
+
+#[test]
+fn two_containers_of_two() {
+    let doc = run("--groups 4 --containers 2 --window 64M");
+    let books = &doc["verification"]["books"];
+    assert_eq!(number(&books["comparisons"]), 2 * (2 + 2) + 5 + 2 * 3);
+    // The buffer is charged once, each container's table by itself.
+    let counters = &doc["counters"];
+    let charge = number(&counters["table_charge_bytes"]);
+    assert_eq!(number(&counters["pinned_peak_bytes"]), (64 << 20) + charge);
+    assert_eq!(charge % 2, 0);
+}
+
+#[test]
+fn requests_and_what_becomes_of_them() {
+    let doc = run("--window 64M --warmup 0s");
+    let of = |id: &str| {
+        let results = doc["results"].as_array().unwrap();
+        let result = results.iter().find(|r| r["id"] == id).unwrap_or_else(|| panic!("no {id}"));
+        let field = |name: &str| number(&result[name]);
+        (field("count"), field("tces"), field("requests"), field("ioctls"))
+    };
+    // Two rounds of 16384 pages, or of 8192 where each is asked for by itself.
+    assert_eq!(of("bulk.unmap"), (2, 32768, 2, 2));
+    assert_eq!(of("batch.map"), (32, 16384, 16384, 32));
+    assert_eq!(of("batch.unmap"), (32, 16384, 16384, 32));
+    assert_eq!(of("bulk.map"), (2, 32768, 2, 2));
+    assert_eq!(of("naive.map"), (16384, 16384, 16384, 16384));
+    let (calls, tces, requests, ioctls) = of("indirect.map");
+    assert_eq!((calls, tces, requests), (32, 16384, 32));
+    assert!(ioctls > tces * 9 / 10, "scattered pages are seldom neighbours: {ioctls}");
+    let sum = |name: &str| -> u64 {
+        doc["results"].as_array().unwrap().iter().map(|r| number(&r[name])).sum()
+    };
+    assert_eq!(number(&doc["counters"]["ioctls"]), sum("ioctls"));
+    assert_eq!(number(&doc["counters"]["requests"]), sum("requests"));
+}
+
+#[test]
+fn shapes_of_machine_and_window() {
+    for extra in [
+        "--window 256M --page-size 64K --levels 2",
+        "--window 64M --host-page 4K --levels 3",
+        "--window 2G --page-size 16M --buffer 256M",
+        "--window 1G --page-size 256M --buffer 512M",
+        "--window 64M --buffer 1M --threads 2",
+        "--window 64K",
+        "--window 64M --vfio-groups 3,1",
+    ] {
+        run(extra);
+    }
+    let doc = run("--window 64M --vfio-groups 3,1");
+    assert_eq!(doc["backend"]["group_numbers"], serde_json::json!([3, 1]));
+}
+
+#[test]
+fn version_1_pays_for_its_window_beforehand() {
+    let doc = run("--vfio-v1 --buffer 1M");
+    assert_eq!(doc["backend"]["container_version"], 1);
+    let counters = &doc["counters"];
+    let charge = number(&counters["table_charge_bytes"]);
+    assert_eq!(number(&counters["pinned_peak_bytes"]), (2 << 30) + charge);
+}
+
+#[test]
+fn too_little_may_be_locked() {
+    let run = "--backend mock-kernel --window 64M --memlock";
+    // 64 MiB and the table's 256 KiB.
+    let need = (64 << 20) + (256 << 10);
+    for limit in ["64K", "64M", "67371007"] {
+        let args: Vec<_> = run.split(' ').chain([limit]).collect();
+        let out = bench(&args);
+        let error = text(&out.stderr);
+        assert_eq!(out.status.code(), Some(4), "{limit}: {error}");
+        assert!(error.contains(&format!("has to lock {need} bytes")), "{error}");
+        assert!(error.contains(&format!("; fix: --memlock {need},")), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+    let need = need.to_string();
+    let args: Vec<_> = run.split(' ').chain([need.as_str(), "--repetitions", "1", "-q"]).collect();
+    let out = bench(&args);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+}
+
+#[test]
+fn what_cannot_be_is_said_before_anything_is_taken() {
+    for (args, code, names) in [
+        ("--page-size 2M", 2, &["2M", "4K, 64K, 16M, 256M"][..]),
+        ("--window 2G --levels 4", 2, &["4 levels", "55"]),
+        ("--window 64M --buffer 4K", 2, &["a multiple of 64K"]),
+        ("--vfio-groups 0,300", 4, &["no IOMMU group 300", "fix: "]),
+    ] {
+        let all: Vec<_> = ["--backend", "mock-kernel"].into_iter().chain(args.split(' ')).collect();
+        let out = bench(&all);
+        let error = text(&out.stderr);
+        assert_eq!(out.status.code(), Some(code), "{args}: {error}");
+        assert_eq!(error.lines().count(), 1, "{args}: {error}");
+        assert!(names.iter().all(|n| error.contains(n)), "{args}: {error}");
+        assert!(out.stdout.is_empty());
+    }
+}
+
+#[test]
+fn the_table_says_what_it_is_and_what_was_asked() {
+    let out = bench(&["--backend", "mock-kernel", "--window", "16M", "--repetitions", "1"]);
+    let table = text(&out.stdout);
+    for part in [
+        "mock kernel: simulated, not hardware",
+        "v2 containers · group(s) 0 · host pages 64 KiB",
+        " requests (",
+        "VmLck compared 11 times",
+        "verified: true",
+    ] {
+        assert!(table.contains(part), "{part}: {table}");
+    }
+    assert!(!table.contains("of limit") && !table.contains("kills"), "{table}");
+}
+
+/// Where containers can be had this would take a group, so it only runs where that is ruled out.
+#[test]
+#[cfg(not(target_arch = "powerpc64"))]
+fn without_a_kernel_that_has_containers() {
+    for args in [&["--backend", "vfio"][..], &["--vfio-groups", "0,1"], &["--vfio-v1"]] {
+        let out = bench(args);
+        let error = text(&out.stderr);
+        assert_eq!(out.status.code(), Some(4), "{args:?}: {error}");
+        assert!(error.contains("exist on POWER only; fix: use a mock"), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+        assert!(out.stdout.is_empty());
+    }
+    let out = bench(&["--window", "4M", "--repetitions", "1", "--json", "-"]);
+    let doc: Value = serde_json::from_slice(&out.stdout).expect("one JSON document");
+    assert_eq!(doc["backend"]["kind"], "mock");
+    let warning = &doc["warnings"][0];
+    assert_eq!(warning["code"], "NO_VFIO");
+    assert!(warning["text"].as_str().unwrap().contains("POWER only; measured on the mock"));
+}
+
+#[test]
+fn an_interrupt_gives_everything_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("partial.json");
+    let line = "--backend mock-kernel --groups 2 --window 2G --levels 2 --duration 1h --json";
+    let mut child = Command::new(env!("CARGO_BIN_EXE_tce-bench"))
+        .args(line.split(' '))
+        .arg(&file)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    common::wait_for_handler(&child);
+    // Into the first phase, which would go on for an hour.
+    std::thread::sleep(Duration::from_millis(700));
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let doc: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    assert_eq!((&doc["run"]["complete"], &doc["verified"]), (&false.into(), &false.into()));
+    // Nothing was left in the kernel, or that would be what was found wrong.
+    let checked = &doc["verification"];
+    assert_eq!(checked["first_mismatch"], Value::Null, "{checked}");
+    assert_eq!(checked["books"]["first_difference"], Value::Null);
+    assert_eq!(doc["counters"]["pinned_end_bytes"], 0);
+    assert!(schema().is_valid(&doc));
+}

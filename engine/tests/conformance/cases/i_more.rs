@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! I from 30 on: more about several groups, as observed.
+
+use tce_engine::Ioba;
+use tce_engine::backend::linux::raw::RawContainer;
+use tce_engine::backend::linux::uapi::{EehPeOp, Request, eeh_op, kind};
+use tce_engine::container::Removal;
+use tce_engine::tce::Perm;
+
+use crate::case::{Case, Done, On, Zero, case};
+use crate::ctx::{Ctx, Eng};
+use crate::rig::GROUPS;
+
+pub(crate) const CASES: &[Case] = &[
+    case("I30", On::Both, "all groups in one container, before and after SET_IOMMU")
+        .raw(i30_raw)
+        .engine(i30_engine),
+    case("I31", On::Both, "a group moves to another container").raw(i31_raw).engine(i31_engine),
+    case("I32", On::Both, "EEH: operations, argsz, flags, bad pointer").raw(i32),
+    case("I33", On::Both, "attaching costs nothing").raw(i33_raw).engine(i33_engine),
+    case("I34", On::Mock, "default windows of another size").raw(i34_raw).engine(i34_engine),
+];
+
+const ALL: [usize; GROUPS] = [0, 1, 2, 3, 4, 5];
+
+fn i30_raw(cx: &mut Ctx) -> Done {
+    let (m, base) = (cx.memory(4)?, cx.base());
+    for before in [true, false] {
+        let c = cx.open()?;
+        for n in ALL {
+            c.join(cx.g(n))?;
+            if n == if before { GROUPS - 1 } else { 0 } {
+                cx.says("SET_IOMMU", c.set_iommu(kind::SPAPR_TCE_V2), "0");
+            }
+        }
+        c.w1()?;
+        cx.v(cx.w1_cost());
+        c.register(m).zero("REGISTER")?;
+        cx.says("MAP", c.put(base, m), "0");
+        if let Ok(kernel) = cx.kernel() {
+            let find = |n| kernel.translate(cx.g(n), Ioba(base), Perm::READ).is_ok();
+            let all = ALL.into_iter().all(find);
+            cx.says("all find it", all, "yes");
+        }
+    }
+    Ok(())
+}
+
+fn i30_engine(cx: &mut Ctx) -> Done {
+    let (m, base) = (cx.memory(4)?, cx.base());
+    let c = cx.windowed(&ALL)?;
+    cx.v(cx.w1_cost());
+    cx.says("register", c.reg(m), "ok");
+    cx.says("map", c.put(base, m), "ok");
+    cx.says("groups", c.groups().len() as u64, GROUPS);
+    let sent = cx.spy.sent().iter().filter(|s| s.request == Request::TceCreate).count();
+    cx.says("CREATE sent", sent as u64, "1");
+    cx.says("remove_window", c.remove_window(Ioba(0), Removal::Force), "ok");
+    cx.v(4);
+    Ok(())
+}
+
+fn i31_raw(cx: &mut Ctx) -> Done {
+    let (c, d) = (cx.v2(&[0, 1])?, cx.v2(&[2])?);
+    cx.says("in use", d.raw.open_group(cx.g(1)), "EBUSY");
+    c.raw.close_group(cx.g(1)).zero("closing the group")?;
+    cx.says("opened", d.raw.open_group(cx.g(1)), "0");
+    cx.says("SET_CONTAINER", d.raw.set_container(cx.g(1)), "0");
+    Ok(())
+}
+
+fn i31_engine(cx: &mut Ctx) -> Done {
+    let (c, d) = (cx.container(&[0])?, cx.container(&[2])?);
+    cx.says("in use", d.attach(cx.g(0)), "Backend.GroupBusy");
+    cx.says("detach", c.detach(cx.g(0)), "ok");
+    cx.says("attach", d.attach(cx.g(0)), "ok");
+    cx.says("groups", d.groups().len() as u64, "2");
+    Ok(())
+}
+
+fn i32(cx: &mut Ctx) -> Done {
+    let c = cx.v2(&[0])?;
+    let harmless = [
+        ("ENABLE", eeh_op::ENABLE),
+        ("GET_STATE", eeh_op::GET_STATE),
+        ("UNFREEZE_IO", eeh_op::UNFREEZE_IO),
+        ("UNFREEZE_DMA", eeh_op::UNFREEZE_DMA),
+        ("CONFIGURE", eeh_op::CONFIGURE),
+        ("INJECT_ERR", eeh_op::INJECT_ERR),
+        ("GET_STATE", eeh_op::GET_STATE),
+        ("DISABLE", eeh_op::DISABLE),
+    ];
+    for (name, op) in harmless {
+        cx.says(name, c.raw.eeh(&EehPeOp::new(op)), "0");
+    }
+    cx.says("operation 77", c.raw.eeh(&EehPeOp::new(77)), "EINVAL");
+    let good = EehPeOp::new(eeh_op::GET_STATE);
+    cx.says("argsz 4", c.raw.eeh(&EehPeOp { argsz: 4, ..good }), "EINVAL");
+    cx.says("argsz 12", c.raw.eeh(&EehPeOp { argsz: 12, ..good }), "0");
+    cx.says("flags 1", c.raw.eeh(&EehPeOp { flags: 1, ..good }), "EINVAL");
+    cx.says("bad pointer", c.raw.fault(Request::EehPeOp), "EFAULT");
+    Ok(())
+}
+
+fn i33_raw(cx: &mut Ctx) -> Done {
+    let c = cx.v2(&[0])?;
+    c.w1()?;
+    for n in 1..GROUPS {
+        c.join(cx.g(n))?;
+        cx.v(cx.w1_cost());
+    }
+    cx.says("REMOVE", c.remove(0), "0");
+    cx.v(0);
+    Ok(())
+}
+
+fn i33_engine(cx: &mut Ctx) -> Done {
+    let c = cx.windowed(&[0])?;
+    for n in 1..GROUPS {
+        cx.says("attach", c.attach(cx.g(n)), "ok");
+        cx.v(cx.w1_cost());
+    }
+    cx.says("remove_window", c.remove_window(Ioba(0), Removal::IfUnmapped), "ok");
+    cx.v(0);
+    Ok(())
+}
+
+/// A smaller default window for the second group.
+fn i34(cx: &mut Ctx) -> Done {
+    let other = cx.g(1);
+    cx.rebuild(|machine| machine.group(other, |group| group.dma32_size = 1 << 30))
+}
+
+fn i34_raw(cx: &mut Ctx) -> Done {
+    i34(cx)?;
+    let c = cx.v2(&[0])?;
+    c.raw.open_group(cx.g(1)).zero("opening the group")?;
+    cx.says("SET_CONTAINER", c.raw.set_container(cx.g(1)), "0");
+    Ok(())
+}
+
+fn i34_engine(cx: &mut Ctx) -> Done {
+    i34(cx)?;
+    let c = cx.container(&[0])?;
+    cx.says("attach", c.attach(cx.g(1)), "Incompatible");
+    Ok(())
+}
