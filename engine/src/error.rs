@@ -355,6 +355,27 @@ pub enum AttachError {
     },
 }
 
+/// An error state that cannot be told.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum EehError {
+    /// The container has no group.
+    #[error("the container has no group")]
+    NoGroup,
+    /// A kernel's answer would be about any of them.
+    #[error(
+        "the container has {members} groups, and the kernel does not say whose state it tells; put \
+         a group whose errors matter into a container of its own"
+    )]
+    Ambiguous {
+        /// Groups of the container.
+        members: usize,
+    },
+    /// The back end refused.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+}
+
 /// A mapping that cannot be made. Nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]

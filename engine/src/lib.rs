@@ -140,13 +140,13 @@ pub use addr::{Gra, GroupId, Hpa, Ioba, Liobn, PageShift, PageSizes, PeNumber, U
 pub use backend::mock::{Mock, MockBuilder};
 pub use backend::{Backend, Caps, Memory};
 pub use container::{
-    Container, Detached, LIST_MAX, MapRequest, Mode, Receipt, RegionInfo, Removal, UnmapRequest,
-    WindowInfo,
+    Container, Detached, EehState, LIST_MAX, MapRequest, Mode, Receipt, RegionInfo, Removal,
+    UnmapRequest, WindowInfo,
 };
 pub use engine::{DetachPolicy, Engine, EngineOptions};
 pub use error::{
-    AttachError, BackendError, EntryError, GeometryError, LimitError, MapError, RegisterError,
-    UnmapError, UnregisterError, WindowError,
+    AttachError, BackendError, EehError, EntryError, GeometryError, LimitError, MapError,
+    RegisterError, UnmapError, UnregisterError, WindowError,
 };
 pub use geometry::{Geometry, Levels, WindowSpec};
 pub use kill::{KillCount, KillPolicy};

@@ -270,12 +270,20 @@ impl Registrations {
         Some(&self.spans[n]).filter(|(_, end, _)| address < *end)
     }
 
-    /// Adds to `tally` which registrations a stretch of live entries points into. Entries that
-    /// point nowhere are not ours and owe nothing.
+    /// Adds to `tally` which registrations a stretch of live entries points into. What
+    /// is in a table was claimed, so it points into some registration of the container.
     pub(crate) fn attribute(&self, old: &Old<'_>, tally: &mut Tally) {
         let Some((low, high)) = old.summary.address_bounds() else { return };
         if let Some((_, end, number)) = self.by_entry(low)
             && high < *end
+        {
+            return tally.add(*number, old.summary.live);
+        }
+        // The bounds reach out of a region that is not aligned to its size; often nothing else is there.
+        let n = self.spans.partition_point(|(start, ..)| *start <= high);
+        if let Some((_, end, number)) = n.checked_sub(1).map(|n| &self.spans[n])
+            && low < *end
+            && n.checked_sub(2).is_none_or(|n| self.spans[n].1 <= low)
         {
             return tally.add(*number, old.summary.live);
         }

@@ -172,7 +172,7 @@ impl Rig {
             for page in 0..SPAN {
                 let got = match self.kernel.translate(*group, Ioba(page * PAGE), Perm::NONE) {
                     Ok(to) => Some((to.at.0, to.perm)),
-                    Err(DmaFault::Empty { .. } | DmaFault::NoLevel { .. }) => None,
+                    Err(DmaFault::Empty | DmaFault::NoLevel(_)) => None,
                     Err(other) => panic!("{other}"),
                 };
                 let wanted = self.model.get(&page).map(|(m, perm)| (*m, perm.powernv()));

@@ -97,6 +97,9 @@ pub struct GroupCaps {
     pub max_levels: u32,
     /// Where the windows of each slot begin; `None` where the PE lacks the slot.
     pub window_starts: [Option<Ioba>; MAX_WINDOWS],
+    /// Size of the window that the group comes with in slot 0, in bytes: what the bus leaves to it
+    /// below the devices' own addresses.
+    pub default_bytes: u64,
     /// True if its windows may use a table that other PEs use.
     pub can_share_tables: bool,
 }
@@ -262,6 +265,12 @@ pub trait Space: Send + Sync + fmt::Debug {
     /// If the platform refuses; it stays unknown.
     fn register(&self, memory: Memory) -> Result<(), BackendError>;
 
+    /// What error handling says of the one member's PE, as a number of the uapi.
+    ///
+    /// # Errors
+    /// If it cannot be asked.
+    fn eeh_state(&self) -> Result<i32, BackendError>;
+
     /// Takes it back. Nothing of the container is mapped there any more. With `watch`, says whether
     /// the process is still charged for it afterwards, although nobody else of it has it registered.
     fn unregister(&self, memory: Memory, watch: bool) -> bool;
@@ -329,6 +338,13 @@ impl Space for EngineOwned {
 
     fn register(&self, _: Memory) -> Result<(), BackendError> {
         Ok(())
+    }
+
+    fn eeh_state(&self) -> Result<i32, BackendError> {
+        Err(BackendError::Guarded {
+            request: "asking for the error state".into(),
+            reason: "a software PHB has none yet",
+        })
     }
 
     fn unregister(&self, _: Memory, _: bool) -> bool {

@@ -3,8 +3,9 @@
 
 use super::mapping::{Mode, Receipt, aligned, fill};
 use super::publish::Piece;
+use super::windows::Window;
 use super::{Container, State};
-use crate::addr::{Ioba, Uaddr};
+use crate::addr::{Ioba, PageShift, Uaddr};
 use crate::error::{MapError, UnmapError};
 use crate::kill::Tally;
 use crate::sync::read;
@@ -45,6 +46,34 @@ impl Piece {
     }
 }
 
+/// The end of the request before. Most requests of a batch go on from there, and of those only the
+/// length and the window's end are left to check.
+struct Tail {
+    page: PageShift,
+    window_end: u64,
+    next: u64,
+}
+
+impl Tail {
+    fn new(window: &Window, at: Ioba, bytes: u64) -> Self {
+        let geometry = window.table.geometry();
+        let window_end = window.start.0 + geometry.covered();
+        Self { page: geometry.page(), window_end, next: at.0 + bytes }
+    }
+
+    /// The number of pages of a request that goes on from here, which is then the end.
+    #[inline]
+    fn goes_on(&mut self, at: Ioba, bytes: u64) -> Option<u64> {
+        let whole = bytes & (self.page.bytes() - 1) == 0;
+        let inside = bytes.wrapping_sub(1) < self.window_end - self.next;
+        if at.0 != self.next || !whole || !inside {
+            return None;
+        }
+        self.next += bytes;
+        Some(bytes >> self.page.get())
+    }
+}
+
 impl State {
     fn piece(&self, request: &MapRequest) -> Result<(usize, Piece), MapError> {
         let MapRequest { at, memory, bytes, perm } = *request;
@@ -75,15 +104,26 @@ impl Container {
         let (slot, first) = state.piece(head)?;
         let window = state.windows[slot].as_ref().expect("the piece's window");
         let page = window.table.geometry().page();
+        let mut tail = Tail::new(window, head.at, head.bytes);
+        let (mut memory, mut perm) = (head.memory.0.wrapping_add(head.bytes), head.perm);
         let mut pieces = vec![first];
         for request in &requests[1..] {
+            if request.memory.0 == memory
+                && request.perm == perm
+                && let Some(count) = tail.goes_on(request.at, request.bytes)
+                && let Some(last) = pieces.last_mut()
+            {
+                last.count += count;
+                memory = memory.wrapping_add(request.bytes);
+                continue;
+            }
             let (other, piece) = state.piece(request)?;
             if other != slot {
                 return Err(MapError::BatchWindows(head.at, request.at));
             }
-            if !pieces.last_mut().is_some_and(|last| last.extend(&piece, page.get())) {
-                pieces.push(piece);
-            }
+            pieces.push(piece);
+            tail = Tail::new(window, request.at, request.bytes);
+            (memory, perm) = (request.memory.0.wrapping_add(request.bytes), request.perm);
         }
         sort(&mut pieces, |piece| piece.first);
         pieces.dedup_by(|next, last| last.extend(next, page.get()));
@@ -124,17 +164,22 @@ impl Container {
     pub fn unmap_batch(&self, requests: &[UnmapRequest]) -> Result<Receipt, UnmapError> {
         let Some(head) = requests.first() else { return Ok(Receipt::default()) };
         let state = read(&self.state);
-        let (window, ..) = state.unmap_range(head.at, head.bytes)?;
-        let mut parts: Vec<(u64, u64)> = Vec::new();
-        for request in requests {
+        let (window, first, count) = state.unmap_range(head.at, head.bytes)?;
+        let mut tail = Tail::new(window, head.at, head.bytes);
+        let mut parts = vec![(first, count)];
+        for request in &requests[1..] {
+            if let Some(count) = tail.goes_on(request.at, request.bytes)
+                && let Some(last) = parts.last_mut()
+            {
+                last.1 += count;
+                continue;
+            }
             let (other, first, count) = state.unmap_range(request.at, request.bytes)?;
             if other.slot != window.slot {
                 return Err(UnmapError::BatchWindows(head.at, request.at));
             }
-            match parts.last_mut() {
-                Some(last) if last.0 + last.1 == first => last.1 += count,
-                _ => parts.push((first, count)),
-            }
+            parts.push((first, count));
+            tail = Tail::new(window, request.at, request.bytes);
         }
         sort(&mut parts, |part| part.0);
         let page = window.table.geometry().page().get();

@@ -156,6 +156,12 @@ fn compatible(state: &State, group: GroupId, caps: &GroupCaps) -> Result<(), Att
         let (its, ours) = (show(caps.window_starts), show(shared.window_starts));
         return refuse(format!("its windows start at {its}, the members' at {ours}"));
     }
+    if let Some(other) = state.members.iter().find(|m| m.caps.default_bytes != caps.default_bytes) {
+        let (its, ours) = (caps.default_bytes, other.caps.default_bytes);
+        return refuse(format!(
+            "the window it comes with has {its:#x} bytes, a member's {ours:#x}"
+        ));
+    }
     if shared.page_sizes.intersect(caps.page_sizes) == PageSizes(0) {
         let (its, ours) = (caps.page_sizes, shared.page_sizes);
         return refuse(format!("it offers pages of {its}, the members {ours}: none in common"));

@@ -6,6 +6,7 @@
 
 mod batch;
 mod commit;
+mod eeh;
 mod entries;
 mod groups;
 mod mapping;
@@ -13,6 +14,7 @@ mod publish;
 mod windows;
 
 pub use batch::{MapRequest, UnmapRequest};
+pub use eeh::EehState;
 pub use groups::{Detached, SharedCaps};
 pub use mapping::{LIST_MAX, Mode, Receipt};
 pub use windows::{Removal, WindowInfo};

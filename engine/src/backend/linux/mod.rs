@@ -71,8 +71,8 @@ impl Linux {
         };
         let caps = Caps {
             host_page,
-            // The page allocator's largest order: 8 with pages of 64 KiB, 10 with those of 4 KiB.
-            max_block: if host_page == PageShift::K4 { 4 << 20 } else { 16 << 20 },
+            // The page allocator's largest order: 8 with pages of 64 KiB, 12 with those of 4 KiB.
+            max_block: 16 << 20,
             tables: Tables::Kernel(KernelCaps { detach_clears: true, paid_ahead }),
             memlock: host.memlock().map(|limit| limit.saturating_sub(host.locked_bytes())),
         };
@@ -138,6 +138,7 @@ impl Backend for Linux {
             page_sizes,
             max_levels,
             window_starts,
+            default_bytes: u64::from(info.dma32_window_size),
             can_share_tables: self.options.version == Version::V2,
         })
     }
@@ -178,6 +179,10 @@ impl Backend for Linux {
             .host
             .backing(start, bytes)
             .ok_or_else(|| failed("part of it is not mapped for reading and writing"))?;
+        if self.caps.host_page == PageShift::K4 && backing > PageShift::K4 {
+            // Seen on 6.12: beyond the first 2 MiB of a 16M page, pinning never comes to an end.
+            return Err(failed("Linux with 4K pages hangs when it pins huge pages"));
+        }
         // IOMMU pages are at most as large as what the memory stands on, and as what its ends are
         // aligned to.
         let aligned = PageShift::new((start.0 | bytes).trailing_zeros().min(34));

@@ -5,7 +5,8 @@ use std::fmt;
 
 use super::raw::{Errno, RawContainer, RawHost};
 use super::uapi::{
-    DmaMap, DmaUnmap, GroupStatus, RegisterMemory, TceCreate, TceInfo, TceRemove, kind, map_flags,
+    DmaMap, DmaUnmap, EehPeOp, GroupStatus, RegisterMemory, TceCreate, TceInfo, TceRemove, eeh_op,
+    kind, map_flags,
 };
 use super::{LinuxOptions, Version, guard, range};
 use crate::addr::{GroupId, Ioba, PageShift, Uaddr};
@@ -56,6 +57,13 @@ impl Opened {
             Ok(flags) if flags & GroupStatus::VIABLE == 0 => Err(BackendError::NotViable(group)),
             Err(e) => Err(guard::refused(e, || format!("status of group {group}"))),
             Ok(_) => match self.raw.set_container(group) {
+                Err(Errno::EPERM) => Err(BackendError::Kernel {
+                    request: format!("adding group {group}"),
+                    answer: "EPERM: its tables are of another kind than the members', or firmware \
+                             code -1"
+                        .into(),
+                    errno: Some(Errno::EPERM.0),
+                }),
                 Err(e) => Err(guard::window(e, || format!("adding group {group}"))),
                 answer => guard::done(answer, || format!("adding group {group}")),
             },
@@ -84,6 +92,39 @@ impl Opened {
         let mut info = TceInfo::new();
         guard::done(self.raw.info(&mut info), || "asking for the windows offered".into())?;
         Ok(info)
+    }
+
+    /// The one CREATE for a window that has been checked.
+    fn create(&self, geometry: &Geometry, start: Ioba) -> Result<(), BackendError> {
+        let (page, size) = (geometry.page(), geometry.size());
+        let mut create = TceCreate::new(page.get(), size, geometry.levels());
+        let request = || format!("creating a window of {size:#x} bytes, {page} pages");
+        match self.raw.create(&mut create) {
+            // To another process everything is forbidden; else it is firmware's -1.
+            Err(Errno::EPERM) if self.info() == Err(BackendError::WrongProcess) => {
+                return Err(BackendError::WrongProcess);
+            }
+            Err(e) => return Err(guard::window(e, request)),
+            answer => guard::done(answer, request)?,
+        }
+        if create.start_addr == start.0 {
+            return Ok(());
+        }
+        let _ = self.remove_window(Ioba(create.start_addr));
+        Err(BackendError::Kernel {
+            request: request(),
+            answer: format!(
+                "start {:#x} where {start} was expected; it was removed again",
+                create.start_addr
+            ),
+            errno: None,
+        })
+    }
+
+    fn remove_window(&self, start: Ioba) -> Result<(), BackendError> {
+        guard::done(self.raw.remove(&TceRemove::new(start.0)), || {
+            format!("removing the window at {start}")
+        })
     }
 
     fn map(&self, at: Ioba, memory: Uaddr, bytes: u64, perm: Perm) -> Result<(), BackendError> {
@@ -177,17 +218,19 @@ impl LinuxSpace {
         opened.members = 1;
         opened.default_window = true;
         if self.options.version == Version::V2 && !self.options.keep_default_window {
-            let start = u64::from(opened.info()?.dma32_window_start);
-            guard::done(opened.raw.remove(&TceRemove::new(start)), || {
-                "removing the default window".into()
-            })?;
+            opened.remove_window(Ioba(u64::from(opened.info()?.dma32_window_start)))?;
             opened.default_window = false;
         }
         Ok(opened)
     }
 
     /// The slot has a default window, so nothing else can be there.
-    fn adopt_default(&self, opened: &Opened, geometry: &Geometry) -> Result<(), BackendError> {
+    fn adopt_default(
+        &self,
+        opened: &Opened,
+        start: Ioba,
+        geometry: &Geometry,
+    ) -> Result<(), BackendError> {
         let shape = (geometry.size(), geometry.page(), geometry.levels());
         if shape != (V1_WINDOW, PageShift::K4, 1) {
             return Err(BackendError::Guarded {
@@ -198,13 +241,15 @@ impl LinuxSpace {
                 reason: "the default window stands there: 0x80000000 bytes, 4K pages, 1 level",
             });
         }
-        if self.options.version == Version::V1 {
-            guard::done(opened.raw.enable(), || "enabling the container".into())?;
+        if self.options.version == Version::V2 {
+            // It comes into being with the first request that needs it. A window of the same shape,
+            // made now, is no different, and its charge is not a surprise.
+            opened.remove_window(start)?;
+            return opened.create(geometry, start);
         }
+        guard::done(opened.raw.enable(), || "enabling the container".into())?;
         opened.force_default_window().inspect_err(|_| {
-            if self.options.version == Version::V1 {
-                let _ = opened.raw.disable();
-            }
+            let _ = opened.raw.disable();
         })
     }
 }
@@ -247,30 +292,9 @@ impl Space for LinuxSpace {
         let before = self.host.locked_bytes();
         let created = self.with_mut(|opened| {
             if slot == 0 && opened.default_window {
-                self.adopt_default(opened, geometry)?;
+                self.adopt_default(opened, start, geometry)?;
             } else {
-                let (page, size) = (geometry.page(), geometry.size());
-                let mut create = TceCreate::new(page.get(), size, geometry.levels());
-                let request = || format!("creating a window of {size:#x} bytes, {page} pages");
-                match opened.raw.create(&mut create) {
-                    // To another process everything is forbidden; else it is firmware's -1.
-                    Err(Errno::EPERM) if opened.info() == Err(BackendError::WrongProcess) => {
-                        return Err(BackendError::WrongProcess);
-                    }
-                    Err(e) => return Err(guard::window(e, request)),
-                    answer => guard::done(answer, request)?,
-                }
-                if create.start_addr != start.0 {
-                    let _ = opened.raw.remove(&TceRemove::new(create.start_addr));
-                    return Err(BackendError::Kernel {
-                        request: request(),
-                        answer: format!(
-                            "start {:#x} where {start} was expected; it was removed again",
-                            create.start_addr
-                        ),
-                        errno: None,
-                    });
-                }
+                opened.create(geometry, start)?;
             }
             let page = geometry.page().bytes();
             opened.windows[slot] = Some(Slot {
@@ -294,9 +318,7 @@ impl Space for LinuxSpace {
                 // What was paid ahead comes back; the window itself stays until the container goes.
                 return guard::done(opened.raw.disable(), || "disabling the container".into());
             }
-            guard::done(opened.raw.remove(&TceRemove::new(start.0)), || {
-                format!("removing the window at {start}")
-            })?;
+            opened.remove_window(start)?;
             opened.windows[slot] = None;
             opened.default_window &= slot != 0;
             Ok(())
@@ -320,6 +342,13 @@ impl Space for LinuxSpace {
                 Err(Errno::EPERM) => Err(BackendError::WrongProcess),
                 answer => guard::done(answer, request),
             }
+        })
+    }
+
+    fn eeh_state(&self) -> Result<i32, BackendError> {
+        self.with(|opened| {
+            let answer = opened.raw.eeh(&EehPeOp::new(eeh_op::GET_STATE));
+            answer.map_err(|e| guard::refused(e, || "asking for the error state".into()))
         })
     }
 

@@ -29,6 +29,7 @@ const POWER8: GroupCaps = GroupCaps {
     page_sizes: PageSizes::of(&[PageShift::K4, PageShift::K64, PageShift::M16, PageShift::M256]),
     max_levels: 5,
     window_starts: [Some(Ioba(0)), Some(Ioba(1 << 59))],
+    default_bytes: 2 << 30,
     can_share_tables: true,
 };
 
@@ -78,16 +79,15 @@ impl MockBuilder {
         self
     }
 
-    /// The host page size; contiguous blocks of table end at 16 MiB on hosts with 64 KiB pages and
-    /// at 4 MiB on those with 4 KiB (the page allocator's largest order).
+    /// The host page size.
     #[must_use]
     pub fn host_page(mut self, page: PageShift) -> Self {
         self.host_page = page;
-        self.max_block = if page == PageShift::K4 { 4 << 20 } else { 16 << 20 };
         self
     }
 
-    /// Largest contiguous block that a table level can get, in bytes.
+    /// Largest contiguous block that a table level can get, in bytes; 16 MiB at first, the page
+    /// allocator's largest on hosts with 4 KiB and with 64 KiB pages alike.
     #[must_use]
     pub fn max_block(mut self, bytes: u64) -> Self {
         self.max_block = bytes;

@@ -31,7 +31,10 @@ pub(crate) const CASES: &[Case] = &[
     case("F39", On::Both, "UNREGISTER while another container maps it")
         .raw(f39_raw)
         .engine(f39_engine),
-    case("F40", On::Both, "huge pages of 16M").raw(f40_raw).engine(f40_engine),
+    case("F40", On::Both, "huge pages of 16M")
+        .raw(f40_raw)
+        .engine(f40_engine)
+        .instead("with 4K pages, where the kernel hangs, refuses it; with 64K pages all is well"),
     case("F41", On::Mock, "only some pages can be pinned")
         .raw(f41_raw)
         .engine(f41_engine)
@@ -270,6 +273,10 @@ fn f40_raw(cx: &mut Ctx) -> Done {
 fn f40_engine(cx: &mut Ctx) -> Done {
     let c = cx.container(&[0])?;
     let (m, pages) = (cx.huge(2)?, 32 << (20 - cx.host()));
+    if cx.host() == 12 {
+        refused!(cx, "register", c.reg(m), "Backend.Pin");
+        return Ok(());
+    }
     cx.says("register", c.reg(m), "ok");
     cx.v(pages);
     cx.says("unregister", c.unreg(m), "ok");

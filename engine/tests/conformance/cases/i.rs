@@ -5,7 +5,7 @@ use tce_engine::backend::linux::mock_kernel::{Event, GroupState, Injection};
 use tce_engine::backend::linux::raw::RawContainer;
 use tce_engine::backend::linux::uapi::{EehPeOp, Request, eeh_op};
 use tce_engine::tce::Perm;
-use tce_engine::{Ioba, PageShift, PageSizes};
+use tce_engine::{EehState, Ioba, PageShift, PageSizes};
 
 use crate::case::{Case, Done, Must, On, Stop, Zero, case};
 use crate::ctx::{Ctx, Eng, G, SECOND, refused};
@@ -35,7 +35,10 @@ pub(crate) const CASES: &[Case] = &[
     case("I16", On::Both, "the end with live mappings: kills before unpins")
         .raw(i16_raw)
         .engine(i16_engine),
-    case("I17", On::Mock, "EEH state of two groups, one frozen").raw(i17_raw),
+    case("I17", On::Mock, "EEH state of two groups, one frozen")
+        .raw(i17_raw)
+        .engine(i17_engine)
+        .instead("tells the state of a group that is alone, and of several says that it cannot"),
 ];
 
 /// Live windows and mappings as a device of the nth group finds them: does it copy?
@@ -374,6 +377,18 @@ fn i16_engine(cx: &mut Ctx) -> Done {
         cx.says("kills come first", first, "yes");
     }
     cx.v(0);
+    Ok(())
+}
+
+fn i17_engine(cx: &mut Ctx) -> Done {
+    let (first, second) = (cx.g(0), cx.g(1));
+    let c = cx.container(&[0])?;
+    cx.kernel()?.set_group_state(first, GroupState::Stopped);
+    let alone = c.eeh_states().map(|states| format!("{states:?}"));
+    cx.says("alone", alone, format!("{:?}", [(first, EehState::Stopped)]));
+    c.attach(second).must("attach")?;
+    refused!(cx, "of two", c.eeh_states().map(drop), "Ambiguous");
+    cx.kernel()?.set_group_state(first, GroupState::Normal);
     Ok(())
 }
 

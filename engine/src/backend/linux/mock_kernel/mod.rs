@@ -176,8 +176,8 @@ impl MockKernelBuilder {
         self
     }
 
-    /// The kernel's page size, 64K at first. Powerpc knows 4K and 64K. The largest contiguous block
-    /// follows from it: 4 MiB with pages of 4K, 16 MiB with others.
+    /// The kernel's page size, 64K at first. Powerpc knows 4K and 64K; the largest contiguous block
+    /// is 16 MiB with both.
     #[must_use]
     pub fn host_page(mut self, page: PageShift) -> Self {
         self.host_page = page;
@@ -215,7 +215,7 @@ impl MockKernelBuilder {
     /// The machine.
     #[must_use]
     pub fn build(self) -> Arc<MockKernel> {
-        let max_block = if self.host_page == PageShift::K4 { 4 << 20 } else { 16 << 20 };
+        let max_block = 16 << 20;
         let host_shift = self.host_page.get();
         let mut state =
             State::new(self.profile, host_shift, max_block, self.memory, self.eeh, self.groups);
