@@ -10,6 +10,7 @@
 //! | an UNMAP past the end clears what is behind the table | refused | `container::mapping` |
 //! | a MAP that fails clears what was there | put back from the mirror | `container::publish` |
 //! | REGISTER of a range with a hole returns the pages before it | an error | `Linux::pin`, [`done`] |
+//! | with 4K pages, REGISTER behind the first 2 MiB of a huge page never returns | refused | `Linux::pin` |
 //! | UNREGISTER of mapped memory returns 0 and orphans it | refused while anything is mapped | `container::Container::unregister` |
 //! | a CREATE that fails leaks its charge | shape and block size are computed first; one request | `geometry`, `container::windows` |
 //! | the default window takes slot 0 as soon as anything is mapped | removed at once | `space` |

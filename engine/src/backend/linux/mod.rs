@@ -28,6 +28,9 @@ use uapi::TceInfo;
 /// The second window of a PE begins here; no request can choose it.
 const SECOND_WINDOW: Ioba = Ioba(1 << 59);
 
+/// On Linux 6.12 with 4 KiB pages, pinning what is further inside a huge page never comes to an end.
+const PINNABLE: u64 = 2 << 20;
+
 /// The version of a sPAPR TCE container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Version {
@@ -179,9 +182,14 @@ impl Backend for Linux {
             .host
             .backing(start, bytes)
             .ok_or_else(|| failed("part of it is not mapped for reading and writing"))?;
-        if self.caps.host_page == PageShift::K4 && backing > PageShift::K4 {
-            // Seen on 6.12: beyond the first 2 MiB of a 16M page, pinning never comes to an end.
-            return Err(failed("Linux with 4K pages hangs when it pins huge pages"));
+        let inside = start.0 & (backing.bytes() - 1);
+        if self.caps.host_page == PageShift::K4
+            && inside + bytes > PINNABLE
+            && backing > PageShift::K4
+        {
+            return Err(failed(
+                "Linux with 4K pages hangs when it pins what is behind the first 2 MiB of a huge page",
+            ));
         }
         // IOMMU pages are at most as large as what the memory stands on, and as what its ends are
         // aligned to.
