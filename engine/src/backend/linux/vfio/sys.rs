@@ -151,12 +151,22 @@ impl Kernel for Here {
 }
 
 #[cfg(all(test, not(miri)))] // it has no ioctl
-mod tests {
+pub(super) mod tests {
     use std::fs::File;
     use std::os::fd::AsFd;
 
     use super::*;
     use crate::backend::linux::uapi::kind;
+
+    /// What a file answers that is not VFIO's: ENOTTY. QEMU's user mode, under which CI runs the
+    /// powerpc64le tests, passes on no request that it does not know, and says ENOSYS.
+    pub(in super::super) fn unknown() -> Errno {
+        let null = File::open("/dev/null").unwrap();
+        let errno = api_version(null.as_fd(), 0).unwrap_err();
+        let emulated = cfg!(target_arch = "powerpc64") && errno == Errno::ENOSYS;
+        assert!(emulated || errno == Errno::ENOTTY, "{errno:?}");
+        errno
+    }
 
     /// A file that knows none of the requests says so for each: they arrive, as far as that shows.
     #[test]
@@ -184,9 +194,9 @@ mod tests {
             fault(fd, Request::TceGetInfo),
         ];
         for (i, answer) in answers.into_iter().enumerate() {
-            assert_eq!(answer, Err(Errno::ENOTTY), "{i}");
+            assert_eq!(answer, Err(unknown()), "{i}");
         }
-        assert_eq!(device(fd, c"0000:00:00.0").err(), Some(Errno::ENOTTY));
+        assert_eq!(device(fd, c"0000:00:00.0").err(), Some(unknown()));
     }
 
     /// FIONREAD writes an int through its pointer: the address of [`fault`] is refused.
