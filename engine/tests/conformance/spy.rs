@@ -26,6 +26,10 @@ struct Log {
     sent: Mutex<Vec<Sent>>,
     /// The next MAP of more bytes than this fails after them; 0 is none.
     fail_map: AtomicU64,
+    /// The next CREATE finds no memory and leaks so many bytes; 0 is none.
+    fail_create: AtomicU64,
+    /// What those have leaked.
+    leaked: AtomicU64,
 }
 
 #[derive(Clone)]
@@ -77,6 +81,12 @@ impl Spy {
     pub(crate) fn fail_map(&self, bytes: u64) {
         self.log.fail_map.store(bytes, Ordering::SeqCst);
     }
+
+    /// The next CREATE ends as it does on Linux when there is no memory for the table: its charge,
+    /// `bytes`, stays.
+    pub(crate) fn fail_create(&self, bytes: u64) {
+        self.log.fail_create.store(bytes, Ordering::SeqCst);
+    }
 }
 
 impl RawHost for Spy {
@@ -97,7 +107,7 @@ impl RawHost for Spy {
     }
 
     fn locked_bytes(&self) -> u64 {
-        self.host().locked_bytes()
+        self.host().locked_bytes() + self.log.leaked.load(Ordering::SeqCst)
     }
 
     fn memlock(&self) -> Option<u64> {
@@ -205,6 +215,11 @@ impl RawContainer for Watched {
 
     fn create(&self, arg: &mut TceCreate) -> Raw {
         let argsz = arg.argsz;
+        let leak = self.log.fail_create.swap(0, Ordering::SeqCst);
+        if leak > 0 {
+            self.log.leaked.fetch_add(leak, Ordering::SeqCst);
+            return self.sent(Request::TceCreate, argsz, Err(Errno::ENOMEM));
+        }
         self.sent(Request::TceCreate, argsz, self.raw().create(arg))
     }
 

@@ -34,6 +34,7 @@ pub(crate) const CASES: &[Case] = &[
     case("G41", On::Both, "close with windows and mappings").raw(g41_raw).engine(g41_engine),
     case("G42", On::Both, "one level of 16 MiB, the largest block").raw(g42_raw).engine(g42_engine),
     case("G43", On::Mock, "the same on a host with 4K pages").raw(g43_raw).engine(g43_engine),
+    case("G44", On::Mock, "no memory for a table that should fit").engine(g44_engine),
 ];
 
 /// log2 of the entries of one level, and the bits that all decode.
@@ -361,4 +362,19 @@ fn g43_raw(cx: &mut Ctx) -> Done {
 fn g43_engine(cx: &mut Ctx) -> Done {
     cx.rebuild(|machine| machine.host_page(PageShift::K4))?;
     g42_engine(cx)
+}
+
+/// The charge that the kernel does not give back stays in the ledger, which `v` compares.
+fn g44_engine(cx: &mut Ctx) -> Done {
+    let c = cx.container(&[0])?;
+    let charge = cx.cost(G, 16, 1);
+    cx.spy.fail_create((charge as u64) << cx.host());
+    cx.says("create_window", c.window(G, 16, 1), "Backend.Kernel");
+    cx.v(charge);
+    let kinds: Vec<_> = cx.engine().ledger().entries().iter().map(|entry| entry.kind).collect();
+    cx.says("in the ledger", format!("{kinds:?}"), "[Leaked]");
+    cx.says("again", c.window(G, 16, 1), "ok");
+    cx.v(2 * charge);
+    cx.leaks(charge, 0);
+    Ok(())
 }

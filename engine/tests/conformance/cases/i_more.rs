@@ -7,8 +7,8 @@ use tce_engine::backend::linux::uapi::{EehPeOp, Request, eeh_op, kind};
 use tce_engine::container::Removal;
 use tce_engine::tce::Perm;
 
-use crate::case::{Case, Done, On, Zero, case};
-use crate::ctx::{Ctx, Eng};
+use crate::case::{Case, Done, Must, On, Zero, case};
+use crate::ctx::{Ctx, Eng, G, SECOND, refused};
 use crate::rig::GROUPS;
 
 pub(crate) const CASES: &[Case] = &[
@@ -19,6 +19,7 @@ pub(crate) const CASES: &[Case] = &[
     case("I32", On::Both, "EEH: operations, argsz, flags, bad pointer").raw(i32),
     case("I33", On::Both, "attaching costs nothing").raw(i33_raw).engine(i33_engine),
     case("I34", On::Mock, "default windows of another size").raw(i34_raw).engine(i34_engine),
+    case("I35", On::Both, "a window that KVM edits").engine(i35_engine),
 ];
 
 const ALL: [usize; GROUPS] = [0, 1, 2, 3, 4, 5];
@@ -143,5 +144,30 @@ fn i34_engine(cx: &mut Ctx) -> Done {
     i34(cx)?;
     let c = cx.container(&[0])?;
     cx.says("attach", c.attach(cx.g(1)), "Incompatible");
+    Ok(())
+}
+
+/// Of what KVM maps the mirror says nothing, so nothing may rest on it.
+fn i35_engine(cx: &mut Ctx) -> Done {
+    cx.engine_replays();
+    let (m, base) = (cx.memory(4)?, cx.base());
+    let c = cx.windowed(&[0, 1])?;
+    c.window(G, cx.io(), 2).must("a second window")?;
+    c.reg(m).must("register")?;
+    c.put(base, m).must("map")?;
+    refused!(cx, "left with entries", c.leave_to_kvm(Ioba(0)), "Mapped");
+    refused!(cx, "no window there", c.leave_to_kvm(Ioba(G)), "NotFound");
+    cx.says("the second is left", c.leave_to_kvm(Ioba(SECOND)), "ok");
+    refused!(cx, "map there", c.put(SECOND, m), "LeftToKvm");
+    refused!(cx, "unmap there", c.take(SECOND, m.bytes), "LeftToKvm");
+    let detached = c.detach(cx.g(1)).must("detach")?;
+    let counts = format!("{} {}", detached.replayed, detached.skipped);
+    cx.says("replayed, skipped", counts, "4 1");
+    c.take(base, m.bytes).must("unmap")?;
+    refused!(cx, "unregister", c.unreg(m), "LeftToKvm");
+    let removed = c.remove_window(Ioba(SECOND), Removal::IfUnmapped);
+    refused!(cx, "remove it", removed, "LeftToKvm");
+    cx.says("remove by force", c.remove_window(Ioba(SECOND), Removal::Force), "ok");
+    cx.says("unregister now", c.unreg(m), "ok");
     Ok(())
 }
