@@ -168,8 +168,8 @@ impl Opened {
     /// A page of the default window that is cleared: it makes the kernel create the window, and
     /// charge it, now. Never page 0, where nothing done would hang Linux.
     fn force_default_window(&self) -> Result<(), BackendError> {
-        let mut page = DmaUnmap::new(PageShift::K4.bytes(), PageShift::K4.bytes());
-        guard::done(self.raw.unmap(&mut page), || "creating the default window".into())
+        let page = PageShift::K4.bytes();
+        self.unmap(Ioba(page), page)
     }
 }
 
@@ -216,10 +216,20 @@ impl LinuxSpace {
         opened.join(group)?;
         opened.set_iommu(self.options.version)?;
         opened.members = 1;
-        opened.default_window = true;
+        let info = opened.info()?;
         if self.options.version == Version::V2 && !self.options.keep_default_window {
-            opened.remove_window(Ioba(u64::from(opened.info()?.dma32_window_start)))?;
-            opened.default_window = false;
+            opened.remove_window(Ioba(u64::from(info.dma32_window_start)))?;
+            return Ok(opened);
+        }
+        opened.default_window = true;
+        if u64::from(info.dma32_window_size) != V1_WINDOW {
+            return Err(BackendError::Guarded {
+                request: format!(
+                    "using the default window of group {group}, {:#x} bytes",
+                    info.dma32_window_size
+                ),
+                reason: "only one of 0x80000000 bytes is known, and charged for",
+            });
         }
         Ok(opened)
     }
