@@ -1,21 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `tce-bench dma` and `tce-bench cost` as a user calls them, on a machine without VFIO.
 
-use std::process::{Command, Output, Stdio};
+mod common;
 
+use common::{bench, text};
 use serde_json::Value;
-
-fn bench(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_tce-bench"))
-        .args(args)
-        .stdin(Stdio::null())
-        .output()
-        .expect("the built binary runs")
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
 
 /// One line on standard error, nothing else, and the code.
 fn refused(args: &[&str], code: i32) -> String {

@@ -4,22 +4,11 @@
 mod common;
 
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use common::{bench, text};
 use serde_json::Value;
-
-fn bench(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_tce-bench"))
-        .args(args)
-        .stdin(Stdio::null())
-        .output()
-        .expect("the built binary runs")
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
 
 /// Short enough for a debug build.
 const SMALL: &[&str] = &["--backend", "mock", "--warmup", "0s", "--repetitions", "2"];

@@ -1,9 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What the CLI tests share.
 
+#![allow(dead_code)] // every test binary uses its own part
+
 use std::fs;
-use std::process::Child;
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
+
+/// Runs the built program to its end.
+pub(crate) fn bench(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tce-bench"))
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the built binary runs")
+}
+
+pub(crate) fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
 
 /// Returns when the program catches SIGINT: before that, the signal would just kill it.
 pub(crate) fn wait_for_handler(child: &Child) {
