@@ -104,8 +104,9 @@ apt_failed() { # WHAT ALTERNATIVE
     die 4 "could not fetch $1 ($(df -h --output=avail "$cache" | tail -n 1 | tr -d ' ') free in $cache); $2"
 }
 
-# The machine's own packages, so that apt resolves only what the machine lacks.
-host_apt() {
+# The machine's own packages, so that apt resolves only what the machine lacks according to
+# STATUS-FILE.
+host_apt() { # FOLDER STATUS-FILE
     local suite
     for suite in "$codename"{-updates,-security}; do
         awk -v s="$suite" '$2 == s { print $1, $2; exit }' <<<"$sources"
@@ -114,7 +115,7 @@ host_apt() {
         echo "$mirror $codename-backports"
         cat
     } >"$1.sources"
-    private_apt "$1" "$(dpkg --print-architecture)" /var/lib/dpkg/status <"$1.sources"
+    private_apt "$1" "$(dpkg --print-architecture)" "$2" <"$1.sources"
     rm "$1.sources"
 }
 
@@ -144,7 +145,7 @@ make_qemu() {
     local release=()
     note "fetching QEMU"
     debian_sources QEMU "$qemu_hint"
-    host_apt "$1/apt"
+    host_apt "$1/apt" /var/lib/dpkg/status
     if ! dpkg --compare-versions \
         "$(APT_CONFIG=$apt/apt.conf apt-cache policy qemu-system-ppc | awk '/Candidate:/ { print $2 }')" \
         ge "1:$qemu_major"; then
@@ -233,7 +234,11 @@ make_cross() {
     local tool
     note "fetching the cross compiler"
     debian_sources "the cross compiler" "$cross_hint"
-    host_apt "$1/apt"
+    # A part of it that is installed would be of no use to the rest of it here.
+    awk 'BEGIN { RS = ""; ORS = "\n\n" } !/^Package: [^\n]*(-cross|powerpc64le-linux-gnu)/' \
+        /var/lib/dpkg/status >"$1/status"
+    host_apt "$1/apt" "$1/status"
+    rm "$1/status"
     if ! apt_run apt-get install -y --download-only "${cross_packages[@]}" ||
         ! unpack_all "$1" 2>>"$apt/messages"; then
         apt_failed "the cross compiler" "$cross_hint"
