@@ -270,3 +270,42 @@ fn the_embedded_histogram_decodes_to_the_samples() {
     assert_eq!((decoded.low(), decoded.high()), (hist.lowest, hist.highest));
     assert_eq!(decoded.len(), 10_000);
 }
+
+/// What stands in `results/baseline` can be read, was right, and is in the folder of its kind.
+#[test]
+fn baselines_are_valid_and_where_they_belong() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../results/baseline");
+    let mut folders = vec![std::path::PathBuf::from(root)];
+    let mut documents = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            if path.extension().is_none_or(|e| e != "json") {
+                continue;
+            }
+            let value: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+            if value["schema"] != SCHEMA {
+                continue;
+            }
+            let errors: Vec<_> = validator().iter_errors(&value).map(|e| e.to_string()).collect();
+            assert!(errors.is_empty(), "{}: {errors:?}", path.display());
+            let doc: ResultDoc = serde_json::from_value(value).unwrap();
+            assert!(doc.verified == Some(true) && doc.run.complete, "{}", path.display());
+            assert_eq!(doc.tool.dirty, Some(false), "{}", path.display());
+            let kind = path.strip_prefix(root).unwrap().iter().next().unwrap();
+            let label = &doc.backend.label;
+            let wanted = match doc.backend.kind {
+                BackendKind::Mock | BackendKind::MockKernel => "mock",
+                BackendKind::Vfio if label.contains("emulated") => "emulated",
+                BackendKind::Vfio => "hardware",
+            };
+            assert_eq!(kind, wanted, "{}: {label}", path.display());
+            documents += 1;
+        }
+    }
+    assert!(documents > 0, "no baseline was found");
+}
