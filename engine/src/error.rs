@@ -213,6 +213,17 @@ pub enum RegisterError {
         /// Length of the other.
         other_bytes: u64,
     },
+    /// A kernel did not give the region back when it was unregistered.
+    #[error(
+        "the kernel still pins what was at {start}, {bytes:#x} bytes, when it was unregistered: devices \
+         would reach that, and not what is there now; use other addresses"
+    )]
+    Kept {
+        /// Start of the region.
+        start: Uaddr,
+        /// Length of the region.
+        bytes: u64,
+    },
     /// Locked-memory limit.
     #[error(transparent)]
     Limit(#[from] LimitError),
@@ -245,6 +256,17 @@ pub enum UnregisterError {
         start: Uaddr,
         /// Live entries that point into it.
         mapped: u64,
+    },
+    /// The region has left the container, but the kernel gave nothing back.
+    #[error(
+        "region {start}, {bytes:#x} bytes, has left the container, but the kernel pins and charges it \
+         until the process ends, because a map into it failed"
+    )]
+    Kept {
+        /// Start of the region.
+        start: Uaddr,
+        /// Length of the region.
+        bytes: u64,
     },
     /// KVM may have mapped it.
     #[error(

@@ -37,7 +37,8 @@ impl Region {
 }
 
 /// The process's regions and the number of containers that use each. A region without a user is one
-/// that a kernel would not give back: it stays charged, and can be used again.
+/// that a kernel would not give back: it stays charged. Registering it again would succeed, and lead
+/// devices to the pages of then, whatever is at its addresses now; so it is refused.
 pub(crate) struct Registry {
     regions: Mutex<BTreeMap<Memory, (Arc<Region>, usize)>>,
 }
@@ -57,6 +58,10 @@ impl Registry {
     ) -> Result<Arc<Region>, RegisterError> {
         let mut regions = lock(&self.regions);
         if let Some((region, users)) = regions.get_mut(&memory) {
+            if *users == 0 {
+                let (start, bytes) = (Uaddr(memory.start()), memory.bytes());
+                return Err(RegisterError::Kept { start, bytes });
+            }
             *users += 1;
             return Ok(region.clone());
         }
@@ -78,20 +83,23 @@ impl Registry {
         Ok(region)
     }
 
-    /// Ends one use; the last one unpins and gives the charge back, unless it is `kept`.
-    pub(crate) fn release(&self, backend: &dyn Backend, region: Arc<Region>, kept: bool) {
+    /// Ends one use; the last one unpins and gives the charge back, unless it is `kept`. Then, it
+    /// returns true.
+    pub(crate) fn release(&self, backend: &dyn Backend, region: Arc<Region>, kept: bool) -> bool {
         let mut regions = lock(&self.regions);
         let Some((_, users)) = regions.get_mut(&region.memory) else {
             debug_assert!(false, "a region that nobody acquired");
-            return;
+            return false;
         };
         *users -= 1;
-        if *users == 0 && !kept {
+        let last = *users == 0;
+        if last && !kept {
             regions.remove(&region.memory);
             backend.unpin(region.memory, &region.layout);
         }
         // The last one takes the charge with it, before anybody can acquire the same memory anew.
         drop(region);
+        last && kept
     }
 }
 

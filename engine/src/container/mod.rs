@@ -115,7 +115,7 @@ impl Container {
     /// points into it.
     ///
     /// # Errors
-    /// [`UnregisterError`]; the region stays.
+    /// [`UnregisterError`]; the region stays, but for [`UnregisterError::Kept`].
     pub fn unregister(&self, start: Uaddr, bytes: u64) -> Result<(), UnregisterError> {
         self.unregister_memory(Memory::User { start, bytes })
     }
@@ -123,7 +123,7 @@ impl Container {
     /// [`Container::unregister`] for memory of either kind.
     ///
     /// # Errors
-    /// [`UnregisterError`]; the region stays.
+    /// [`UnregisterError`]; the region stays, but for [`UnregisterError::Kept`].
     pub fn unregister_memory(&self, memory: Memory) -> Result<(), UnregisterError> {
         let start = Uaddr(memory.start());
         let mut state = write(&self.state);
@@ -138,13 +138,16 @@ impl Container {
             return Err(UnregisterError::LeftToKvm { start, window: window.start });
         }
         let region = state.registrations.remove(number);
-        self.give_back(region);
+        if self.give_back(region) {
+            return Err(UnregisterError::Kept { start, bytes: memory.bytes() });
+        }
         Ok(())
     }
 
-    fn give_back(&self, region: Arc<Region>) {
+    /// True if the platform has kept it.
+    fn give_back(&self, region: Arc<Region>) -> bool {
         let kept = self.space.unregister(region.memory, region.doubtful());
-        self.engine.registry.release(&*self.engine.backend, region, kept);
+        self.engine.registry.release(&*self.engine.backend, region, kept)
     }
 
     /// The extents of contiguous real memory behind a range of registered process memory, in

@@ -430,9 +430,13 @@ fn h46_engine(cx: &mut Ctx) -> Done {
         cx.says("what was there", same, "yes");
         cx.says("live", c.mapped(m), "4");
         cx.says("unmap", c.take(at, 4 * cx.p()), "ok");
-        cx.says("unregister", c.unreg(m), "ok");
-        // The second time the kernel keeps the region, and the ledger says so.
-        left += if nth == 2 { 16 } else { 0 };
+        // The second time the kernel keeps the region. The engine and the ledger say so.
+        let kept = nth == 2;
+        cx.says("unregister", c.unreg(m), if kept { "Kept" } else { "ok" });
+        if kept {
+            refused!(cx, "register again", c.reg(m), "Kept");
+        }
+        left += if kept { 16 } else { 0 };
         cx.v(left + cx.cost(4 * G, cx.io(), 2));
     }
     cx.leaks(left, 16);

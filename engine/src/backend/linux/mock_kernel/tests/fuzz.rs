@@ -232,17 +232,15 @@ proptest! {
 
     #[test]
     fn c7_translations_are_a_flat_models(
-        shift in prop::sample::select(vec![12u32, 16]),
-        levels in 1u32..4,
+        // 64K pages on three levels are too many bits.
+        (shift, levels) in prop::sample::select(vec![(12u32, 1u32), (12, 2), (12, 3), (16, 1), (16, 2)]),
         ops in prop::collection::vec((0u64..1024, 1u64..40, 0u64..200, 0u32..4, any::<bool>()), 1..60),
     ) {
         let (kernel, process, c) = v2(2);
         prop_assert_eq!(reg(&c, P, 256 << 16), Ok(0));
         prop_assert_eq!(remove(&c, 0), Ok(0));
         let (ret, _) = create(&c, shift, GB, levels);
-        // 64K pages on three levels are too many bits.
-        prop_assert_eq!(ret.is_ok(), shift == 12 || levels < 3);
-        prop_assume!(ret.is_ok());
+        prop_assert_eq!(ret, Ok(0));
         let mut model = std::collections::BTreeMap::new();
         // Around the borders of the leaves, at the start of a page other than 0.
         let base = 8192 - 512;
