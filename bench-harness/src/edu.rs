@@ -225,7 +225,7 @@ impl<R: Registers> Engine<R> {
     }
 }
 
-/// The edu devices of the groups, by what sysfs below `root` says. None is opened.
+/// The edu devices of the groups that vfio-pci has, by what sysfs below `root` says. None is opened.
 fn names(root: &Path, groups: &[GroupId]) -> Vec<(GroupId, String)> {
     let mut found = Vec::new();
     for group in groups {
@@ -233,7 +233,9 @@ fn names(root: &Path, groups: &[GroupId]) -> Vec<(GroupId, String)> {
         let Ok(entries) = fs::read_dir(devices) else { continue };
         let is_edu = |path: &Path| {
             let read = |file| fs::read_to_string(path.join(file)).unwrap_or_default();
-            [read("vendor"), read("device")].iter().map(|id| id.trim()).eq(ID)
+            let driver = fs::read_link(path.join("driver")).unwrap_or_default();
+            let vfio = driver.file_name().is_some_and(|name| name == "vfio-pci");
+            vfio && [read("vendor"), read("device")].iter().map(|id| id.trim()).eq(ID)
         };
         let edu = entries.flatten().filter(|entry| is_edu(&entry.path()));
         let mut names: Vec<_> =
@@ -350,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn devices_are_told_by_their_numbers() {
+    fn devices_are_told_by_their_numbers_and_their_driver() {
         let root = tempfile::tempdir().unwrap();
         let device = |group: u32, name: &str, vendor: &str, device: &str| {
             let path = format!("sys/kernel/iommu_groups/{group}/devices/{name}");
@@ -358,12 +360,20 @@ mod tests {
             fs::create_dir_all(&path).unwrap();
             fs::write(path.join("vendor"), vendor).unwrap();
             fs::write(path.join("device"), device).unwrap();
+            path
         };
-        device(5, "0002:02:02.0", "0x1234\n", "0x11e8\n");
-        device(5, "0002:02:01.0", "0x1234\n", "0x11e8\n");
-        device(5, "0002:01:00.0", "0x1b36\n", "0x000e\n");
-        device(1, "0000:04:00.0", "0x1234\n", "0x11e8\n");
-        device(2, "0000:05:00.0", "0x1234\n", "0x11e8\n");
+        let bound = |path: std::path::PathBuf, driver: &str| {
+            let driver = Path::new("../../../../../bus/pci/drivers").join(driver);
+            std::os::unix::fs::symlink(driver, path.join("driver")).unwrap();
+        };
+        bound(device(5, "0002:02:02.0", "0x1234\n", "0x11e8\n"), "vfio-pci");
+        bound(device(5, "0002:02:01.0", "0x1234\n", "0x11e8\n"), "vfio-pci");
+        bound(device(5, "0002:01:00.0", "0x1b36\n", "0x000e\n"), "vfio-pci");
+        bound(device(1, "0000:04:00.0", "0x1234\n", "0x11e8\n"), "vfio-pci");
+        bound(device(2, "0000:05:00.0", "0x1234\n", "0x11e8\n"), "vfio-pci");
+        // With the host, or with nobody.
+        bound(device(1, "0000:04:00.1", "0x1234\n", "0x11e8\n"), "edu");
+        device(1, "0000:04:00.2", "0x1234\n", "0x11e8\n");
         let found = names(root.path(), &[GroupId(5), GroupId(1), GroupId(9)]);
         let expected = [(5, "0002:02:01.0"), (5, "0002:02:02.0"), (1, "0000:04:00.0")];
         assert_eq!(found, expected.map(|(group, name)| (GroupId(group), name.to_owned())));
