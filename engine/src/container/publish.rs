@@ -115,10 +115,7 @@ impl Container {
                     let forget = |part: (u64, u64), old: &mut dyn FnMut(&Old<'_>)| {
                         writer.forget(part, old);
                     };
-                    return match self.restore(state, window, touched, e, forget) {
-                        Ok(source) => Err(source.into()),
-                        Err(lost) => Err(lost.into()),
-                    };
+                    return Err(self.restore(state, window, touched, e, forget));
                 }
             }
         }
@@ -175,10 +172,7 @@ impl Container {
                     let forget = |part: (u64, u64), old: &mut dyn FnMut(&Old<'_>)| {
                         held.forget(part, old);
                     };
-                    return match self.restore(state, window, touched, e, forget) {
-                        Ok(source) => Err(source.into()),
-                        Err(lost) => Err(lost.into()),
-                    };
+                    return Err(self.restore(state, window, touched, e, forget));
                 }
             }
         }
@@ -186,15 +180,15 @@ impl Container {
     }
 
     /// Makes the kernel's entries of the touched parts equal to the mirror's again. What it refuses
-    /// to map is taken out of the mirror and released.
-    fn restore(
+    /// to map is taken out of the mirror and released. Returns what to tell the caller.
+    fn restore<E: From<BackendError> + From<LostError>>(
         &self,
         state: &State,
         window: &Window,
         touched: impl Iterator<Item = (u64, u64)>,
         source: BackendError,
         mut forget: impl FnMut((u64, u64), &mut dyn FnMut(&Old<'_>)),
-    ) -> Result<BackendError, LostError> {
+    ) -> E {
         let mut stretches = Stretches::default();
         for index in touched.flat_map(|(first, count)| first..first + count) {
             let tce = window.table.get(index).expect("what was locked is inside the table");
@@ -203,18 +197,30 @@ impl Container {
         let mut lost = Lost::default();
         for Stretch { first, count, was } in stretches.0 {
             let range = window.bus(first, count);
-            let restored = was.map(|(memory, perm, _)| self.space.map(range, memory, perm));
-            if !matches!(restored, Some(Ok(_))) {
-                if let Some((memory, ..)) = was {
-                    state.registrations.doubt(memory, range.bytes);
-                }
-                // Nothing was there, or it cannot be put back: then nothing shall be there. A
-                // container that refuses even that is lost, and closing it ends all it has.
+            let Some((memory, perm, _)) = was else {
                 let _ = self.space.unmap(range);
+                continue;
+            };
+            if self.put_back(state, range, memory, perm).is_err() {
                 forget((first, count), &mut |old| lost.add(state, first, old));
             }
         }
-        lost.settle(state, window, source)
+        lost.settle(state, window, source).map_or_else(E::from, E::from)
+    }
+
+    /// Maps again what the mirror says. If the kernel refuses, nothing shall be there; a container
+    /// that refuses even that is lost, and closing it ends all it has.
+    fn put_back(
+        &self,
+        state: &State,
+        range: BusRange,
+        memory: Uaddr,
+        perm: Perm,
+    ) -> Result<u64, BackendError> {
+        self.space.map(range, memory, perm).inspect_err(|_| {
+            state.registrations.doubt(memory, range.bytes);
+            let _ = self.space.unmap(range);
+        })
     }
 
     /// Maps again what the mirrors of all windows say.
@@ -230,23 +236,23 @@ impl Container {
                 stretches.push(state, window, i, tce);
             });
             all.expect("the whole table is inside the table");
+            let (mut lost, mut refused) = (Lost::default(), None);
             for Stretch { first, count, was } in stretches.0 {
                 let Some((memory, perm, _)) = was else { continue };
-                match self.space.map(window.bus(first, count), memory, perm) {
+                match self.put_back(state, window.bus(first, count), memory, perm) {
                     Ok(requests) => {
                         done.ioctls += requests;
                         done.replayed += count;
                     }
                     Err(source) => {
-                        let bytes = window.bus(first, count).bytes;
-                        state.registrations.doubt(memory, bytes);
-                        let mut lost = Lost::default();
+                        refused.get_or_insert(source);
                         let held = window.table.hold(first, count).expect("live entries");
-                        let _ = self.space.unmap(window.bus(first, count));
                         held.clear(|old| lost.add(state, first, old));
-                        failed = failed.and(lost.settle(state, window, source).map(|_| ()));
                     }
                 }
+            }
+            if let Some(source) = refused {
+                failed = failed.and(lost.settle(state, window, source).map(drop));
             }
         }
         failed

@@ -4,7 +4,7 @@
 //! | what Linux 6.12 does | what is done instead | where |
 //! |---|---|---|
 //! | MAP or UNMAP of size 0 at index 0 hangs | refused | `container::mapping` |
-//! | a MAP whose first page fails at index 0 hangs | memory, backing and bounds are checked first; page 0 goes last until the first leaf is known to exist | `regions::plan`, `space` |
+//! | a MAP whose first page fails at index 0 hangs | memory, backing and bounds are checked first; another page of its leaf goes first until that is known to exist | `regions::plan`, `space` |
 //! | a misaligned bus address returns +1 | refused; any answer but 0 is an error | `container::mapping`, [`done`] |
 //! | a MAP may go past the window's end and corrupt memory | refused | `container::mapping` |
 //! | an UNMAP past the end clears what is behind the table | refused | `container::mapping` |
@@ -34,13 +34,15 @@ pub(super) fn done(answer: Raw, request: impl FnOnce() -> String) -> Result<(), 
     }
 }
 
-/// The kernel answered with an error number. EPERM is what everybody gets but the process that first
-/// used the container; what else it can mean cannot happen behind the engine's checks.
-pub(super) fn refused(errno: Errno, request: impl FnOnce() -> String) -> BackendError {
-    if errno == Errno::EPERM {
-        return BackendError::WrongProcess;
-    }
+/// The kernel answered with an error number.
+pub(super) fn plain(errno: Errno, request: impl FnOnce() -> String) -> BackendError {
     BackendError::Kernel { request: request(), answer: errno.to_string(), errno: Some(errno.0) }
+}
+
+/// A container in use answered with an error number. EPERM is what everybody gets but the process
+/// that first used it; what else it can mean cannot happen behind the engine's checks.
+pub(super) fn refused(errno: Errno, request: impl FnOnce() -> String) -> BackendError {
+    if errno == Errno::EPERM { BackendError::WrongProcess } else { plain(errno, request) }
 }
 
 /// Setting a window failed. The request had been checked, so what came back is the code of the
@@ -51,7 +53,7 @@ pub(super) fn window(errno: Errno, request: impl FnOnce() -> String) -> BackendE
         errno,
         Errno::ENOMEM | Errno::ENOSPC | Errno::EINVAL | Errno::ENODEV | Errno::EFAULT
     ) {
-        return refused(errno, request);
+        return plain(errno, request);
     }
     BackendError::Kernel {
         request: request(),

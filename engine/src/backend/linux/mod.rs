@@ -81,12 +81,6 @@ impl Linux {
         };
         Arc::new(Self { host, options, next_table: Mutex::new(1 << 40), caps })
     }
-
-    /// The kernel as the process sees it.
-    #[must_use]
-    pub fn host(&self) -> &Arc<dyn RawHost> {
-        &self.host
-    }
 }
 
 impl TableMemory for Linux {

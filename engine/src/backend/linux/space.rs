@@ -39,7 +39,7 @@ struct Slot {
 
 impl Opened {
     pub(super) fn new(host: &dyn RawHost) -> Result<Self, BackendError> {
-        let raw = host.open().map_err(|e| guard::refused(e, || "opening /dev/vfio/vfio".into()))?;
+        let raw = host.open().map_err(|e| guard::plain(e, || "opening /dev/vfio/vfio".into()))?;
         Ok(Self { raw, members: 0, default_window: false, windows: [None, None] })
     }
 
@@ -50,12 +50,12 @@ impl Opened {
             Err(Errno::ENOENT) => return Err(BackendError::NoGroup(group)),
             Err(Errno::EBUSY) => return Err(BackendError::GroupBusy(group)),
             Err(e) => {
-                return Err(guard::refused(e, || format!("opening the node of group {group}")));
+                return Err(guard::plain(e, || format!("opening the node of group {group}")));
             }
         }
         let joined = match self.raw.group_status(group) {
             Ok(flags) if flags & GroupStatus::VIABLE == 0 => Err(BackendError::NotViable(group)),
-            Err(e) => Err(guard::refused(e, || format!("status of group {group}"))),
+            Err(e) => Err(guard::plain(e, || format!("status of group {group}"))),
             Ok(_) => match self.raw.set_container(group) {
                 Err(Errno::EPERM) => Err(BackendError::Kernel {
                     request: format!("adding group {group}"),
@@ -85,7 +85,12 @@ impl Opened {
             Version::V1 => (kind::SPAPR_TCE, "v1"),
             Version::V2 => (kind::SPAPR_TCE_V2, "v2"),
         };
-        guard::done(self.raw.set_iommu(kind), || format!("making it an sPAPR TCE {name} container"))
+        let request = || format!("making it an sPAPR TCE {name} container");
+        match self.raw.set_iommu(kind) {
+            // Nobody has used it yet, so it is nobody's.
+            Err(e) => Err(guard::plain(e, request)),
+            answer => guard::done(answer, request),
+        }
     }
 
     pub(super) fn info(&self) -> Result<TceInfo, BackendError> {
@@ -349,7 +354,6 @@ impl Space for LinuxSpace {
                     bytes,
                     reason: format!("behind its first {pages} pages there is a hole"),
                 }),
-                Err(Errno::EPERM) => Err(BackendError::WrongProcess),
                 answer => guard::done(answer, request),
             }
         })

@@ -144,7 +144,8 @@ fn d9_engine(cx: &mut Ctx) -> Done {
     Ok(())
 }
 
-fn d10(cx: &mut Ctx) -> Done {
+/// Two groups that have one page size in common.
+pub(super) fn two_masks(cx: &mut Ctx) -> Done {
     let (small, large) = (
         PageSizes::of(&[PageShift::K4, PageShift::K64]),
         PageSizes::of(&[PageShift::K64, PageShift::M16]),
@@ -157,7 +158,7 @@ fn d10(cx: &mut Ctx) -> Done {
 }
 
 fn d10_raw(cx: &mut Ctx) -> Done {
-    d10(cx)?;
+    two_masks(cx)?;
     let c = cx.v2(&[0, 1])?;
     let (answer, info) = c.info();
     cx.says("GET_INFO", answer, "0");
@@ -166,7 +167,7 @@ fn d10_raw(cx: &mut Ctx) -> Done {
 }
 
 fn d10_engine(cx: &mut Ctx) -> Done {
-    d10(cx)?;
+    two_masks(cx)?;
     for groups in [[0, 1], [1, 0]] {
         let c = cx.container(&groups)?;
         cx.says(&format!("{groups:?}"), c.caps().must("caps")?.page_sizes.0, "0x10000");

@@ -45,7 +45,7 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 /// A container with its window, and registered memory.
-fn ready(cx: &mut Ctx, pages: u64) -> Result<(Ct, Mem, u64), Stop> {
+pub(super) fn ready(cx: &mut Ctx, pages: u64) -> Result<(Ct, Mem, u64), Stop> {
     let c = cx.v2(&[0])?;
     let m = cx.memory(pages)?;
     c.w1()?;

@@ -9,6 +9,7 @@ use tce_engine::geometry::WindowSpec;
 use tce_engine::tce::Perm;
 use tce_engine::{Ioba, PageShift, Uaddr};
 
+use super::h::ready;
 use crate::case::{Case, Done, Must, On, Stop, Zero, case};
 use crate::ctx::{Ct, Ctx, Eng, G, K, RW, refused};
 use crate::rig::Mem;
@@ -55,14 +56,6 @@ pub(crate) const CASES: &[Case] = &[
         .instead("what was there before is mapped again"),
     case("H47", On::Both, "neighbours in one batch").engine(h47_engine),
 ];
-
-fn ready(cx: &mut Ctx, pages: u64) -> Result<(Ct, Mem, u64), Stop> {
-    let c = cx.v2(&[0])?;
-    let m = cx.memory(pages)?;
-    c.w1()?;
-    c.register(m).zero("REGISTER")?;
-    Ok((c, m, cx.base()))
-}
 
 fn h30_raw(cx: &mut Ctx) -> Done {
     let (c, m, _) = ready(cx, 1)?;

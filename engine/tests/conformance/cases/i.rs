@@ -5,8 +5,9 @@ use tce_engine::backend::linux::mock_kernel::{Event, GroupState, Injection};
 use tce_engine::backend::linux::raw::RawContainer;
 use tce_engine::backend::linux::uapi::{EehPeOp, Request, eeh_op};
 use tce_engine::tce::Perm;
-use tce_engine::{EehState, Ioba, PageShift, PageSizes};
+use tce_engine::{EehState, Ioba};
 
+use super::d::two_masks;
 use crate::case::{Case, Done, Must, On, Stop, Zero, case};
 use crate::ctx::{Ctx, Eng, G, SECOND, refused};
 use crate::rig::Mem;
@@ -220,21 +221,9 @@ fn i9_engine(cx: &mut Ctx) -> Done {
     Ok(())
 }
 
-fn i10(cx: &mut Ctx) -> Done {
-    let (small, large) = (
-        PageSizes::of(&[PageShift::K4, PageShift::K64]),
-        PageSizes::of(&[PageShift::K64, PageShift::M16]),
-    );
-    let (one, other) = (cx.g(0), cx.g(1));
-    cx.rebuild(|machine| {
-        let machine = machine.group(one, |group| group.page_sizes = small);
-        machine.group(other, |group| group.page_sizes = large)
-    })
-}
-
 /// The kernel looks at the last group only; the firmware of the other then refuses.
 fn i10_raw(cx: &mut Ctx) -> Done {
-    i10(cx)?;
+    two_masks(cx)?;
     for (groups, answer) in [([0, 1], "EINVAL"), ([1, 0], "EPERM")] {
         let c = cx.v2(&groups)?;
         c.remove(0).zero("REMOVE")?;
@@ -245,7 +234,7 @@ fn i10_raw(cx: &mut Ctx) -> Done {
 }
 
 fn i10_engine(cx: &mut Ctx) -> Done {
-    i10(cx)?;
+    two_masks(cx)?;
     for groups in [[0, 1], [1, 0]] {
         let c = cx.container(&groups)?;
         refused!(cx, "a window of 4K pages", c.window(G, 12, 1), "PageSize");

@@ -5,6 +5,7 @@ use tce_engine::Ioba;
 use tce_engine::backend::linux::raw::RawContainer;
 use tce_engine::backend::linux::uapi::{EehPeOp, Request, eeh_op, kind};
 use tce_engine::container::Removal;
+use tce_engine::error::AttachError;
 use tce_engine::tce::Perm;
 
 use crate::case::{Case, Done, Must, On, Zero, case};
@@ -20,6 +21,7 @@ pub(crate) const CASES: &[Case] = &[
     case("I33", On::Both, "attaching costs nothing").raw(i33_raw).engine(i33_engine),
     case("I34", On::Mock, "default windows of another size").raw(i34_raw).engine(i34_engine),
     case("I35", On::Both, "a window that KVM edits").engine(i35_engine),
+    case("I36", On::Both, "mappings that cannot be replayed").engine(i36_engine),
 ];
 
 const ALL: [usize; GROUPS] = [0, 1, 2, 3, 4, 5];
@@ -169,5 +171,26 @@ fn i35_engine(cx: &mut Ctx) -> Done {
     refused!(cx, "remove it", removed, "LeftToKvm");
     cx.says("remove by force", c.remove_window(Ioba(SECOND), Removal::Force), "ok");
     cx.says("unregister now", c.unreg(m), "ok");
+    Ok(())
+}
+
+/// What the kernel refuses to map again is unmapped, and the error counts it.
+fn i36_engine(cx: &mut Ctx) -> Done {
+    cx.engine_replays();
+    let (m, base) = (cx.memory(4)?, cx.base());
+    let c = cx.windowed(&[0, 1])?;
+    c.reg(m).must("register")?;
+    c.put(base, m).must("map")?;
+    cx.spy.fail_map(cx.p());
+    let lost = match c.detach(cx.g(1)) {
+        Err(AttachError::Replay { lost, .. }) => format!("{} from {}", lost.entries, lost.first),
+        other => format!("{other:?}"),
+    };
+    cx.says("lost", lost, format!("4 from {base:#x}"));
+    cx.says("members", c.groups().len() as u64, "1");
+    cx.says("live", c.mapped(m), "0");
+    cx.says("map again", c.put(base, m), "ok");
+    cx.says("unmap", c.take(base, m.bytes), "ok");
+    cx.says("unregister", c.unreg(m), "ok");
     Ok(())
 }
