@@ -5,10 +5,9 @@
 mod common;
 
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::{bench, text};
+use common::{bench, interrupted, text};
 use serde_json::Value;
 
 fn schema() -> jsonschema::Validator {
@@ -205,19 +204,9 @@ fn an_interrupt_gives_everything_back() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("partial.json");
     let line = "--backend mock-kernel --groups 2 --window 2G --levels 2 --duration 1h --json";
-    let mut child = Command::new(env!("CARGO_BIN_EXE_tce-bench"))
-        .args(line.split(' '))
-        .arg(&file)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    common::wait_for_handler(&child);
+    let args: Vec<_> = line.split(' ').collect();
     // Into the first phase, which would go on for an hour.
-    std::thread::sleep(Duration::from_millis(700));
-    let pid = rustix::process::Pid::from_child(&child);
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(interrupted(&args, &file, Duration::from_millis(700)), Some(130));
     let doc: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
     assert_eq!((&doc["run"]["complete"], &doc["verified"]), (&false.into(), &false.into()));
     // Nothing was left in the kernel, or that would be what was found wrong.

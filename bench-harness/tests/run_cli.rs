@@ -4,10 +4,9 @@
 mod common;
 
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::{bench, text};
+use common::{bench, interrupted, text};
 use serde_json::Value;
 
 /// Short enough for a debug build.
@@ -143,19 +142,9 @@ fn a_result_that_cannot_be_written_is_a_failure() {
 fn an_interrupt_writes_what_there_is() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("partial.json");
-    let mut child = Command::new(env!("CARGO_BIN_EXE_tce-bench"))
-        .args(["--backend", "mock", "--window", "64M", "--duration", "1h", "--json"])
-        .arg(&file)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    common::wait_for_handler(&child);
+    let args = ["--backend", "mock", "--window", "64M", "--duration", "1h", "--json"];
     // Into the first phase, which would go on for an hour.
-    std::thread::sleep(Duration::from_millis(500));
-    let pid = rustix::process::Pid::from_child(&child);
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(interrupted(&args, &file, Duration::from_millis(500)), Some(130));
     let doc: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
     assert_eq!(doc["run"]["complete"], false);
     assert_eq!(doc["verified"], false, "not everything was checked");

@@ -3,14 +3,13 @@
 //! follow one another.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use tce_engine::addr::Uaddr;
 use tce_engine::container::{LIST_MAX, MapRequest, Mode, UnmapRequest};
 use tce_engine::tce::Perm;
 
 use super::rig::Rig;
-use super::work::{Meters, Share, Work, ns, unmap};
+use super::work::{Meters, Share, Work, unmap};
 
 /// Choices that a seed decides: splitmix64.
 pub(super) struct Random(u64);
@@ -86,12 +85,8 @@ impl Work for Indirect<'_> {
         for container in &self.rig.containers {
             self.share.runs_until_interrupted(LIST_MAX as u64, u64::MAX, |first, count| {
                 let list = self.lists.pages(first, count);
-                let at = Instant::now();
-                let (perm, mode) = (Perm::READ_WRITE, Mode::Refuse);
-                let done = container.map_list(self.rig.bus(first), list, perm, mode)?;
-                meters.map.record(ns(at), done.tces);
-                meters.mapped(&done);
-                Ok(())
+                let (at, perm, mode) = (self.rig.bus(first), Perm::READ_WRITE, Mode::Refuse);
+                meters.time_map(|| container.map_list(at, list, perm, mode))
             })?;
         }
         Ok(())
@@ -132,11 +127,7 @@ impl Work for Batch<'_> {
                     bytes: page.bytes(),
                     perm: Perm::READ_WRITE,
                 }));
-                let at = Instant::now();
-                let done = container.map_batch(&requests, Mode::Refuse)?;
-                meters.map.record(ns(at), done.tces);
-                meters.mapped(&done);
-                Ok(())
+                meters.time_map(|| container.map_batch(&requests, Mode::Refuse))
             })?;
         }
         Ok(())
@@ -150,11 +141,7 @@ impl Work for Batch<'_> {
                 requests.clear();
                 let request = |n| UnmapRequest { at: rig.bus(n), bytes: page.bytes() };
                 requests.extend((first..first + count).map(request));
-                let at = Instant::now();
-                let done = container.unmap_batch(&requests)?;
-                meters.unmap.record(ns(at), done.tces);
-                meters.unmapped(&done);
-                Ok(())
+                meters.time_unmap(|| container.unmap_batch(&requests))
             })?;
         }
         Ok(())

@@ -115,13 +115,9 @@ impl Work for Singles<'_> {
         let (rig, page) = (self.rig, self.rig.page());
         for container in &rig.containers {
             self.share.runs_until_interrupted(1, 1, |n, _| {
-                let memory = rig.buffer.page(n, page);
+                let (at, memory) = (rig.bus(n), rig.buffer.page(n, page));
                 let (perm, mode) = (Perm::READ_WRITE, Mode::Refuse);
-                let at = Instant::now();
-                let done = container.map(rig.bus(n), memory, page.bytes(), perm, mode)?;
-                meters.map.record(ns(at), done.tces);
-                meters.mapped(&done);
-                Ok(())
+                meters.time_map(|| container.map(at, memory, page.bytes(), perm, mode))
             })?;
         }
         Ok(())

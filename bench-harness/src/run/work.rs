@@ -88,6 +88,32 @@ impl Meters {
         self.count(done);
     }
 
+    /// Times one map and adds what it did.
+    #[inline]
+    pub(super) fn time_map<E: Into<anyhow::Error>>(
+        &mut self,
+        map: impl FnOnce() -> Result<Receipt, E>,
+    ) -> anyhow::Result<()> {
+        let at = Instant::now();
+        let done = map().map_err(Into::into)?;
+        self.map.record(ns(at), done.tces);
+        self.mapped(&done);
+        Ok(())
+    }
+
+    /// Times one unmap and adds what it did.
+    #[inline]
+    pub(super) fn time_unmap<E: Into<anyhow::Error>>(
+        &mut self,
+        unmap: impl FnOnce() -> Result<Receipt, E>,
+    ) -> anyhow::Result<()> {
+        let at = Instant::now();
+        let done = unmap().map_err(Into::into)?;
+        self.unmap.record(ns(at), done.tces);
+        self.unmapped(&done);
+        Ok(())
+    }
+
     fn count(&mut self, done: &Receipt) {
         self.io += done;
         self.tces_written += done.tces;
@@ -102,12 +128,8 @@ pub(super) fn unmap(
     (first, count): (u64, u64),
     meters: &mut Meters,
 ) -> anyhow::Result<()> {
-    let page = rig.page();
-    let at = Instant::now();
-    let done = container.unmap(rig.bus(first), count << page.get())?;
-    meters.unmap.record(ns(at), done.tces);
-    meters.unmapped(&done);
-    Ok(())
+    let (at, bytes) = (rig.bus(first), count << rig.page().get());
+    meters.time_unmap(|| container.unmap(at, bytes))
 }
 
 pub(super) fn ns(at: Instant) -> u64 {
@@ -200,12 +222,8 @@ impl Work for Bulk<'_> {
                 self.most(),
                 |first, count| {
                     let (memory, bytes) = (rig.buffer.page(first, page), count << page.get());
-                    let at = Instant::now();
-                    let (perm, mode) = (Perm::READ_WRITE, Mode::Refuse);
-                    let done = container.map(rig.bus(first), memory, bytes, perm, mode)?;
-                    meters.map.record(ns(at), done.tces);
-                    meters.mapped(&done);
-                    Ok(())
+                    let (at, perm, mode) = (rig.bus(first), Perm::READ_WRITE, Mode::Refuse);
+                    meters.time_map(|| container.map(at, memory, bytes, perm, mode))
                 },
             )?;
         }

@@ -4,6 +4,7 @@
 #![allow(dead_code)] // every test binary uses its own part
 
 use std::fs;
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,23 @@ pub(crate) fn bench(args: &[&str]) -> Output {
 
 pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Starts the program, which goes on for longer than this, sends it SIGINT after a while and returns
+/// its exit code. `file` is its last argument.
+pub(crate) fn interrupted(args: &[&str], file: &Path, after: Duration) -> Option<i32> {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_tce-bench"))
+        .args(args)
+        .arg(file)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the built binary runs");
+    wait_for_handler(&child);
+    std::thread::sleep(after);
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it still runs");
+    child.wait().expect("our child").code()
 }
 
 /// Returns when the program catches SIGINT: before that, the signal would just kill it.
