@@ -152,7 +152,7 @@ pub use geometry::{Geometry, Levels, WindowSpec};
 pub use kill::{KillCount, KillPolicy};
 pub use ledger::{ChargeKind, Ledger, LedgerEntry};
 pub use mem::{ArenaUse, TablePages};
-pub use papr::{GuestMemory, HCode, Papr, PhbSpec, RtasStatus};
+pub use papr::{GuestMemory, HCode, Papr, PhbSpec, RtasStatus, Vcpu};
 pub use simd::Tier;
 pub use tce::{Perm, Tce};
 

@@ -61,17 +61,6 @@ struct Hit {
     number: usize,
 }
 
-impl Hits {
-    /// The registration of guest memory that all of the page at `address` lies in, if it is the one
-    /// of the last look-up.
-    #[inline]
-    pub(crate) fn guest_page(&self, address: u64, page: PageShift) -> Option<usize> {
-        let hit = &self.guest;
-        let offset = address.wrapping_sub(hit.start);
-        (offset < hit.bytes && hit.bytes - offset >= page.bytes()).then_some(hit.number)
-    }
-}
-
 impl Registrations {
     pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, &Registration)> {
         self.by_memory.iter().map(|(_, number)| (*number, self.get(*number)))
