@@ -203,6 +203,12 @@ impl Container {
         self.state.read().windows.iter().flatten().map(Window::info).collect()
     }
 
+    /// Live entries of all windows.
+    #[cfg(loom)]
+    pub(crate) fn live(&self) -> u64 {
+        self.state.read().windows.iter().flatten().map(|w| w.table.live()).sum()
+    }
+
     /// Blocks and memory of the tables of all windows.
     #[must_use]
     pub fn table_use(&self) -> Vec<ArenaUse> {
