@@ -69,9 +69,9 @@ pub(super) struct Done {
 
 /// What the fast path needs of a mapper and of the structure it is inside of.
 pub(super) struct At<'a> {
-    pub(super) state: &'a State,
     pub(super) who: Who,
     pub(super) on_fill: bool,
+    pub(super) members: u64,
     pub(super) port: &'a mut dyn KillPort,
 }
 
@@ -121,13 +121,14 @@ impl Fast {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn lane(&self, at: Ioba) -> Option<&BusLane> {
-        self.lanes[nth(at)].as_ref().filter(|lane| lane.holds(at))
+        let lane = self.lanes[nth(at)].as_ref()?;
+        if lane.holds(at) { Some(lane) } else { None }
     }
 
     /// Maps one page where nothing is.
-    #[inline]
+    #[inline(always)]
     pub(super) fn map(
         &self,
         at: &mut At<'_>,
@@ -149,12 +150,12 @@ impl Fast {
         }
         self.shard.as_ref()?.add(number, 1);
         let tce = Tce::new(real.0, perm.powernv());
-        entry.set(Tce::EMPTY, tce, Some(number), perm == Perm::WRITE);
+        entry.fill(tce, number, perm == Perm::WRITE);
         Some(at.kill(bus, page, false, at.on_fill))
     }
 
     /// Clears one page.
-    #[inline]
+    #[inline(always)]
     pub(super) fn unmap(&self, at: &mut At<'_>, bus: Ioba, bytes: u64) -> Option<Done> {
         let lane = self.lane(bus)?;
         if bytes != lane.page.bytes() {
@@ -164,7 +165,7 @@ impl Fast {
         self.clear(at, &entry, bus, lane.page)
     }
 
-    #[inline]
+    #[inline(always)]
     fn clear(
         &self,
         at: &mut At<'_>,
@@ -175,7 +176,7 @@ impl Fast {
         let old = entry.get();
         let owner = if old.is_empty() { None } else { Some(entry.owner()?) };
         let shard = self.shard.as_ref()?;
-        entry.set(old, Tce::EMPTY, None, false);
+        entry.clear(owner.is_some());
         let done = at.kill(bus, page, owner.is_some(), false);
         // Waited for: released.
         owner.into_iter().for_each(|number| shard.add(number, 1u64.wrapping_neg()));
@@ -183,7 +184,7 @@ impl Fast {
     }
 
     /// Stores what a guest gives for one page of the window that starts at `window`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn store(&self, at: &mut At<'_>, window: Ioba, bus: Ioba, tce: Tce) -> Option<Done> {
         let lane = self.lane(bus)?;
         if lane.window != window || bus.0 - lane.start >= lane.guest_bytes {
@@ -203,7 +204,11 @@ impl Fast {
         }
         let shard = self.shard.as_ref()?;
         shard.add(self.guest.number, 1);
-        entry.set(old, tce, Some(self.guest.number), false);
+        if owner.is_none() {
+            entry.fill(tce, self.guest.number, false);
+        } else {
+            entry.set(old, tce, Some(self.guest.number), false);
+        }
         let done = at.kill(bus, lane.page, owner.is_some(), at.on_fill);
         owner.into_iter().for_each(|number| shard.add(number, 1u64.wrapping_neg()));
         Some(done)
@@ -212,14 +217,13 @@ impl Fast {
 
 impl At<'_> {
     /// Kills the page on every member and waits.
-    #[inline]
+    #[inline(always)]
     fn kill(&mut self, bus: Ioba, page: PageShift, released: bool, filled: bool) -> Done {
         if !(released || filled) {
             return Done { released, issued: 0, asked: 0 };
         }
-        let members = &self.state.member_ids;
-        let issued = self.port.kill_page_and_wait(members, bus, page);
-        Done { released, issued, asked: members.len() as u64 }
+        let issued = self.port.kill_page_and_wait(bus, page);
+        Done { released, issued, asked: self.members }
     }
 }
 
@@ -248,7 +252,7 @@ impl BusLane {
     }
 
     /// The entry of a bus page, if nobody has to be asked.
-    #[inline]
+    #[inline(always)]
     fn entry(&self, who: Who, at: Ioba) -> Option<Entry<'_>> {
         if !at.is_aligned(self.page) {
             return None;

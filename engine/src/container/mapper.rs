@@ -6,7 +6,7 @@ use super::fast::{At, Done, Fast, Memory};
 use super::mapping::{Mode, Receipt};
 use super::{Container, MapRequest, State, UnmapRequest};
 use crate::addr::{Ioba, Uaddr};
-use crate::backend::KillPort;
+use crate::backend::{KillPort, SharedPort};
 use crate::error::{EntryError, MapError, UnmapError};
 use crate::kill::{KillCount, KillDebt, KillPolicy};
 use crate::regions::{Counts, Hits};
@@ -30,14 +30,28 @@ pub struct Mapper {
     who: Who,
     counts: Counts,
     debt: KillDebt,
-    /// Pages are killed one by one here, and by the engine.
-    by_page: bool,
+    /// What every call on the fast path needs to know.
+    usual: Usual,
     port: Box<dyn KillPort>,
     /// What was looked up last, and the version of the structure that it is of.
     hits: Hits,
     fast: Fast,
     version: u64,
+    /// The same, or none if the fast path is not for this platform.
+    fast_version: u64,
 }
+
+/// See [`Mapper::usual`].
+struct Usual {
+    /// The engine kills, one page by itself, and waits for it.
+    possible: bool,
+    /// Filled entries are killed too.
+    on_fill: bool,
+    members: u64,
+}
+
+/// Of no structure.
+const NEVER: u64 = u64::MAX;
 
 impl Container {
     /// A handle for one thread.
@@ -52,12 +66,19 @@ impl Container {
             who: state.who(),
             state,
             counts,
-            by_page: debt.by_page() && self.engine.policy == KillPolicy::Strict,
+            usual: Usual {
+                possible: debt.by_page() && self.engine.policy == KillPolicy::Strict,
+                on_fill: debt.on_fill(),
+                members: 0,
+            },
             debt,
-            port: backend.clone().kill_port().unwrap_or_else(|| Box::new(backend.clone())),
+            port: backend.clone().kill_port().unwrap_or_else(|| {
+                Box::new(SharedPort { backend: backend.clone(), members: Vec::new() })
+            }),
             hits: Hits::default(),
             fast: Fast::default(),
-            version: 0,
+            version: NEVER,
+            fast_version: NEVER,
         }
     }
 }
@@ -74,8 +95,11 @@ impl Mapper {
         let state = self.state.enter(true);
         if self.version != state.version() {
             self.version = state.version();
+            self.fast_version = if self.usual.possible { self.version } else { NEVER };
             self.hits = Hits::default();
             self.fast = Fast::default();
+            self.port.aim(&state.member_ids);
+            self.usual.members = state.member_ids.len() as u64;
         }
         let streak = one.map_or(0, |at| self.fast.streak(at));
         let hand = Hand {
@@ -90,14 +114,14 @@ impl Mapper {
     }
 
     /// A call for one page of the usual kind; `None` if it is not, and nothing was done.
-    #[inline]
+    #[inline(always)]
     fn fast(&mut self, f: impl FnOnce(&Fast, &mut At<'_>) -> Option<Done>) -> Option<Done> {
         let state = self.state.enter(false);
-        if self.version != state.version() || !self.by_page {
+        if self.fast_version != state.version() {
             return None;
         }
-        let (who, on_fill) = (self.who, self.debt.on_fill());
-        f(&self.fast, &mut At { state: &state, who, on_fill, port: &mut *self.port })
+        let Usual { on_fill, members, .. } = self.usual;
+        f(&self.fast, &mut At { who: self.who, on_fill, members, port: &mut *self.port })
     }
 
     /// Remembers what a call on the general path found.
@@ -127,6 +151,7 @@ impl Mapper {
         }
     }
 
+    #[cold]
     fn map_slowly(
         &mut self,
         at: Ioba,
@@ -171,6 +196,7 @@ impl Mapper {
         }
     }
 
+    #[cold]
     fn unmap_slowly(&mut self, at: Ioba, bytes: u64) -> Result<Receipt, UnmapError> {
         let done = self.call(Some(at), |call| call.unmap(at, bytes))?;
         if done.tces <= 1 {
@@ -223,6 +249,7 @@ impl Mapper {
         }
     }
 
+    #[cold]
     fn store_slowly(&mut self, window: Ioba, at: Ioba, tce: Tce) -> Result<Receipt, EntryError> {
         let done = self.call(Some(at), |call| call.store_same(window, at, tce, 1))?;
         let memory = if tce.is_empty() { Memory::None } else { Memory::Guest(tce.address()) };
