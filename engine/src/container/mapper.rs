@@ -8,6 +8,7 @@ use super::{Container, MapRequest, State, UnmapRequest};
 use crate::addr::{Ioba, Uaddr};
 use crate::backend::{KillPort, SharedPort};
 use crate::error::{EntryError, MapError, UnmapError};
+use crate::ioba::{IobaAllocator, Magazine};
 use crate::kill::{KillCount, KillDebt, KillPolicy};
 use crate::regions::{Counts, Hits};
 use crate::sync::{Arc, Reader, Who};
@@ -33,6 +34,7 @@ pub struct Mapper {
     /// What every call on the fast path needs to know.
     usual: Usual,
     port: Box<dyn KillPort>,
+    magazine: Option<Magazine>,
     /// What was looked up last, and the version of the structure that it is of.
     hits: Hits,
     fast: Fast,
@@ -75,6 +77,7 @@ impl Container {
             port: backend.clone().kill_port().unwrap_or_else(|| {
                 Box::new(SharedPort { backend: backend.clone(), members: Vec::new() })
             }),
+            magazine: None,
             hits: Hits::default(),
             fast: Fast::default(),
             version: NEVER,
@@ -203,6 +206,103 @@ impl Mapper {
             self.learn(at, Memory::None);
         }
         Ok(done)
+    }
+
+    /// The handle with a magazine of bus addresses, for [`Mapper::map_alloc`].
+    #[must_use]
+    pub fn with_addresses(mut self, addresses: &Arc<IobaAllocator>) -> Self {
+        self.magazine = Some(Magazine::new(addresses));
+        self
+    }
+
+    /// Maps registered memory where there is room on the bus, and says where. A range of pages gets a
+    /// range of addresses.
+    ///
+    /// # Errors
+    /// As [`Container::map`]; [`MapError::NoAddresses`] without an allocator, and
+    /// [`MapError::Addresses`] if it has no room. Nothing was mapped or taken.
+    #[inline]
+    pub fn map_alloc(&mut self, memory: Uaddr, bytes: u64, perm: Perm) -> Result<Ioba, MapError> {
+        let Some(magazine) = &mut self.magazine else { return Err(MapError::NoAddresses) };
+        let page = magazine.page();
+        if bytes != page.bytes() {
+            return self.map_alloc_run(memory, bytes, perm);
+        }
+        let at = magazine.take_page()?;
+        match self.fast(|fast, call| fast.map(call, at, memory, bytes, perm)) {
+            Some(_) => Ok(at),
+            None => self.map_taken(at, memory, bytes, perm),
+        }
+    }
+
+    fn map_alloc_run(&mut self, memory: Uaddr, bytes: u64, perm: Perm) -> Result<Ioba, MapError> {
+        let Some(magazine) = &mut self.magazine else { return Err(MapError::NoAddresses) };
+        let page = magazine.page();
+        if bytes & (page.bytes() - 1) != 0 {
+            return Err(MapError::Unaligned { what: "length", value: bytes, page });
+        }
+        let at = magazine.take(bytes >> page.get())?;
+        self.map_taken(at, memory, bytes, perm)
+    }
+
+    /// Maps at an address that was taken, or gives it back.
+    #[cold]
+    fn map_taken(
+        &mut self,
+        at: Ioba,
+        memory: Uaddr,
+        bytes: u64,
+        perm: Perm,
+    ) -> Result<Ioba, MapError> {
+        let done = self.map_slowly(at, memory, bytes, perm, Mode::Refuse);
+        if let (Err(_), Some(magazine)) = (&done, &mut self.magazine) {
+            magazine.give(at, bytes >> magazine.page().get());
+        }
+        done.map(|_| at)
+    }
+
+    /// Unmaps what [`Mapper::map_alloc`] of a handle with the same allocator mapped at `at`, and gives
+    /// the address back.
+    ///
+    /// # Errors
+    /// As [`Container::unmap`]; [`UnmapError::NoAddresses`] without an allocator, and
+    /// [`UnmapError::Foreign`] if it has no such run, change nothing. [`UnmapError::NotMapped`] if not
+    /// all of it was mapped: then no address was given back.
+    #[inline]
+    pub fn unmap_free(&mut self, at: Ioba, bytes: u64) -> Result<(), UnmapError> {
+        let Some(magazine) = &self.magazine else { return Err(UnmapError::NoAddresses) };
+        if bytes != magazine.page().bytes() || !magazine.covers(at, 1) {
+            return self.unmap_free_slowly(at, bytes);
+        }
+        match self.fast(|fast, call| fast.unmap(call, at, bytes)) {
+            Some(Done { released: true, .. }) => self.give_page(at),
+            Some(_) => return Err(UnmapError::NotMapped { start: at, pages: 1, live: 0 }),
+            None => return self.unmap_free_slowly(at, bytes),
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn give_page(&mut self, at: Ioba) {
+        if let Some(magazine) = &mut self.magazine {
+            magazine.give_page(at);
+        }
+    }
+
+    #[cold]
+    fn unmap_free_slowly(&mut self, at: Ioba, bytes: u64) -> Result<(), UnmapError> {
+        let Some(magazine) = &self.magazine else { return Err(UnmapError::NoAddresses) };
+        let pages = bytes >> magazine.page().get();
+        if pages > 0 && !magazine.covers(at, pages) {
+            return Err(UnmapError::Foreign { start: at, pages });
+        }
+        // Says what else is wrong with the range.
+        let live = self.unmap_slowly(at, bytes)?.released;
+        match &mut self.magazine {
+            Some(magazine) if live == pages => magazine.give(at, pages),
+            _ => return Err(UnmapError::NotMapped { start: at, pages, live }),
+        }
+        Ok(())
     }
 
     /// See [`Container::map_batch`].

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::bitmap::WORD;
 use super::{Apart, IobaAllocator, Layout, Shelf};
-use crate::addr::Ioba;
+use crate::addr::{Ioba, PageShift};
 use crate::error::IobaError;
 use crate::sync::{Arc, AtomicU64, Ordering, lock};
 
@@ -25,6 +25,7 @@ const BATCH: u64 = WORD;
 /// what was taken.
 pub struct Magazine {
     layout: Layout,
+    page: PageShift,
     shelf: Arc<Apart<Shelf>>,
     /// The first [`Shelf::held`] of these wait; the length is the limit.
     stack: Box<[Ioba]>,
@@ -46,6 +47,7 @@ impl Magazine {
         let batch = (allocator.capacity() / layout.step() / 128).clamp(1, BATCH);
         Self {
             layout,
+            page: layout.shift(),
             shelf,
             stack: vec![Ioba(0); 2 * batch as usize].into(),
             allocator: allocator.clone(),
@@ -122,6 +124,24 @@ impl Magazine {
     /// [`give_page`](Self::give_page).
     pub fn give(&mut self, at: Ioba, pages: u64) {
         if pages == 1 { self.give_page(at) } else { self.give_run(at, pages) }
+    }
+
+    /// The page size.
+    #[inline]
+    pub(crate) fn page(&self) -> PageShift {
+        self.page
+    }
+
+    /// True if `pages` pages at `at` are a run of the space.
+    #[inline]
+    pub(crate) fn covers(&self, at: Ioba, pages: u64) -> bool {
+        let aligned = at.0 & self.layout.low_bits == 0;
+        aligned
+            && if pages == 1 {
+                self.layout.page(at).is_some()
+            } else {
+                self.layout.run(at, pages).is_some()
+            }
     }
 
     /// Pages that wait here.
