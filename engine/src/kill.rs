@@ -130,9 +130,9 @@ impl KillDebt {
         self.caps.is_some_and(|caps| caps.on_fill)
     }
 
-    /// True if a page that is killed alone is killed alone.
-    pub(crate) fn by_page(&self) -> bool {
-        self.caps.is_some_and(|caps| caps.max_page_kills > 0)
+    /// Most pages that are killed one by one; 0 also where a kernel kills.
+    pub(crate) fn max_page_kills(&self) -> u64 {
+        self.caps.map_or(0, |caps| caps.max_page_kills)
     }
 
     /// The counts that a stretch of old entries owes.

@@ -9,7 +9,7 @@ use crate::addr::{Ioba, Uaddr};
 use crate::backend::{KillPort, SharedPort};
 use crate::error::{EntryError, MapError, UnmapError};
 use crate::ioba::{IobaAllocator, Magazine};
-use crate::kill::{KillCount, KillDebt, KillPolicy};
+use crate::kill::{KillCount, KillDebt};
 use crate::regions::{Counts, Hits};
 use crate::sync::{Arc, Reader, Who};
 use crate::table::User;
@@ -45,11 +45,11 @@ pub struct Mapper {
 
 /// See [`Mapper::usual`].
 struct Usual {
-    /// The engine kills, one page by itself, and waits for it.
-    possible: bool,
     /// Filled entries are killed too.
     on_fill: bool,
     members: u64,
+    /// 0: the engine does not kill page by page, so nothing is usual.
+    max_page_kills: u64,
 }
 
 /// Of no structure.
@@ -69,9 +69,9 @@ impl Container {
             state,
             counts,
             usual: Usual {
-                possible: debt.by_page() && self.engine.policy == KillPolicy::Strict,
                 on_fill: debt.on_fill(),
                 members: 0,
+                max_page_kills: debt.max_page_kills(),
             },
             debt,
             port: backend.clone().kill_port().unwrap_or_else(|| {
@@ -98,7 +98,7 @@ impl Mapper {
         let state = self.state.enter(true);
         if self.version != state.version() {
             self.version = state.version();
-            self.fast_version = if self.usual.possible { self.version } else { NEVER };
+            self.fast_version = if self.usual.max_page_kills > 0 { self.version } else { NEVER };
             self.hits = Hits::default();
             self.fast = Fast::default();
             self.port.aim(&state.member_ids);
@@ -123,8 +123,9 @@ impl Mapper {
         if self.fast_version != state.version() {
             return None;
         }
-        let Usual { on_fill, members, .. } = self.usual;
-        f(&self.fast, &mut At { who: self.who, on_fill, members, port: &mut *self.port })
+        let Usual { on_fill, members, max_page_kills } = self.usual;
+        let (who, port) = (self.who, &mut *self.port);
+        f(&self.fast, &mut At { who, on_fill, members, max_page_kills, port })
     }
 
     /// Remembers what a call on the general path found.
@@ -192,8 +193,7 @@ impl Mapper {
     pub fn unmap(&mut self, at: Ioba, bytes: u64) -> Result<Receipt, UnmapError> {
         match self.fast(|fast, call| fast.unmap(call, at, bytes)) {
             Some(done) => {
-                let tces = u64::from(done.released);
-                Ok(Receipt { tces, requests: 1, steps: 1, ..done.receipt() })
+                Ok(Receipt { tces: done.released, requests: 1, steps: 1, ..done.receipt() })
             }
             None => self.unmap_slowly(at, bytes),
         }
@@ -275,7 +275,7 @@ impl Mapper {
             return self.unmap_free_slowly(at, bytes);
         }
         match self.fast(|fast, call| fast.unmap(call, at, bytes)) {
-            Some(Done { released: true, .. }) => self.give_page(at),
+            Some(Done { released: 1, .. }) => self.give_page(at),
             Some(_) => return Err(UnmapError::NotMapped { start: at, pages: 1, live: 0 }),
             None => return self.unmap_free_slowly(at, bytes),
         }
@@ -369,6 +369,11 @@ impl Mapper {
         if count == 1 {
             return self.store_one(window, at, tce);
         }
+        if tce == Tce::EMPTY
+            && let Some(done) = self.fast(|fast, call| fast.clear_guest(call, window, at, count))
+        {
+            return Ok(Receipt { tces: count, steps: 1, ..done.receipt() });
+        }
         self.call(None, |call| call.store_same(window, at, tce, count))
     }
 
@@ -381,7 +386,7 @@ impl Done {
     #[inline]
     fn receipt(&self) -> Receipt {
         Receipt {
-            released: u64::from(self.released),
+            released: self.released,
             kills: KillCount { asked: self.asked, issued: self.issued },
             ..Receipt::NONE
         }

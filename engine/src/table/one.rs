@@ -46,6 +46,12 @@ impl Entry<'_> {
         self.segment.set_write_only(self.at, 1, false);
     }
 
+    /// Says that `count` entries from this one on were cleared, of which `live` were live.
+    pub(crate) fn cleared(&self, count: usize, live: u64) {
+        self.segment.some_less(live);
+        self.segment.set_write_only(self.at, count, false);
+    }
+
     /// Writes the entry, which was `old`; `owner` says whose it is from now on.
     #[inline]
     pub(crate) fn set(&self, old: Tce, tce: Tce, owner: Option<usize>, write_only: bool) {
@@ -115,6 +121,11 @@ impl Lane {
     /// Its entries' numbers in the table.
     pub(crate) fn entries(&self) -> Range<u64> {
         self.entries.clone()
+    }
+
+    /// Slots by their place in the segment, for who has an entry of it.
+    pub(crate) fn run(&self, at: usize, count: usize) -> &[Slot] {
+        &self.part.slots()[self.first + at..][..count]
     }
 
     /// An entry by its place in the segment, if that is left to `who`, who is inside and does not
