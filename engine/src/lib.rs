@@ -126,6 +126,9 @@ pub mod container;
 pub mod engine;
 pub mod error;
 pub mod geometry;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod internals;
 pub mod ioba;
 pub mod kill;
 pub mod ledger;
