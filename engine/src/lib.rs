@@ -119,6 +119,10 @@
 //! * EEH states, a tier for POWER's own vectors.
 //! * Several guests on one engine: guest RAM is named by the guest's addresses alone.
 #![deny(missing_docs)]
+#![cfg_attr(
+    all(feature = "stdarch-powerpc", target_arch = "powerpc64", target_endian = "little"),
+    feature(asm_experimental_reg, powerpc_target_feature, stdarch_powerpc)
+)]
 
 pub mod addr;
 pub mod backend;

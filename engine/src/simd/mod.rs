@@ -8,6 +8,13 @@
 mod portable;
 #[cfg(all(target_arch = "powerpc64", target_endian = "little", not(any(loom, miri))))]
 mod ppc64;
+#[cfg(all(
+    feature = "stdarch-powerpc",
+    target_arch = "powerpc64",
+    target_endian = "little",
+    not(any(loom, miri))
+))]
+mod ppc64_stdarch;
 #[cfg(all(test, not(loom)))]
 mod tests;
 #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
@@ -70,7 +77,12 @@ impl Tier {
         let fast = [x86_avx2::tier(), x86_avx512::tier()];
         // POWER's order has not been measured: a tier with fewer instructions comes later.
         #[cfg(all(target_arch = "powerpc64", target_endian = "little", not(any(loom, miri))))]
-        let fast = [ppc64::power8(), ppc64::power9()];
+        let fast = [
+            #[cfg(feature = "stdarch-powerpc")]
+            ppc64_stdarch::tier(),
+            ppc64::power8(),
+            ppc64::power9(),
+        ];
         #[cfg(any(
             loom,
             miri,

@@ -199,6 +199,8 @@ tier_tests!(avx512_equals_the_definition, "avx512");
 tier_tests!(power8_equals_the_definition, "power8");
 #[cfg(all(target_arch = "powerpc64", target_endian = "little"))]
 tier_tests!(power9_equals_the_definition, "power9");
+#[cfg(all(feature = "stdarch-powerpc", target_arch = "powerpc64", target_endian = "little"))]
+tier_tests!(stdarch_equals_the_definition, "stdarch");
 
 /// What a device relies on that reads at any time.
 #[test]
