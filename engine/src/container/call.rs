@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What a map or an unmap works with, whoever makes it.
 
+use super::batch::Scratch;
 use super::windows::Window;
 use super::{Container, State};
 use crate::addr::GroupId;
@@ -29,6 +30,7 @@ pub(super) struct Hand<'a> {
     /// Where mapped counts go.
     pub(super) counts: Counts,
     pub(super) hits: &'a mut Hits,
+    pub(super) scratch: &'a mut Scratch,
 }
 
 impl Container {
@@ -48,6 +50,7 @@ impl Container {
             user: User::ANYONE,
             counts: Counts::SHARED,
             hits: &mut Hits::default(),
+            scratch: &mut Scratch::default(),
         };
         f(&mut Call { engine: &self.engine, space: &*self.space, state, hand })
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! One thread's handle to a container: maps and unmaps without a lock that others share.
 
+use super::batch::Scratch;
 use super::call::{Call, Hand};
 use super::fast::{At, Done, Fast, Memory};
 use super::mapping::{Mode, Receipt};
@@ -35,6 +36,7 @@ pub struct Mapper {
     usual: Usual,
     port: Box<dyn KillPort>,
     magazine: Option<Magazine>,
+    scratch: Scratch,
     /// What was looked up last, and the version of the structure that it is of.
     hits: Hits,
     fast: Fast,
@@ -78,6 +80,7 @@ impl Container {
                 Box::new(SharedPort { backend: backend.clone(), members: Vec::new() })
             }),
             magazine: None,
+            scratch: Scratch::default(),
             hits: Hits::default(),
             fast: Fast::default(),
             version: NEVER,
@@ -111,6 +114,7 @@ impl Mapper {
             user: User { who: self.who, streak },
             counts: self.counts,
             hits: &mut self.hits,
+            scratch: &mut self.scratch,
         };
         let (engine, space) = (&*self.container.engine, &*self.container.space);
         f(&mut Call { engine, space, state: &state, hand })
