@@ -5,6 +5,8 @@
 //! counts that fall due. Only `KillDebt::settle` hands the counts out, and it returns after the
 //! fence. So nothing can be released before the kill has been waited for.
 
+pub mod queue;
+
 use crate::addr::{GroupId, Ioba, PageShift};
 use crate::backend::{Backend, KillCaps, KillScope};
 use crate::table::Old;
