@@ -5,9 +5,13 @@
 //! counts that fall due. Only `KillDebt::settle` hands the counts out, after the fence. So nothing
 //! can be released before the kill has been waited for.
 
+pub mod queue;
+
 use crate::addr::{Ioba, PageShift};
 use crate::backend::{KillCaps, KillPort, KillScope};
 use crate::table::Old;
+
+use queue::Coalescer;
 
 /// When kills are issued and waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -32,46 +36,6 @@ impl std::ops::AddAssign for KillCount {
     fn add_assign(&mut self, other: Self) {
         self.asked += other.asked;
         self.issued += other.issued;
-    }
-}
-
-/// Ranges kept without an allocation.
-const INLINE: usize = 8;
-
-/// Ranges of one table to be killed, merged where one follows the other.
-#[derive(Default)]
-struct KillQueue {
-    inline: [(u64, u64); INLINE],
-    len: usize,
-    spilled: Vec<(u64, u64)>,
-    /// Entries to be invalidated; a range may hold more than that.
-    pages: u64,
-}
-
-impl KillQueue {
-    fn push(&mut self, first: u64, count: u64, invalid: u64) {
-        self.pages += invalid;
-        let last = match self.spilled.last_mut() {
-            Some(last) => Some(last),
-            None => self.inline[..self.len].last_mut(),
-        };
-        match last {
-            Some(last) if last.0 + last.1 == first => last.1 += count,
-            _ if self.len < INLINE => {
-                self.inline[self.len] = (first, count);
-                self.len += 1;
-            }
-            _ => self.spilled.push((first, count)),
-        }
-    }
-
-    fn ranges(&self) -> impl Iterator<Item = (u64, u64)> {
-        self.inline[..self.len].iter().chain(&self.spilled).copied()
-    }
-
-    fn clear(&mut self) {
-        (self.len, self.pages) = (0, 0);
-        self.spilled.clear();
     }
 }
 
@@ -119,7 +83,7 @@ impl Tally {
 /// What changes of a table still owe: kills first, then the release of mapped counts. It is settled
 /// in every call that ran it up, and keeps its memory for the next one.
 pub(crate) struct KillDebt {
-    queue: KillQueue,
+    queue: Coalescer,
     owed: Tally,
     /// `None` where a kernel kills: then only the counts are owed.
     caps: Option<KillCaps>,
@@ -127,7 +91,7 @@ pub(crate) struct KillDebt {
 
 impl KillDebt {
     pub(crate) fn new(caps: Option<KillCaps>) -> Self {
-        Self { queue: KillQueue::default(), owed: Tally::default(), caps }
+        Self { queue: Coalescer::new(), owed: Tally::default(), caps }
     }
 
     /// True if entries that were empty before have to be killed too.
@@ -164,13 +128,13 @@ impl KillDebt {
     pub(crate) fn gone(&mut self, old: &Old<'_>) {
         let live = old.summary.live;
         let Some(caps) = self.caps else { return };
-        if self.queue.pages > caps.max_page_kills {
-            // Ranges do not matter any more.
-            self.queue.pages += live;
-        } else if live < old.count() && live <= caps.max_page_kills {
+        if self.queue.pages() <= caps.max_page_kills
+            && live < old.count()
+            && live <= caps.max_page_kills
+        {
             old.entries().for_each(|(index, _)| self.queue.push(index, 1, 1));
         } else {
-            // So many that it will be a PE-wide kill, or all of them.
+            // All of them, or so many that it will be a PE-wide kill: then ranges do not matter.
             self.queue.push(old.first(), old.count(), live);
         }
     }
@@ -211,12 +175,12 @@ impl KillDebt {
     ) -> KillCount {
         let KillPolicy::Strict = policy;
         let mut kills = KillCount::default();
-        if let Some(caps) = self.caps.filter(|_| self.queue.pages > 0) {
-            kills.asked = self.queue.pages * members as u64;
-            if self.queue.pages > caps.max_page_kills {
+        if let Some(caps) = self.caps.filter(|_| self.queue.pages() > 0) {
+            kills.asked = self.queue.pages() * members as u64;
+            if self.queue.pages() > caps.max_page_kills {
                 kills.issued = port.kill(KillScope::Pe);
             } else {
-                for (first, count) in self.queue.ranges() {
+                for (first, count) in self.queue.coalesce() {
                     let start = Ioba(start.0 + (first << page.get()));
                     kills.issued += port.kill(KillScope::Pages { start, count, page });
                 }
@@ -235,22 +199,6 @@ impl KillDebt {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ranges_merge_and_spill() {
-        let mut queue = KillQueue::default();
-        queue.push(5, 3, 3);
-        queue.push(8, 2, 2);
-        assert_eq!(queue.ranges().collect::<Vec<_>>(), [(5, 5)]);
-        for i in 0..20 {
-            queue.push(100 + 2 * i, 1, 1);
-        }
-        queue.push(139, 1, 1);
-        let ranges: Vec<_> = queue.ranges().collect();
-        assert_eq!(ranges.len(), 21);
-        assert_eq!(ranges[20], (138, 2));
-        assert_eq!(ranges.iter().map(|r| r.1).sum::<u64>(), queue.pages);
-    }
 
     #[test]
     fn tally_sums_by_number() {
