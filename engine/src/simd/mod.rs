@@ -69,13 +69,13 @@ impl Tier {
 
     /// Every tier that this machine can run, the portable one first, the fastest last.
     pub fn all() -> impl Iterator<Item = &'static Self> {
-        // On Sapphire Rapids, minima of interleaved turns: where the second-level cache (64 KiB) or
-        // the third (4 MiB) is the limit, AVX-512 is within 4 % of AVX2, and takes 15 % less for a
-        // checked fill and half for mixed entries. Ahead of it are the first-level cache, where it
-        // takes 10 to 35 % less, short runs, and memory (256 MiB), 10 %.
+        // On a Sapphire Rapids VM, minima of interleaved turns: where the second-level cache (64 KiB)
+        // or the third (4 MiB) is the limit, AVX-512 is within 5 % of AVX2, except that it takes 15 %
+        // less for a checked fill and half for mixed entries. In the first-level cache it takes 10 to
+        // 35 % less, in memory (256 MiB) 10 %.
         #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
         let fast = [x86_avx2::tier(), x86_avx512::tier()];
-        // POWER's order has not been measured: a tier with fewer instructions comes later.
+        // Not measured on POWER. By instructions the last two are equal, and ahead of the first.
         #[cfg(all(target_arch = "powerpc64", target_endian = "little", not(any(loom, miri))))]
         let fast = [
             #[cfg(feature = "stdarch-powerpc")]
@@ -95,7 +95,8 @@ impl Tier {
         std::iter::once(&portable::TIER).chain(fast.into_iter().flatten())
     }
 
-    /// The tier's name: `portable`, `avx2`, `avx512`, `power8` or `power9`.
+    /// The tier's name: `portable`, `avx2`, `avx512`, `power8`, `power9`, or `stdarch` where the
+    /// feature `stdarch-powerpc` makes one.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.name
