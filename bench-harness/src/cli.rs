@@ -19,9 +19,9 @@ use clap::{Args, Parser, Subcommand};
 use crate::size::{parse_duration, parse_size};
 use crate::style::Style;
 
-use checks::{CostArgs, DmaArgs};
+use checks::{CostArgs, DmaArgs, LimitsArgs};
 
-pub use checks::{CostConfig, DmaConfig};
+pub use checks::{CostConfig, DmaConfig, LimitsConfig};
 pub use config::{Output, ReplayConfig, RunConfig};
 pub use values::{BackendChoice, Levels, Limit, Pass, Simd};
 
@@ -40,8 +40,20 @@ Examples:
   tce-bench --backend vfio --groups 4          the first four groups that vfio-pci has
   tce-bench replay workloads/traces/*.zst      recorded guests, every answer checked
 
+  tce-bench limits                             what memory and clock allow, per table size
+
 Exit codes: 0 done and not found wrong, 1 failed, 2 wrong command line, 4 back end not usable, 130
 interrupted.";
+
+const LIMITS_EXAMPLES: &str = "\
+A TCE is 8 bytes. The loops take turns, and each sample passes over its table until it has written
+4 MiB, so that reading the clock does not show; least times are comparable, medians hold other
+people's work too.
+
+Examples:
+  tce-bench limits                              64 KiB to 256 MiB of table, some 15 seconds
+  tce-bench limits --sizes 64K,4M --repeat 200  two sizes, more samples of each loop
+  tce-bench limits --quiet --json limits.json   for programs (schema tce-bench.limits/1)";
 
 #[derive(Debug, Parser)]
 #[command(name = "tce-bench", version, about = ABOUT, after_help = EXAMPLES)]
@@ -67,6 +79,9 @@ enum Command {
     /// Measure what the engine costs beside the kernel's requests themselves
     #[command(allow_negative_numbers = true)]
     Cost(CostArgs),
+    /// Measure what this machine's memory and clock allow: store, copy and clear loops per table size
+    #[command(allow_negative_numbers = true, after_help = LIMITS_EXAMPLES)]
+    Limits(LimitsArgs),
 }
 
 /// Options of `run`.
@@ -219,6 +234,8 @@ pub enum Invocation {
     Dma(DmaConfig),
     /// Measure the way to the kernel.
     Cost(CostConfig),
+    /// Measure what the machine allows.
+    Limits(LimitsConfig),
 }
 
 /// Why nothing is to be done: help was asked for, or the command line is wrong.
@@ -264,6 +281,7 @@ where
         Some(Command::Replay(replay)) => ReplayConfig::try_from(replay).map(Invocation::Replay),
         Some(Command::Dma(dma)) => Ok(Invocation::Dma(dma.into())),
         Some(Command::Cost(cost)) => CostConfig::try_from(cost).map(Invocation::Cost),
+        Some(Command::Limits(limits)) => Ok(Invocation::Limits(limits.into())),
     };
     checked.map_err(|message| Exit::usage(&message))
 }

@@ -11,6 +11,7 @@ pub mod hist_io;
 pub mod host;
 pub mod interrupt;
 pub mod kernel;
+pub mod loops;
 pub mod outfile;
 pub mod recorder;
 pub mod result;

@@ -88,6 +88,20 @@ fn replay_takes_traces_and_passes() {
 }
 
 #[test]
+fn limits_takes_sizes() {
+    let limits = |line: &str| match parse(words(line)) {
+        Ok(Invocation::Limits(config)) => config,
+        other => panic!("{line}: {other:?}"),
+    };
+    let config = limits("limits");
+    assert_eq!(config.sizes, [16, 20, 22, 24, 26, 28].map(|lg2| 1u64 << lg2));
+    assert_eq!((config.repeat, config.json, config.quiet), (10, None, false));
+    let config = limits("limits --sizes 4K,0x10000 --repeat 3 --json - -q");
+    assert_eq!((config.sizes, config.repeat, config.quiet), (vec![4096, 65536], 3, true));
+    assert_eq!(config.json, Some(OutFile::Stdout));
+}
+
+#[test]
 fn windows_that_cannot_be_name_the_nearest() {
     assert_eq!(
         refused("--window 3G"),
@@ -180,6 +194,7 @@ fn help_and_version_succeed_and_teach() {
         assert!(text.contains(part), "no {part} in {text}");
     }
     assert!(help("replay --help").contains("tce-trace 1"));
+    assert!(help("limits --help").contains("tce-bench limits --sizes 64K,4M"));
     assert!(help("--version").starts_with("tce-bench 0."));
 }
 

@@ -3,13 +3,16 @@
 
 pub mod cost;
 pub mod dma;
+mod least;
+pub mod limits;
 pub mod replay;
 pub mod run;
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::time::{Duration, SystemTime};
 
 use anyhow::anyhow;
+use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::Output;
 use crate::hist_io::{LogEntry, write_hlog};
@@ -75,4 +78,17 @@ pub fn write_outputs(
         file.write(&text).map_err(|e| anyhow!(e))?;
     }
     Ok(())
+}
+
+/// A bar of so many steps on standard error; hidden where nobody would see it or it is not wanted.
+fn bar(steps: u64, quiet: bool) -> ProgressBar {
+    if quiet || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(steps);
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {bar:24} {msg}") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(100));
+    bar
 }

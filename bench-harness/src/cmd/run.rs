@@ -3,13 +3,11 @@
 
 mod facts;
 
-use std::io::IsTerminal;
 use std::time::{Instant, SystemTime};
 
 use anyhow::Context;
-use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Status, check_outputs, write_outputs};
+use super::{Status, bar, check_outputs, write_outputs};
 use crate::cli::RunConfig;
 use crate::clock::Clock;
 use crate::cpus;
@@ -62,7 +60,7 @@ pub fn run(config: &RunConfig, argv: Vec<String>) -> anyhow::Result<Status> {
         Err(e) if e.is::<Unavailable>() => return Ok(Status::Unavailable(format!("{e:#}"))),
         Err(e) => return Err(e),
     };
-    let progress = progress(config);
+    let progress = bar(Phase::ALL.len() as u64, config.output.quiet);
     let devices = rig.device_names();
     let dma = facts::dma(&devices);
     let mut verification = Verification { dma, ..Verification::default() };
@@ -146,16 +144,4 @@ pub fn run(config: &RunConfig, argv: Vec<String>) -> anyhow::Result<Status> {
     } else {
         Status::Ok
     })
-}
-
-fn progress(config: &RunConfig) -> ProgressBar {
-    if config.output.quiet || !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new(Phase::ALL.len() as u64);
-    if let Ok(style) = ProgressStyle::with_template("{spinner} {bar:24} {msg}") {
-        bar.set_style(style);
-    }
-    bar.enable_steady_tick(std::time::Duration::from_millis(100));
-    bar
 }

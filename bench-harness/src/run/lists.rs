@@ -10,6 +10,7 @@ use tce_engine::tce::Perm;
 
 use super::rig::Rig;
 use super::work::{Meters, Share, Work, unmap};
+use crate::loops::Source;
 
 /// Choices that a seed decides: splitmix64.
 pub(super) struct Random(u64);
@@ -42,8 +43,8 @@ pub struct Lists {
 }
 
 impl Lists {
-    /// Number of lists.
-    pub const COUNT: usize = 64;
+    /// Number of lists: what the copy limit reads is as much.
+    pub const COUNT: usize = Source::LISTS;
 
     /// Seeded choices among all pages of the buffer.
     pub fn new(rig: &Rig, seed: u64) -> Arc<Self> {

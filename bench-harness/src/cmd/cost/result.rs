@@ -3,8 +3,9 @@
 
 use serde::Serialize;
 
-use super::meter::{Cost, Unit};
+use super::meter::Unit;
 use super::paths::BATCH;
+use crate::cmd::least::Cost;
 use crate::columns;
 use crate::host::HostFacts;
 use crate::result::{BackendKind, Run, Tool};

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-use super::meter::{Cost, Meter, Unit};
+use super::meter::{Meter, Unit};
 use super::result::Joined;
 use super::*;
+use crate::cmd::least::Cost;
 
 #[test]
 fn instructions_are_claimed_only_if_the_command_line_says_so() {
