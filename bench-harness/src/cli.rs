@@ -150,9 +150,8 @@ struct RunArgs {
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     #[arg(help_heading = "How it is measured")]
     warmup: Option<Duration>,
-    /// Instructions that fill tables: portable, avx2, or auto for the best that this CPU has
-    #[arg(long, value_name = "TIER", default_value = "auto", value_enum)]
-    #[arg(hide_possible_values = true)]
+    /// Instructions that fill tables: portable, avx2, … (as this machine has), or auto for the best
+    #[arg(long, value_name = "TIER", default_value = "auto", value_parser = values::simd)]
     #[arg(help_heading = "How it is measured")]
     simd: Simd,
     /// Seed of all random choices, decimal or hex; the same seed gives the same work
@@ -191,9 +190,8 @@ struct ReplayArgs {
     /// May be given more than once [default: all three]
     #[arg(long = "pass", value_name = "PASS", value_enum, hide_possible_values = true)]
     passes: Vec<Pass>,
-    /// Instructions that fill tables: portable, avx2, or auto for the best that this CPU has
-    #[arg(long, value_name = "TIER", default_value = "auto", value_enum)]
-    #[arg(hide_possible_values = true)]
+    /// Instructions that fill tables: portable, avx2, … (as this machine has), or auto for the best
+    #[arg(long, value_name = "TIER", default_value = "auto", value_parser = values::simd)]
     simd: Simd,
     /// Seed of all random choices, decimal or hex
     #[arg(long, value_name = "N", default_value = "1", value_parser = values::seed)]

@@ -94,6 +94,12 @@ pub fn copy(tier: &Tier, slots: &[AtomicU64], source: &Source) {
     }
 }
 
+/// The tier's clear that goes around the caches, and the wait for it.
+pub fn clear_streaming(tier: &Tier, slots: &[AtomicU64]) {
+    tier.clear_streaming(slots);
+    tier.drain();
+}
+
 /// libc's `memset`.
 pub fn memset(to: &mut [u8]) {
     to.fill(black_box(0x5a));
@@ -159,6 +165,8 @@ mod tests {
             assert_eq!(words(&slots), [entry; SIZE], "{}", tier.name());
             copy(tier, &slots, &source);
             assert_eq!(words(&slots), (0..SIZE).map(in_lists).collect::<Vec<_>>());
+            clear_streaming(tier, &slots);
+            assert_eq!(words(&slots), [0; SIZE]);
         }
         locked_exchange(&slots);
         assert_eq!(words(&slots), [entry; SIZE]);

@@ -2,6 +2,7 @@
 use super::*;
 use crate::outfile::OutFile;
 use clap::CommandFactory;
+use tce_engine::simd::Tier;
 
 fn words(line: &str) -> Vec<&str> {
     std::iter::once("tce-bench").chain(line.split_whitespace()).collect()
@@ -44,7 +45,7 @@ fn no_command_is_run_with_the_documented_defaults() {
     assert_eq!((config.page_shift, config.host_page_shift), (12, None));
     assert_eq!((config.backing_bytes, config.contiguous), (2 << 20, false));
     assert_eq!((config.seed, config.memlock_bytes, config.buffer_bytes), (1, None, None));
-    assert_eq!((config.simd, config.backend), (Simd::Auto, BackendChoice::Auto));
+    assert_eq!((config.simd, config.backend), (Simd(Tier::best()), BackendChoice::Auto));
     assert_eq!((config.repetitions, config.duration, config.warmup), (None, None, None));
     assert_eq!(config.output, Output { json: None, hlog: None, label: None, quiet: false });
 }
@@ -64,7 +65,7 @@ fn every_option_of_run_arrives() {
     assert_eq!(config.repetitions, Some(3));
     assert_eq!(config.duration, Some(Duration::from_millis(500)));
     assert_eq!(config.warmup, Some(Duration::ZERO));
-    assert_eq!((config.simd, config.backend), (Simd::Portable, BackendChoice::Mock));
+    assert_eq!((config.simd.0.name(), config.backend), ("portable", BackendChoice::Mock));
     assert_eq!(config.seed, 255);
     let output = config.output;
     assert_eq!(output.json, Some(OutFile::Stdout));
@@ -169,7 +170,10 @@ fn the_other_values_are_checked() {
     assert!(refused("--memlock lots").ends_with(", or none"));
     assert!(refused("--seed 0x").contains("no seed"));
     assert!(refused("--seed 0x+1").contains("no seed"));
-    assert!(refused("--simd sse").contains("auto, portable, avx2"));
+    assert!(refused("--simd sse").contains("no tier of this machine; accepted: auto, portable"));
+    for tier in Tier::all() {
+        assert_eq!(run(&format!("--simd {}", tier.name())).simd, Simd(tier));
+    }
     assert!(refused("--backend hw").contains("mock, mock-kernel, vfio, auto"));
     assert!(refused("--json - --hlog -").contains("both name '-'"));
 }

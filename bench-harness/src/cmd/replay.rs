@@ -26,7 +26,6 @@ use crate::cli::{Pass, ReplayConfig};
 use crate::clock::Clock;
 use crate::interrupt::interrupted;
 use crate::result::Run;
-use crate::run::rig::tier;
 use crate::style::Style;
 use machine::{Machine, Setup};
 use mismatch::KEPT;
@@ -92,7 +91,7 @@ pub fn replay(config: &ReplayConfig, argv: Vec<String>) -> anyhow::Result<Status
 }
 
 fn setup(config: &ReplayConfig) -> Result<Setup, String> {
-    let tier = tier(config.simd)?;
+    let tier = config.simd.0;
     let host_page = PageShift::new(u32::from(config.host_page_shift)).ok_or_else(|| {
         format!("--host-page of 2^{} bytes; accepted: 4K, 64K", config.host_page_shift)
     })?;

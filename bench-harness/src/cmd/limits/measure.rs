@@ -51,6 +51,7 @@ impl Bench {
         loops.push(timed(LoopKind::Memset, None));
         loops.extend(of_tiers(LoopKind::Copy));
         loops.push(timed(LoopKind::Memcpy, None));
+        loops.extend(of_tiers(LoopKind::ClearStreaming));
         if HAS_NON_TEMPORAL {
             loops.push(timed(LoopKind::NonTemporal, None));
         }
@@ -96,6 +97,7 @@ impl Bench {
             LoopKind::Memset => loops::memset(plain),
             LoopKind::Copy => loops::copy(tier, slots, &self.source),
             LoopKind::Memcpy => loops::memcpy(plain, &self.source),
+            LoopKind::ClearStreaming => loops::clear_streaming(tier, slots),
             LoopKind::NonTemporal => loops::non_temporal(plain),
             LoopKind::SwapStore => loops::swap_store(slots),
             LoopKind::LockedExchange => loops::locked_exchange(slots),

@@ -29,7 +29,10 @@ pub(super) enum LoopKind {
     Copy,
     /// libc's, from the same lists.
     Memcpy,
-    /// Stores that go past the caches.
+    /// The tree's own, of zeros, past the caches where the machine has such stores; the wait for them
+    /// is included.
+    ClearStreaming,
+    /// Stores that go past the caches, and the wait for them.
     NonTemporal,
     /// An arithmetic run by scalar instructions: add, swap the bytes, store.
     SwapStore,
@@ -45,6 +48,7 @@ impl LoopKind {
             Self::Memset => "memset",
             Self::Copy => "copy",
             Self::Memcpy => "memcpy",
+            Self::ClearStreaming => "streaming clear",
             Self::NonTemporal => "non-temporal store",
             Self::SwapStore => "swap + store",
             Self::LockedExchange => "locked exchange",

@@ -40,7 +40,7 @@ fn every_loop_is_timed_for_every_size_and_tier() {
             assert!(0.0 < cost.min && cost.min <= cost.median, "{result:?}");
             assert!((result.gb_per_s * cost.min - 8.0).abs() < 1e-9, "{result:?}");
         }
-        for kind in [LoopKind::Store, LoopKind::Copy] {
+        for kind in [LoopKind::Store, LoopKind::Copy, LoopKind::ClearStreaming] {
             let tiers: Vec<_> = size.loops.iter().filter(|l| l.kind == kind).collect();
             assert!(tiers.iter().map(|l| l.tier.unwrap()).eq(Tier::all().map(Tier::name)));
         }
