@@ -2,6 +2,7 @@
 //! Where a region lies in the address space of table entries.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::addr::{Hpa, PageShift, Uaddr};
 
@@ -14,7 +15,7 @@ pub struct Extent {
     pub bytes: u64,
 }
 
-/// Where each backing page of a region lies.
+/// Where each backing page of a region lies. Copies share the addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RealLayout {
     backing: PageShift,
@@ -32,7 +33,7 @@ enum Frames {
     /// User addresses, for a kernel that looks the pages up itself.
     Process(Hpa),
     /// One address for each backing page.
-    Scattered(Box<[Hpa]>),
+    Scattered(Arc<[Hpa]>),
 }
 
 impl RealLayout {
@@ -63,7 +64,7 @@ impl RealLayout {
     ) -> Self {
         debug_assert!(lead < backing.bytes());
         debug_assert!(lead + bytes <= frames.len() as u64 * backing.bytes());
-        Self { backing, lead, bytes, frames: Frames::Scattered(frames), span }
+        Self { backing, lead, bytes, frames: Frames::Scattered(frames.into()), span }
     }
 
     /// Size of the backing pages.
@@ -135,6 +136,45 @@ impl RealLayout {
                 Hpa(frame.0 + (at & (self.backing.bytes() - 1)))
             }
         }
+    }
+
+    /// Writes for each of `pages`, pages of the process whose region begins at `start`, the number
+    /// of an entry with control bits `bits`. Stops at the first one that is not aligned, or more than
+    /// `last` behind the start, which is inside the region; returns how many were written.
+    #[inline]
+    pub(crate) fn entries_of(
+        &self,
+        (start, last): (u64, u64),
+        page: PageShift,
+        pages: &[Uaddr],
+        bits: u64,
+        values: &mut [u64],
+    ) -> usize {
+        let offset = |page_at: &Uaddr| {
+            let offset = page_at.0.wrapping_sub(start);
+            (offset <= last && page_at.is_aligned(page)).then_some(offset)
+        };
+        let mut done = 0;
+        match &self.frames {
+            Frames::Run(at) | Frames::Process(at) => {
+                for (value, page_at) in values.iter_mut().zip(pages) {
+                    let Some(offset) = offset(page_at) else { break };
+                    *value = (at.0 + offset) | bits;
+                    done += 1;
+                }
+            }
+            Frames::Scattered(frames) => {
+                let (lead, backing) = (self.lead, self.backing);
+                let inside = backing.bytes() - 1;
+                for (value, page_at) in values.iter_mut().zip(pages) {
+                    let Some(offset) = offset(page_at) else { break };
+                    let at = lead + offset;
+                    *value = (frames[(at >> backing.get()) as usize].0 + (at & inside)) | bits;
+                    done += 1;
+                }
+            }
+        }
+        done
     }
 
     /// The extents of a part of the region, in order.
