@@ -23,7 +23,7 @@ use checks::{CostArgs, DmaArgs, LimitsArgs};
 
 pub use checks::{CostConfig, DmaConfig, LimitsConfig};
 pub use config::{Output, ReplayConfig, RunConfig};
-pub use values::{BackendChoice, Levels, Limit, Pass, Simd};
+pub use values::{BackendChoice, Levels, Limit, Pass, Phase, Simd};
 
 /// Exit code of a command line that cannot be understood or asks for what cannot be.
 pub const EXIT_USAGE: u8 = 2;
@@ -138,6 +138,11 @@ struct RunArgs {
     #[arg(long, value_name = "LIST", value_parser = values::cpu_list)]
     #[arg(help_heading = "How it is measured")]
     cpus: Option<values::CpuList>,
+    /// Run only this phase: bulk, checked, indirect, exchange, batch, ring, clear or naive. May be
+    /// given more than once [default: all]
+    #[arg(long = "phase", value_name = "PHASE", value_enum, hide_possible_values = true)]
+    #[arg(help_heading = "How it is measured")]
+    phases: Vec<Phase>,
     /// Repeat each phase so often [default: as --duration allows]
     #[arg(long, value_name = "N", value_parser = values::count::<1_000_000>)]
     #[arg(help_heading = "How it is measured")]

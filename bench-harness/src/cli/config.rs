@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::values::{BackendChoice, Levels, Pass, Simd};
+use super::values::{BackendChoice, Levels, Pass, Phase, Simd};
 use super::{OutputArgs, ReplayArgs, RunArgs};
 use crate::outfile::OutFile;
 use crate::size::format_arg;
@@ -55,6 +55,8 @@ pub struct RunConfig {
     pub threads: u32,
     /// At least one per thread, not yet checked against the machine; `None` = not pinned.
     pub cpus: Option<Vec<usize>>,
+    /// Sorted, each once, at least one.
+    pub phases: Vec<Phase>,
     /// At least 1; `None` = by time.
     pub repetitions: Option<u32>,
     /// Per phase, above zero; `None` = to be chosen.
@@ -159,6 +161,7 @@ impl TryFrom<RunArgs> for RunConfig {
             buffer_bytes: args.buffer,
             threads: args.threads,
             cpus,
+            phases: each_once(args.phases, &Phase::ALL),
             repetitions: args.repetitions,
             duration: args.duration,
             warmup: args.warmup,
@@ -187,12 +190,7 @@ impl TryFrom<ReplayArgs> for ReplayConfig {
                 format_arg(host_page)
             ));
         }
-        let mut passes = args.passes;
-        if passes.is_empty() {
-            passes = vec![Pass::Checked, Pass::Throughput, Pass::Latency];
-        }
-        passes.sort_unstable();
-        passes.dedup();
+        let passes = each_once(args.passes, &[Pass::Checked, Pass::Throughput, Pass::Latency]);
         Ok(Self {
             traces: args.traces,
             ram_bytes: args.ram,
@@ -203,6 +201,16 @@ impl TryFrom<ReplayArgs> for ReplayConfig {
             output: args.output.try_into()?,
         })
     }
+}
+
+/// What was asked for, in order, or all.
+fn each_once<T: Copy + Ord>(mut asked: Vec<T>, all: &[T]) -> Vec<T> {
+    if asked.is_empty() {
+        return all.to_vec();
+    }
+    asked.sort_unstable();
+    asked.dedup();
+    asked
 }
 
 /// Options that only a kernel's containers have say that one is wanted, and others that not.

@@ -47,6 +47,7 @@ fn no_command_is_run_with_the_documented_defaults() {
     assert_eq!((config.seed, config.memlock_bytes, config.buffer_bytes), (1, None, None));
     assert_eq!((config.simd, config.backend), (Simd(Tier::best()), BackendChoice::Auto));
     assert_eq!((config.repetitions, config.duration, config.warmup), (None, None, None));
+    assert_eq!(config.phases, Phase::ALL);
     assert_eq!(config.output, Output { json: None, hlog: None, label: None, quiet: false });
 }
 
@@ -55,7 +56,7 @@ fn every_option_of_run_arrives() {
     let config = run("run --groups 4 --containers 2 --window 0x40000000 --levels 2 --page-size \
         64KiB --host-page 4K --backing 16M --contiguous --buffer 256M --threads 2 --cpus 1,0 \
         --repetitions 3 --duration 500ms --warmup 0s --simd portable --seed 0xff --memlock 8G \
-        --backend mock --json - --hlog h.hlog --label x --quiet");
+        --phase clear --phase bulk --backend mock --json - --hlog h.hlog --label x --quiet");
     assert_eq!((config.groups, config.containers, config.threads), (4, 2, 2));
     assert_eq!((config.window_bytes, config.levels), (1 << 30, Levels::Count(2)));
     assert_eq!((config.page_shift, config.host_page_shift), (16, Some(12)));
@@ -67,6 +68,7 @@ fn every_option_of_run_arrives() {
     assert_eq!(config.warmup, Some(Duration::ZERO));
     assert_eq!((config.simd.0.name(), config.backend), ("portable", BackendChoice::Mock));
     assert_eq!(config.seed, 255);
+    assert_eq!(config.phases, [Phase::Bulk, Phase::Clear]);
     let output = config.output;
     assert_eq!(output.json, Some(OutFile::Stdout));
     assert_eq!(output.hlog, Some(OutFile::File("h.hlog".into())));

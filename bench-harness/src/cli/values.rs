@@ -52,6 +52,55 @@ impl BackendChoice {
     }
 }
 
+/// A phase of a run, in the order in which they run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Phase {
+    /// The whole window at once.
+    Bulk,
+    /// The free half of each stretch whose other half is mapped, so that every entry is looked at.
+    Checked,
+    /// Lists of 512 scattered pages.
+    Indirect,
+    /// Other memory over what is mapped.
+    Exchange,
+    /// 512 requests of a single page in one call.
+    Batch,
+    /// Single pages.
+    Ring,
+    /// A whole window that is full, emptied by one call.
+    Clear,
+    /// The bulk work by the naive peer; where a kernel owns the tables, one call a page.
+    Naive,
+}
+
+impl Phase {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Bulk,
+        Self::Checked,
+        Self::Indirect,
+        Self::Exchange,
+        Self::Batch,
+        Self::Ring,
+        Self::Clear,
+        Self::Naive,
+    ];
+
+    /// As typed, and how result ids begin.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Bulk => "bulk",
+            Self::Checked => "checked",
+            Self::Indirect => "indirect",
+            Self::Exchange => "exchange",
+            Self::Batch => "batch",
+            Self::Ring => "ring",
+            Self::Clear => "clear",
+            Self::Naive => "naive",
+        }
+    }
+}
+
 /// A pass of a replay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Pass {

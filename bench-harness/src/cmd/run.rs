@@ -16,10 +16,10 @@ use crate::interrupt::interrupted;
 use crate::kernel::Unavailable;
 use crate::recorder::Recorder;
 use crate::result::{
-    Config, Counters, OpResult, ResultDoc, Run, SCHEMA, Tool, Verification, Warning,
+    Config, Counters, OpResult, ResultDoc, Run, SCHEMA, Skipped, Tool, Verification, Warning,
 };
 use crate::run::machine::Machine;
-use crate::run::phase::{self, Outcome, Phase};
+use crate::run::phase::{self, Outcome};
 use crate::run::report::report;
 use crate::run::rig::{Plan, Rig};
 use crate::style::Style;
@@ -60,17 +60,23 @@ pub fn run(config: &RunConfig, argv: Vec<String>) -> anyhow::Result<Status> {
         Err(e) if e.is::<Unavailable>() => return Ok(Status::Unavailable(format!("{e:#}"))),
         Err(e) => return Err(e),
     };
-    let progress = bar(Phase::ALL.len() as u64, config.output.quiet);
+    let progress = bar(config.phases.len() as u64, config.output.quiet);
     let devices = rig.device_names();
     let dma = facts::dma(&devices);
     let mut verification = Verification { dma, ..Verification::default() };
     let mut verified = true;
     let mut outcomes: Vec<Outcome> = Vec::new();
-    for phase in Phase::ALL {
+    let mut skipped = Vec::new();
+    for phase in config.phases.iter().copied() {
         if interrupted() {
             break;
         }
         progress.set_message(phase.name());
+        if let Some(reason) = phase::impossible(phase, &rig) {
+            skipped.push(Skipped { id: phase.name().to_owned(), reason });
+            progress.inc(1);
+            continue;
+        }
         let outcome = phase::run(phase, &rig, config, &plan, &mut verification)
             .with_context(|| format!("phase {}", phase.name()))?;
         rig.compare_books(&format!("phase {}", phase.name()));
@@ -134,6 +140,7 @@ pub fn run(config: &RunConfig, argv: Vec<String>) -> anyhow::Result<Status> {
         verification,
         replay: None,
         warnings,
+        skipped,
     };
     let text = report(&doc, &recorders, Style::detect());
     write_outputs(&config.output, &doc, started, &recorders, &text)?;

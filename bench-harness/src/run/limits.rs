@@ -11,8 +11,10 @@ use crate::loops::{self, Plain, Source};
 use crate::recorder::Recorder;
 use crate::result::{Limit, LimitKind};
 
-/// Times that libc's loops are measured.
-const LIBC_TURNS: u32 = 32;
+/// libc's loops are measured until so many bytes have been written, and [`LIBC_TURNS`] times.
+const LIBC_BYTES: usize = 128 << 20;
+/// Least and most times.
+const LIBC_TURNS: (usize, usize) = (4, 32);
 
 /// One thread's memory for measuring limits.
 ///
@@ -31,7 +33,7 @@ pub struct LimitLoop {
 }
 
 impl LimitLoop {
-    /// Memory for `entries` TCEs.
+    /// Memory for `entries` TCEs: as many as a round writes.
     ///
     /// # Errors
     /// If there is none.
@@ -43,7 +45,7 @@ impl LimitLoop {
             chunk: TableChunk::new(bytes)?,
             source: Source::new(),
             libc_to: Plain::new(bytes)?,
-            entries: entries as usize,
+            entries: entries.max(1) as usize,
             own: Default::default(),
             libc: Default::default(),
         })
@@ -61,8 +63,9 @@ impl LimitLoop {
     /// Times libc's loop some times, with as much other memory touched in between as a round of a
     /// phase touches.
     pub fn measure_libc(&mut self) {
+        let turns = (LIBC_BYTES / (8 * self.entries)).clamp(LIBC_TURNS.0, LIBC_TURNS.1);
         // The first turn only brings the pages in.
-        for turn in 0..=LIBC_TURNS {
+        for turn in 0..=turns {
             self.own_loop();
             for nth in 0..2 {
                 let at = Instant::now();

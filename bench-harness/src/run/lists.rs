@@ -87,7 +87,7 @@ impl Work for Indirect<'_> {
             self.share.runs_until_interrupted(LIST_MAX as u64, u64::MAX, |first, count| {
                 let list = self.lists.pages(first, count);
                 let (at, perm, mode) = (self.rig.bus(first), Perm::READ_WRITE, Mode::Refuse);
-                meters.time_map(|| container.map_list(at, list, perm, mode))
+                meters.time_map(|| container.map_list(at, list, perm, mode)).map(drop)
             })?;
         }
         Ok(())
@@ -128,7 +128,7 @@ impl Work for Batch<'_> {
                     bytes: page.bytes(),
                     perm: Perm::READ_WRITE,
                 }));
-                meters.time_map(|| container.map_batch(&requests, Mode::Refuse))
+                meters.time_map(|| container.map_batch(&requests, Mode::Refuse)).map(drop)
             })?;
         }
         Ok(())
@@ -142,7 +142,7 @@ impl Work for Batch<'_> {
                 requests.clear();
                 let request = |n| UnmapRequest { at: rig.bus(n), bytes: page.bytes() };
                 requests.extend((first..first + count).map(request));
-                meters.time_unmap(|| container.unmap_batch(&requests))
+                meters.time_unmap(|| container.unmap_batch(&requests)).map(drop)
             })?;
         }
         Ok(())

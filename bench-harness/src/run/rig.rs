@@ -18,7 +18,7 @@ use crate::kernel::{Books, Buffer};
 use crate::size::{format_arg, format_size};
 
 /// Smallest stretch of a window that a thread owns: what the engine keeps under one lock.
-const STRETCH: u64 = 8192;
+pub(super) const STRETCH: u64 = 8192;
 
 /// Everything that can be known and refused before memory is taken.
 #[derive(Debug, Clone)]

@@ -208,6 +208,7 @@ impl Outcome {
             counters: self.books.counters,
             replay: Some(Replay { traces: self.traces.clone(), total }),
             warnings,
+            skipped: Vec::new(),
         })
     }
 
