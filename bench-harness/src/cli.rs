@@ -39,6 +39,7 @@ Examples:
   tce-bench --threads 4 --cpus 0-3 --json out.json
   tce-bench --backend vfio --groups 4          the first four groups that vfio-pci has
   tce-bench replay workloads/traces/*.zst      recorded guests, every answer checked
+  tce-bench --phase ring --profile cpu.pb.gz   where the time of one phase goes, on x86-64
 
   tce-bench limits                             what memory and clock allow, per table size
 
@@ -218,6 +219,10 @@ struct OutputArgs {
     /// Write the histograms as an HdrHistogram log; - is standard output
     #[arg(long, value_name = "FILE|-", help_heading = "Output")]
     hlog: Option<String>,
+    /// Profile the work and write it for pprof, packed with gzip, as cpu.pb.gz; - is standard output.
+    /// On x86-64 only
+    #[arg(long, value_name = "FILE|-", help_heading = "Output")]
+    profile: Option<String>,
     /// A name for this run, kept in the result
     #[arg(long, value_name = "TEXT", help_heading = "Output")]
     label: Option<String>,

@@ -110,7 +110,7 @@ impl Tool {
             rustc: owned(option_env!("TCE_BENCH_RUSTC")),
             target: owned(option_env!("TCE_BENCH_TARGET")),
             profile: owned(option_env!("TCE_BENCH_PROFILE")),
-            features: Vec::new(),
+            features: if cfg!(feature = "pprof") { vec!["pprof".to_string()] } else { Vec::new() },
         }
     }
 }

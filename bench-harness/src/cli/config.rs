@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::values::{BackendChoice, Levels, Pass, Phase, Simd};
 use super::{OutputArgs, ReplayArgs, RunArgs};
 use crate::outfile::OutFile;
+use crate::profile;
 use crate::size::format_arg;
 
 /// Real memory comes in runs of this size unless told otherwise.
@@ -18,12 +19,14 @@ const MAX_BACKING: u64 = 16 << 20;
 const V1_WINDOW: u64 = 2 << 30;
 
 /// Where results go.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Output {
     /// The JSON document.
     pub json: Option<OutFile>,
     /// The HdrHistogram log.
     pub hlog: Option<OutFile>,
+    /// The CPU profile.
+    pub profile: Option<OutFile>,
     /// A name for the run.
     pub label: Option<String>,
     /// No progress bar and no table.
@@ -102,13 +105,21 @@ impl TryFrom<OutputArgs> for Output {
     type Error = String;
 
     fn try_from(args: OutputArgs) -> Result<Self, String> {
-        let json = args.json.as_deref().map(OutFile::from);
-        let hlog = args.hlog.as_deref().map(OutFile::from);
-        if json.is_some() && json == hlog {
-            let name = args.json.unwrap_or_default();
-            return Err(format!("--json and --hlog both name '{name}'; accepted: two places"));
+        if args.profile.is_some() && !profile::AVAILABLE {
+            return Err(profile::UNAVAILABLE.to_string());
         }
-        Ok(Self { json, hlog, label: args.label, quiet: args.quiet })
+        let named = [("--json", &args.json), ("--hlog", &args.hlog), ("--profile", &args.profile)];
+        for (nth, (option, name)) in named.iter().enumerate() {
+            let Some(name) = name else { continue };
+            if let Some((other, _)) = named[..nth].iter().find(|n| n.1.as_ref() == Some(name)) {
+                return Err(format!(
+                    "{other} and {option} both name '{name}'; accepted: two places"
+                ));
+            }
+        }
+        let file = |name: &Option<String>| name.as_deref().map(OutFile::from);
+        let (json, hlog, profile) = (file(&args.json), file(&args.hlog), file(&args.profile));
+        Ok(Self { json, hlog, profile, label: args.label, quiet: args.quiet })
     }
 }
 

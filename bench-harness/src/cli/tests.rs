@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 use super::*;
 use crate::outfile::OutFile;
+use crate::profile;
 use clap::CommandFactory;
 use tce_engine::simd::Tier;
 
@@ -48,7 +49,7 @@ fn no_command_is_run_with_the_documented_defaults() {
     assert_eq!((config.simd, config.backend), (Simd(Tier::best()), BackendChoice::Auto));
     assert_eq!((config.repetitions, config.duration, config.warmup), (None, None, None));
     assert_eq!(config.phases, Phase::ALL);
-    assert_eq!(config.output, Output { json: None, hlog: None, label: None, quiet: false });
+    assert_eq!(config.output, Output::default());
 }
 
 #[test]
@@ -177,7 +178,16 @@ fn the_other_values_are_checked() {
         assert_eq!(run(&format!("--simd {}", tier.name())).simd, Simd(tier));
     }
     assert!(refused("--backend hw").contains("mock, mock-kernel, vfio, auto"));
-    assert!(refused("--json - --hlog -").contains("both name '-'"));
+    assert!(refused("--json - --hlog -").contains("--json and --hlog both name '-'"));
+    if profile::AVAILABLE {
+        let error = refused("--hlog x --profile x");
+        assert_eq!(error, "--hlog and --profile both name 'x'; accepted: two places");
+        assert_eq!(run("--profile x").output.profile, Some(OutFile::File("x".into())));
+        assert_eq!(replay("replay a --profile -").output.profile, Some(OutFile::Stdout));
+    } else {
+        assert!(refused("--profile x").contains("use instead: perf record"));
+        assert!(refused("replay a --profile x").contains("use instead: perf record"));
+    }
 }
 
 #[test]

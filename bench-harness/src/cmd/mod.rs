@@ -40,7 +40,8 @@ pub enum Status {
 /// # Errors
 /// Which file cannot, and why, one line.
 pub fn check_outputs(output: &Output) -> anyhow::Result<()> {
-    output.json.iter().chain(&output.hlog).try_for_each(|f| f.check().map_err(|e| anyhow!(e)))
+    let files = output.json.iter().chain(&output.hlog).chain(&output.profile);
+    files.into_iter().try_for_each(|f| f.check().map_err(|e| anyhow!(e)))
 }
 
 /// Writes the table, the JSON document and the histogram log, each if it was asked for.
@@ -55,8 +56,9 @@ pub fn write_outputs(
     table: &str,
 ) -> anyhow::Result<()> {
     let on_stdout = |file: &Option<OutFile>| matches!(file, Some(OutFile::Stdout));
-    // A document on standard output has it to itself.
-    if !output.quiet && !on_stdout(&output.json) && !on_stdout(&output.hlog) {
+    // What goes to standard output has it to itself.
+    let taken = [&output.json, &output.hlog, &output.profile].into_iter().any(on_stdout);
+    if !output.quiet && !taken {
         // A closed pipe is the reader's choice.
         let _ = std::io::stdout().write_all(table.as_bytes());
     }

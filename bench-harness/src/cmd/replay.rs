@@ -25,6 +25,7 @@ use super::{Status, check_outputs, write_outputs};
 use crate::cli::{Pass, ReplayConfig};
 use crate::clock::Clock;
 use crate::interrupt::interrupted;
+use crate::profile::Profiler;
 use crate::result::Run;
 use crate::style::Style;
 use machine::{Machine, Setup};
@@ -61,6 +62,7 @@ pub fn replay(config: &ReplayConfig, argv: Vec<String>) -> anyhow::Result<Status
     let clock = Clock::measure();
     let progress = Progress::new(work(&scripts, &config.passes), config.output.quiet);
     let mut outcome = Outcome::default();
+    let profiler = Profiler::start(&config.output)?;
     for script in scripts {
         if interrupted() {
             break;
@@ -68,6 +70,7 @@ pub fn replay(config: &ReplayConfig, argv: Vec<String>) -> anyhow::Result<Status
         outcome.trace(&script, &setup, &config.passes, &progress)?;
     }
     progress.clear();
+    profiler.map_or(Ok(()), Profiler::write)?;
     if interrupted() {
         outcome.interrupt();
     }

@@ -14,6 +14,7 @@ use crate::cpus;
 use crate::host::{self, HostFacts};
 use crate::interrupt::interrupted;
 use crate::kernel::Unavailable;
+use crate::profile::{self, Profiler};
 use crate::recorder::Recorder;
 use crate::result::{
     Config, Counters, OpResult, ResultDoc, Run, SCHEMA, Skipped, Tool, Verification, Warning,
@@ -67,6 +68,8 @@ pub fn run(config: &RunConfig, argv: Vec<String>) -> anyhow::Result<Status> {
     let mut verified = true;
     let mut outcomes: Vec<Outcome> = Vec::new();
     let mut skipped = Vec::new();
+    warnings.extend(profile::warning(&config.output));
+    let profiler = Profiler::start(&config.output)?;
     for phase in config.phases.iter().copied() {
         if interrupted() {
             break;
@@ -85,6 +88,7 @@ pub fn run(config: &RunConfig, argv: Vec<String>) -> anyhow::Result<Status> {
         progress.inc(1);
     }
     progress.finish_and_clear();
+    profiler.map_or(Ok(()), Profiler::write)?;
     let complete = !interrupted();
 
     let backend = facts::backend(config, &plan, &rig, &mut warnings)?;
