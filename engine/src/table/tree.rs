@@ -227,7 +227,7 @@ impl Tree {
         let in_leaf = (index & (self.geometry.level_entries() - 1)) as usize;
         let segment = (first + in_leaf) >> lg2;
         let entries = index & !((1 << lg2) - 1)..(index | ((1 << lg2) - 1)) + 1;
-        Some(Lane { part: part.clone(), segment, lg2, entries })
+        Some(Lane { part: part.clone(), segment, first: segment << lg2, entries })
     }
 
     /// The run from `index` to the end of its segment or to `end`.
