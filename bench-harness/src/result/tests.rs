@@ -287,6 +287,28 @@ fn the_embedded_histogram_decodes_to_the_samples() {
     assert_eq!(decoded.len(), 10_000);
 }
 
+/// Each schema stands by itself, so what documents have in common is in all of them.
+#[test]
+fn what_documents_share_is_the_same_in_all_schemas() {
+    let parse = |text| serde_json::from_str::<Value>(text).unwrap();
+    let ours = parse(SCHEMA_TEXT);
+    for other in [
+        include_str!("../../../results/schema/tce-bench.limits-1.schema.json"),
+        include_str!("../../../results/schema/tce-bench.cost-1.schema.json"),
+    ] {
+        let other = parse(other);
+        let mut shared = 0;
+        for (name, definition) in other["$defs"].as_object().unwrap() {
+            let Some(own) = ours["$defs"].get(name) else { continue };
+            assert_eq!(definition, own, "{name}");
+            shared += 1;
+        }
+        assert!(shared > 5, "{shared}");
+        let clock = &other["properties"]["clock"];
+        assert!(clock.is_null() || *clock == ours["properties"]["clock"]);
+    }
+}
+
 /// What stands in `results/baseline` can be read, was right, and is in the folder of its kind.
 #[test]
 fn baselines_are_valid_and_where_they_belong() {
