@@ -118,7 +118,7 @@
 //! * Deferred or batched kills; [`KillPolicy`] has one value.
 //! * A TCE cache in the software PHB, which would show a forgotten kill as a wrong translation. Its
 //!   kill registers and fences only count.
-//! * EEH states, a tier for POWER's own vectors.
+//! * EEH states of several groups.
 //! * Several guests on one engine: guest RAM is named by the guest's addresses alone.
 #![deny(missing_docs)]
 #![cfg_attr(
