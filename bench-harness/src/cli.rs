@@ -19,11 +19,11 @@ use clap::{Args, Parser, Subcommand};
 use crate::size::{parse_duration, parse_size};
 use crate::style::Style;
 
-use checks::{CostArgs, DmaArgs};
+use checks::{CostArgs, DmaArgs, LimitsArgs};
 
-pub use checks::{CostConfig, DmaConfig};
+pub use checks::{CostConfig, DmaConfig, LimitsConfig};
 pub use config::{Output, ReplayConfig, RunConfig};
-pub use values::{BackendChoice, Levels, Limit, Pass, Simd};
+pub use values::{BackendChoice, Levels, Limit, Pass, Phase, Simd};
 
 /// Exit code of a command line that cannot be understood or asks for what cannot be.
 pub const EXIT_USAGE: u8 = 2;
@@ -39,9 +39,22 @@ Examples:
   tce-bench --threads 4 --cpus 0-3 --json out.json
   tce-bench --backend vfio --groups 4          the first four groups that vfio-pci has
   tce-bench replay workloads/traces/*.zst      recorded guests, every answer checked
+  tce-bench --phase ring --profile cpu.pb.gz   where the time of one phase goes, on x86-64
+
+  tce-bench limits                             what memory and clock allow, per table size
 
 Exit codes: 0 done and not found wrong, 1 failed, 2 wrong command line, 4 back end not usable, 130
 interrupted.";
+
+const LIMITS_EXAMPLES: &str = "\
+A TCE is 8 bytes. The loops take turns, and each sample passes over its table until it has written
+4 MiB, so that reading the clock does not show; least times are comparable, medians hold other
+people's work too.
+
+Examples:
+  tce-bench limits                              64 KiB to 256 MiB of table, some 15 seconds
+  tce-bench limits --sizes 64K,4M --repeat 200  two sizes, more samples of each loop
+  tce-bench limits --quiet --json limits.json   for programs (schema tce-bench.limits/1)";
 
 #[derive(Debug, Parser)]
 #[command(name = "tce-bench", version, about = ABOUT, after_help = EXAMPLES)]
@@ -67,6 +80,9 @@ enum Command {
     /// Measure what the engine costs beside the kernel's requests themselves
     #[command(allow_negative_numbers = true)]
     Cost(CostArgs),
+    /// Measure what this machine's memory and clock allow: store, copy and clear loops per table size
+    #[command(allow_negative_numbers = true, after_help = LIMITS_EXAMPLES)]
+    Limits(LimitsArgs),
 }
 
 /// Options of `run`.
@@ -123,6 +139,11 @@ struct RunArgs {
     #[arg(long, value_name = "LIST", value_parser = values::cpu_list)]
     #[arg(help_heading = "How it is measured")]
     cpus: Option<values::CpuList>,
+    /// Run only this phase: bulk, checked, indirect, exchange, batch, ring, clear or naive. May be
+    /// given more than once [default: all]
+    #[arg(long = "phase", value_name = "PHASE", value_enum, hide_possible_values = true)]
+    #[arg(help_heading = "How it is measured")]
+    phases: Vec<Phase>,
     /// Repeat each phase so often [default: as --duration allows]
     #[arg(long, value_name = "N", value_parser = values::count::<1_000_000>)]
     #[arg(help_heading = "How it is measured")]
@@ -135,9 +156,8 @@ struct RunArgs {
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     #[arg(help_heading = "How it is measured")]
     warmup: Option<Duration>,
-    /// Instructions that fill tables: portable, avx2, or auto for the best that this CPU has
-    #[arg(long, value_name = "TIER", default_value = "auto", value_enum)]
-    #[arg(hide_possible_values = true)]
+    /// Instructions that fill tables: portable, avx2, … (as this machine has), or auto for the best
+    #[arg(long, value_name = "TIER", default_value = "auto", value_parser = values::simd)]
     #[arg(help_heading = "How it is measured")]
     simd: Simd,
     /// Seed of all random choices, decimal or hex; the same seed gives the same work
@@ -176,9 +196,8 @@ struct ReplayArgs {
     /// May be given more than once [default: all three]
     #[arg(long = "pass", value_name = "PASS", value_enum, hide_possible_values = true)]
     passes: Vec<Pass>,
-    /// Instructions that fill tables: portable, avx2, or auto for the best that this CPU has
-    #[arg(long, value_name = "TIER", default_value = "auto", value_enum)]
-    #[arg(hide_possible_values = true)]
+    /// Instructions that fill tables: portable, avx2, … (as this machine has), or auto for the best
+    #[arg(long, value_name = "TIER", default_value = "auto", value_parser = values::simd)]
     simd: Simd,
     /// Seed of all random choices, decimal or hex
     #[arg(long, value_name = "N", default_value = "1", value_parser = values::seed)]
@@ -200,6 +219,10 @@ struct OutputArgs {
     /// Write the histograms as an HdrHistogram log; - is standard output
     #[arg(long, value_name = "FILE|-", help_heading = "Output")]
     hlog: Option<String>,
+    /// Profile the work and write it for pprof, packed with gzip, as cpu.pb.gz; - is standard output.
+    /// On x86-64 only
+    #[arg(long, value_name = "FILE|-", help_heading = "Output")]
+    profile: Option<String>,
     /// A name for this run, kept in the result
     #[arg(long, value_name = "TEXT", help_heading = "Output")]
     label: Option<String>,
@@ -219,6 +242,8 @@ pub enum Invocation {
     Dma(DmaConfig),
     /// Measure the way to the kernel.
     Cost(CostConfig),
+    /// Measure what the machine allows.
+    Limits(LimitsConfig),
 }
 
 /// Why nothing is to be done: help was asked for, or the command line is wrong.
@@ -264,6 +289,7 @@ where
         Some(Command::Replay(replay)) => ReplayConfig::try_from(replay).map(Invocation::Replay),
         Some(Command::Dma(dma)) => Ok(Invocation::Dma(dma.into())),
         Some(Command::Cost(cost)) => CostConfig::try_from(cost).map(Invocation::Cost),
+        Some(Command::Limits(limits)) => Ok(Invocation::Limits(limits.into())),
     };
     checked.map_err(|message| Exit::usage(&message))
 }

@@ -7,15 +7,16 @@ use crate::style::Style;
 
 /// Writes rows of equal length, the heads first: names to the left, numbers to the right, a nameless
 /// column (the little histogram) to the left.
-pub fn table<const N: usize>(out: &mut String, rows: &[[String; N]], style: Style) {
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
-    let widths: [usize; N] = std::array::from_fn(|column| width(column).unwrap_or(0));
+pub fn table<R: AsRef<[String]>>(out: &mut String, rows: &[R], style: Style) {
+    let Some(heads) = rows.first().map(AsRef::as_ref) else { return };
+    let width = |column: usize| rows.iter().map(|row| row.as_ref()[column].chars().count()).max();
+    let widths: Vec<_> = (0..heads.len()).map(|column| width(column).unwrap_or(0)).collect();
     for (nth, row) in rows.iter().enumerate() {
         let mut line = String::new();
-        for (column, cell) in row.iter().enumerate() {
+        for (column, cell) in row.as_ref().iter().enumerate() {
             let pad = " ".repeat(widths[column] - cell.chars().count());
             let gap = if column == 0 { "" } else { "  " };
-            let left = column == 0 || rows[0][column].is_empty();
+            let left = column == 0 || heads[column].is_empty();
             let _ = if left {
                 write!(line, "{gap}{cell}{pad}")
             } else {

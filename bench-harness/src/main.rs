@@ -24,6 +24,7 @@ fn main() -> ExitCode {
             Invocation::Replay(config) => cmd::replay::replay(config, argv),
             Invocation::Dma(config) => cmd::dma::dma(config, argv),
             Invocation::Cost(config) => cmd::cost::cost(config, argv),
+            Invocation::Limits(config) => cmd::limits::limits(config, argv),
         });
     let complain = |code: u8, text: &str| {
         eprintln!("error: {text}");

@@ -36,6 +36,9 @@ pub struct Recorder {
     min_ps: u64,
     max_ps: u64,
     best: Option<f64>,
+    best_round: Option<f64>,
+    /// Time and TCEs when the round began.
+    round: (u64, u64),
 }
 
 impl Default for Recorder {
@@ -56,6 +59,8 @@ impl Recorder {
             min_ps: u64::MAX,
             max_ps: 0,
             best: None,
+            best_round: None,
+            round: (0, 0),
         }
     }
 
@@ -84,6 +89,16 @@ impl Recorder {
     #[inline]
     pub fn record_untimed(&mut self, total_ns: u64, calls: u64, tces: u64) {
         self.add(total_ns, calls, tces);
+    }
+
+    /// Ends a round: what was recorded since the last one ended, or since the start.
+    pub fn end_round(&mut self) {
+        let (ns, tces) = (self.total_ns - self.round.0, self.tces - self.round.1);
+        self.round = (self.total_ns, self.tces);
+        if tces > 0 {
+            let rate = ns as f64 / tces as f64;
+            self.best_round = Some(self.best_round.map_or(rate, |best| best.min(rate)));
+        }
     }
 
     #[inline]
@@ -118,7 +133,10 @@ impl Recorder {
         self.group = self.group.max(other.group);
         self.min_ps = self.min_ps.min(other.min_ps);
         self.max_ps = self.max_ps.max(other.max_ps);
-        self.best = self.best.into_iter().chain(other.best).reduce(f64::min);
+        let least = |a: Option<f64>, b| a.into_iter().chain(b).reduce(f64::min);
+        self.best = least(self.best, other.best);
+        self.best_round = least(self.best_round, other.best_round);
+        self.round = (self.total_ns, self.tces);
     }
 
     /// The sum of several threads' recorders.
@@ -162,6 +180,12 @@ impl Recorder {
     /// machine this is the steadiest figure, and the one to compare by.
     pub const fn best_ns_per_tce(&self) -> Option<f64> {
         self.best
+    }
+
+    /// The least time per TCE of a whole round, in nanoseconds; `None` if none had TCEs. A round goes
+    /// over as much memory as the loop that is its limit; a single call may be lucky with the caches.
+    pub const fn best_round_ns_per_tce(&self) -> Option<f64> {
+        self.best_round
     }
 
     /// The histogram, in picoseconds.
@@ -280,6 +304,26 @@ mod tests {
             (recorder.best_ns_per_tce(), other.best_ns_per_tce()),
             (Some(0.113), Some(0.09))
         );
+    }
+
+    #[test]
+    fn the_best_round_is_that_of_a_whole_round() {
+        let mut recorder = Recorder::new();
+        recorder.end_round();
+        assert_eq!(recorder.best_round_ns_per_tce(), None);
+        for (ns, end) in [(100, false), (20, true), (50, false), (90, true), (1, false)] {
+            recorder.record(ns, 10);
+            if end {
+                recorder.end_round();
+            }
+        }
+        assert_eq!(recorder.best_ns_per_tce(), Some(0.1));
+        assert_eq!(recorder.best_round_ns_per_tce(), Some(6.0));
+        let mut other = Recorder::new();
+        other.record(50, 10);
+        other.end_round();
+        recorder.merge(&other);
+        assert_eq!(recorder.best_round_ns_per_tce(), Some(5.0));
     }
 
     #[test]

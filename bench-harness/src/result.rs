@@ -60,6 +60,9 @@ pub struct ResultDoc {
     pub replay: Option<Replay>,
     /// What a reader should know before trusting the numbers.
     pub warnings: Vec<Warning>,
+    /// What was asked for and could not be measured here.
+    #[serde(default)]
+    pub skipped: Vec<Skipped>,
 }
 
 impl ResultDoc {
@@ -107,7 +110,7 @@ impl Tool {
             rustc: owned(option_env!("TCE_BENCH_RUSTC")),
             target: owned(option_env!("TCE_BENCH_TARGET")),
             profile: owned(option_env!("TCE_BENCH_PROFILE")),
-            features: Vec::new(),
+            features: if cfg!(feature = "pprof") { vec!["pprof".to_string()] } else { Vec::new() },
         }
     }
 }
@@ -165,14 +168,17 @@ pub struct OpResult {
     pub ns_per_tce: Option<f64>,
     /// The least time per TCE of any sample; null without TCEs.
     pub best_ns_per_tce: Option<f64>,
+    /// The least time per TCE of a whole round of calls; null without rounds.
+    #[serde(default)]
+    pub best_round_ns_per_tce: Option<f64>,
     /// Calls per sample: k of "mean of k", 1 = each call timed.
     pub group: u64,
     /// Latency per call.
     pub latency: Summary,
     /// The memory limit of the same run; null where none applies.
     pub limit: Option<Limit>,
-    /// The limit's time by the best time: 1 = at the limit. Minima are compared, because means of a
-    /// shared machine hold other people's work.
+    /// The limit's time by the time of the best round: 1 = at the limit. Both go over the same number
+    /// of bytes. Minima are compared, because means of a shared machine hold other people's work.
     pub of_limit: Option<f64>,
     /// Maps or unmaps that the engine was asked for; null where no kernel owns the tables.
     #[serde(default)]
@@ -180,6 +186,9 @@ pub struct OpResult {
     /// Requests that the engine sent to the kernel for them.
     #[serde(default)]
     pub ioctls: Option<u64>,
+    /// What it was measured on, if not on the run's windows.
+    #[serde(default)]
+    pub own_table: Option<OwnTable>,
     /// The histogram; null without samples.
     pub hist: Option<HistData>,
 }
@@ -195,8 +204,8 @@ impl OpResult {
         recorder: &Recorder,
         limit: Option<Limit>,
     ) -> Result<Self, String> {
-        let best = recorder.best_ns_per_tce();
-        let of_limit = match (&limit, best) {
+        let best_round = recorder.best_round_ns_per_tce();
+        let of_limit = match (&limit, best_round) {
             (Some(limit), Some(ns)) if ns > 0.0 => Some(limit.ns_per_tce / ns),
             _ => None,
         };
@@ -210,16 +219,33 @@ impl OpResult {
             count: recorder.calls(),
             tces: recorder.tces(),
             ns_per_tce: recorder.ns_per_tce(),
-            best_ns_per_tce: best,
+            best_ns_per_tce: recorder.best_ns_per_tce(),
+            best_round_ns_per_tce: best_round,
             group: recorder.group(),
             latency: recorder.summary(),
             limit,
             of_limit,
             requests: None,
             ioctls: None,
+            own_table: None,
             hist,
         })
     }
+}
+
+/// A table that one operation has for itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnTable {
+    /// Bytes of bus address space.
+    pub window_bytes: u64,
+    /// log2 of the IOMMU page size.
+    pub page_shift: u8,
+    /// Levels.
+    pub levels: u64,
+    /// Bytes of all blocks.
+    pub table_bytes: u64,
+    /// IOMMU groups that share it.
+    pub groups: u64,
 }
 
 /// What the memory allows, measured in the same run over the same bytes.
@@ -401,6 +427,15 @@ pub struct TraceResult {
     pub ns_per_tce: Option<f64>,
     /// False if a signal ended one of its passes.
     pub complete: bool,
+}
+
+/// Something that was not measured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Skipped {
+    /// Its id, or how its ids would begin.
+    pub id: String,
+    /// One line for people.
+    pub reason: String,
 }
 
 /// A warning with a code that a program can look for.

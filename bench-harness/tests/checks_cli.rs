@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! `tce-bench dma` and `tce-bench cost` as a user calls them, on a machine without VFIO.
+//! `tce-bench dma`, `cost` and `limits` as a user calls them, on a machine without VFIO.
 
 mod common;
 
-use common::{bench, text};
+use std::time::Duration;
+
+use common::{bench, interrupted, text};
 use serde_json::Value;
 
 /// One line on standard error, nothing else, and the code.
@@ -32,6 +34,14 @@ fn wrong_usage_is_exit_2() {
         (&["cost", "--pages", "1,,8"], "'' is no number of pages"),
         (&["cost", "--repeat", "0"], "from 1 to 10000"),
         (&["cost", "--groups", "2", "--vfio-groups", "5"], "--vfio-groups names 1"),
+        (
+            &["limits", "--sizes", "64K,5000"],
+            "'5000' is no size of a table; accepted: multiples of 4K",
+        ),
+        (&["limits", "--sizes", "0"], "'0' is no size of a table"),
+        (&["limits", "--sizes", "4K,"], "a size is empty"),
+        (&["limits", "--sizes", "1P"], "more than the"),
+        (&["limits", "--repeat", "0"], "from 1 to 10000"),
     ] {
         let error = refused(args, 2);
         assert!(error.contains(part), "{args:?}: {error}");
@@ -62,4 +72,36 @@ fn icount_wants_a_machine_that_counts() {
         let error = refused(&["cost", "--icount"], 4);
         assert!(error.contains("--icount") && error.contains("; fix: "), "{error}");
     }
+}
+
+#[test]
+fn limits_prints_a_table_or_a_document_or_neither() {
+    let small = ["limits", "--sizes", "4K,64K", "--repeat", "1"];
+    let with = |extra: &[&str]| bench(&[&small[..], extra].concat());
+    let out = with(&[]);
+    let table = text(&out.stdout);
+    assert!(out.status.success() && out.stderr.is_empty(), "{}", text(&out.stderr));
+    assert!(table.contains("store, portable") && table.contains("memcpy"), "{table}");
+    assert!(!table.contains('\u{1b}'), "no colour outside a terminal");
+
+    let out = with(&["--json", "-"]);
+    let doc: Value = serde_json::from_slice(&out.stdout).expect("one document");
+    assert_eq!(doc["schema"], "tce-bench.limits/1");
+    assert_eq!((&doc["run"]["complete"], &doc["repeat"]), (&Value::from(true), &Value::from(1)));
+    let sizes: Vec<_> = doc["sizes"].as_array().unwrap().iter().map(|s| &s["bytes"]).collect();
+    assert_eq!(sizes, [4096, 65536]);
+
+    let out = with(&["--quiet"]);
+    assert!(out.status.success() && out.stdout.is_empty());
+    assert_eq!(with(&["--json", "/dev/full"]).status.code(), Some(1));
+}
+
+#[test]
+fn limits_that_are_interrupted_tell_what_there_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("partial.json");
+    let args = ["limits", "--sizes", "4K,64K", "--repeat", "10000", "--json"];
+    assert_eq!(interrupted(&args, &file, Duration::from_millis(300)), Some(130));
+    let doc: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    assert_eq!(doc["run"]["complete"], false);
 }

@@ -36,8 +36,8 @@ fn a_run_is_verified_and_its_document_fits_the_schema() {
     assert!(errors.is_empty(), "{errors:?}");
     assert_eq!(doc["verified"], true);
     assert_eq!(doc["run"]["complete"], true);
-    // 5 phases, mapped and empty, 3 PEs, 16384 pages.
-    assert_eq!(doc["verification"]["translations"], 5 * 2 * 3 * 16384);
+    // 7 phases, mapped and empty, 3 PEs, 16384 pages; clear has 32 GiB for one PE.
+    assert_eq!(doc["verification"]["translations"], 7 * 2 * 3 * 16384 + 2 * (8 << 20));
     assert_eq!(
         (&doc["backend"]["kind"], &doc["backend"]["kernel_release"]),
         (&"mock".into(), &Value::Null)
@@ -48,10 +48,22 @@ fn a_run_is_verified_and_its_document_fits_the_schema() {
     );
     let results = doc["results"].as_array().unwrap();
     let ids: Vec<_> = results.iter().filter_map(|r| r["id"].as_str()).collect();
-    let phases = ["bulk", "indirect", "batch", "ring", "naive"];
-    let expected: Vec<_> =
-        phases.iter().flat_map(|p| [format!("{p}.map"), format!("{p}.unmap")]).collect();
+    let pair = |phase: &str| [format!("{phase}.map"), format!("{phase}.unmap")];
+    let mut expected: Vec<_> =
+        ["bulk", "checked", "indirect"].iter().flat_map(|p| pair(p)).collect();
+    expected.extend(["exchange", "exchange.bulk"].map(str::to_owned));
+    expected.extend(["batch", "ring"].iter().flat_map(|p| pair(p)));
+    expected.push("clear".to_owned());
+    expected.extend(pair("naive"));
     assert_eq!(ids, expected);
+    for result in results {
+        let id = result["id"].as_str().unwrap();
+        let copies = id.starts_with("exchange") || id.starts_with("indirect");
+        assert_eq!(result["limit"]["kind"], if copies { "copy" } else { "store" }, "{id}");
+        assert!(result["of_limit"].as_f64().unwrap() > 0.0, "{id}");
+        assert_eq!(result["own_table"].is_object(), id == "clear", "{id}");
+    }
+    assert_eq!(doc["skipped"], Value::from(Vec::<Value>::new()));
     let counters = &doc["counters"];
     assert_eq!(counters["kills_issued"], counters["register_stores"]);
     assert_eq!(counters["pinned_end_bytes"], 0);
@@ -72,9 +84,39 @@ fn shapes_of_machine_and_window() {
         &["--window", "128M", "--threads", "3", "--groups", "2"],
         &["--window", "4K"],
     ] {
-        let doc = run_json(extra);
+        // All but clear, whose window is always the same.
+        let phases = ["bulk", "checked", "indirect", "exchange", "batch", "ring", "naive"];
+        let phases = phases.iter().flat_map(|phase| ["--phase", phase]);
+        let doc = run_json(&extra.iter().copied().chain(phases).collect::<Vec<_>>());
         assert_eq!(doc["verified"], true, "{extra:?}: {}", doc["verification"]);
     }
+}
+
+/// Rounds of 16384 pages in two containers, one thread.
+#[test]
+fn calls_of_each_kind_are_counted() {
+    let doc = run_json(
+        &["--groups", "2", "--containers", "2", "--window", "64M", "--phase"]
+            .into_iter()
+            .chain(["exchange", "--phase", "checked", "--phase", "clear"])
+            .collect::<Vec<_>>(),
+    );
+    assert_eq!(doc["config"]["phases"], serde_json::json!(["checked", "exchange", "clear"]));
+    let of = |id: &str| {
+        let results = doc["results"].as_array().unwrap();
+        let result = results.iter().find(|r| r["id"] == id).unwrap_or_else(|| panic!("no {id}"));
+        (result["count"].as_u64().unwrap(), result["tces"].as_u64().unwrap())
+    };
+    // The second half of each of two stretches; the second round's unmap counts too.
+    assert_eq!(of("checked.map"), (2 * 2 * 2, 2 * 16384));
+    assert_eq!(of("checked.unmap"), (2 * 2 * 2, 2 * 16384));
+    assert_eq!(of("exchange"), (2 * 2 * 32, 2 * 2 * 16384));
+    // Between the two; the memory is shifted, so its end is met once.
+    assert_eq!(of("exchange.bulk"), (2 * 2, 2 * 16384));
+    assert_eq!(of("clear"), (2, 2 * (8 << 20)));
+    let own = &doc["results"].as_array().unwrap().last().unwrap()["own_table"];
+    assert_eq!((&own["window_bytes"], &own["levels"]), (&(32u64 << 30).into(), &2.into()));
+    assert!(own["table_bytes"].as_u64().unwrap() >= 64 << 20);
 }
 
 #[test]
@@ -85,7 +127,9 @@ fn the_table_is_labelled() {
     let table = text(&out.stdout);
     assert!(table.contains("mock: software PHB, not hardware"), "{table}");
     assert!(table.contains("verified: true"), "{table}");
+    assert!(table.contains("ring.map, ring.unmap: too short"), "{table}");
     assert!(table.contains("mean of 16"), "{table}");
+    assert!(table.contains("clear: on a table of its own of 64.1 MiB (32 GiB of 4 KiB"), "{table}");
     assert!(!table.contains('\u{1b}'), "no colour outside a terminal");
     assert!(out.stderr.is_empty(), "{}", text(&out.stderr));
 }
@@ -105,6 +149,7 @@ fn wrong_usage_is_one_line_and_exit_2() {
         (&["--window", "128T", "--page-size", "64K", "--buffer", "100T"], &["100 TiB"]),
         (&["--window", "1P"], &["more than", "memory"]),
         (&["--threads", "9", "--window", "16M"], &["9", "accepted"]),
+        (&["--phase", "bulky"], &["bulky", "bulk, checked, indirect", "naive"]),
         (&["--cpus", "99999"], &["99999"]),
         (&["--frobnicate"], &["--frobnicate"]),
     ] {
@@ -129,7 +174,7 @@ fn the_memlock_limit_says_what_is_needed() {
 #[test]
 fn a_result_that_cannot_be_written_is_a_failure() {
     let mut args = SMALL.to_vec();
-    args.extend_from_slice(&["--window", "4M", "--json", "/dev/full"]);
+    args.extend_from_slice(&["--phase", "bulk", "--window", "4M", "--json", "/dev/full"]);
     let out = bench(&args);
     assert_eq!(out.status.code(), Some(1));
     assert!(text(&out.stderr).contains("/dev/full"), "{}", text(&out.stderr));

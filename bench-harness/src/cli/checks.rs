@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The command lines of `dma` and `cost`.
+//! The command lines of `dma`, `cost` and `limits`.
 
 use clap::Args;
 
 use super::values;
 use crate::outfile::OutFile;
+use crate::size::{format_arg, parse_size};
 
 /// Options of `dma`.
 #[derive(Debug, Args)]
@@ -42,6 +43,20 @@ pub(super) struct CostArgs {
     output: CheckOutput,
 }
 
+/// Options of `limits`.
+#[derive(Debug, Args)]
+pub(super) struct LimitsArgs {
+    /// Bytes of table, as 64K,4M; multiples of 4K
+    #[arg(long, value_name = "LIST", default_value = "64K,1M,4M,16M,64M,256M")]
+    #[arg(value_parser = table_sizes)]
+    sizes: TableSizes,
+    /// Time each loop so often for each size
+    #[arg(long, value_name = "N", default_value = "10", value_parser = values::count::<10_000>)]
+    repeat: u32,
+    #[command(flatten)]
+    output: CheckOutput,
+}
+
 /// Where the results of a check go.
 #[derive(Debug, Args)]
 struct CheckOutput {
@@ -67,6 +82,25 @@ fn pages(text: &str) -> Result<Pages, String> {
         })
     };
     text.split(',').map(number).collect::<Result<_, _>>().map(Pages)
+}
+
+/// Sizes of tables.
+#[derive(Debug, Clone)]
+struct TableSizes(Vec<u64>);
+
+/// One list: what a copy passes over at a time.
+const TABLE_UNIT: u64 = 4096;
+
+fn table_sizes(text: &str) -> Result<TableSizes, String> {
+    let size = |part: &str| {
+        let bytes = parse_size(part)?;
+        if bytes == 0 || !bytes.is_multiple_of(TABLE_UNIT) {
+            let unit = format_arg(TABLE_UNIT);
+            return Err(format!("'{part}' is no size of a table; accepted: multiples of {unit}"));
+        }
+        Ok(bytes)
+    };
+    text.split(',').map(size).collect::<Result<_, _>>().map(TableSizes)
 }
 
 /// The settings of `dma`.
@@ -99,6 +133,30 @@ pub struct CostConfig {
     pub json: Option<OutFile>,
     /// No table.
     pub quiet: bool,
+}
+
+/// The settings of `limits`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LimitsConfig {
+    /// Bytes of each table, at least one, whole lists of 4096; not yet checked against the memory.
+    pub sizes: Vec<u64>,
+    /// At least 1.
+    pub repeat: u32,
+    /// The JSON document.
+    pub json: Option<OutFile>,
+    /// No table.
+    pub quiet: bool,
+}
+
+impl From<LimitsArgs> for LimitsConfig {
+    fn from(args: LimitsArgs) -> Self {
+        Self {
+            sizes: args.sizes.0,
+            repeat: args.repeat,
+            json: args.output.json.as_deref().map(OutFile::from),
+            quiet: args.output.quiet,
+        }
+    }
 }
 
 impl From<DmaArgs> for DmaConfig {

@@ -4,9 +4,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::values::{BackendChoice, Levels, Pass, Simd};
+use super::values::{BackendChoice, Levels, Pass, Phase, Simd};
 use super::{OutputArgs, ReplayArgs, RunArgs};
 use crate::outfile::OutFile;
+use crate::profile;
 use crate::size::format_arg;
 
 /// Real memory comes in runs of this size unless told otherwise.
@@ -18,12 +19,14 @@ const MAX_BACKING: u64 = 16 << 20;
 const V1_WINDOW: u64 = 2 << 30;
 
 /// Where results go.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Output {
     /// The JSON document.
     pub json: Option<OutFile>,
     /// The HdrHistogram log.
     pub hlog: Option<OutFile>,
+    /// The CPU profile.
+    pub profile: Option<OutFile>,
     /// A name for the run.
     pub label: Option<String>,
     /// No progress bar and no table.
@@ -55,6 +58,8 @@ pub struct RunConfig {
     pub threads: u32,
     /// At least one per thread, not yet checked against the machine; `None` = not pinned.
     pub cpus: Option<Vec<usize>>,
+    /// Sorted, each once, at least one.
+    pub phases: Vec<Phase>,
     /// At least 1; `None` = by time.
     pub repetitions: Option<u32>,
     /// Per phase, above zero; `None` = to be chosen.
@@ -100,13 +105,21 @@ impl TryFrom<OutputArgs> for Output {
     type Error = String;
 
     fn try_from(args: OutputArgs) -> Result<Self, String> {
-        let json = args.json.as_deref().map(OutFile::from);
-        let hlog = args.hlog.as_deref().map(OutFile::from);
-        if json.is_some() && json == hlog {
-            let name = args.json.unwrap_or_default();
-            return Err(format!("--json and --hlog both name '{name}'; accepted: two places"));
+        if args.profile.is_some() && !profile::AVAILABLE {
+            return Err(profile::UNAVAILABLE.to_string());
         }
-        Ok(Self { json, hlog, label: args.label, quiet: args.quiet })
+        let named = [("--json", &args.json), ("--hlog", &args.hlog), ("--profile", &args.profile)];
+        for (nth, (option, name)) in named.iter().enumerate() {
+            let Some(name) = name else { continue };
+            if let Some((other, _)) = named[..nth].iter().find(|n| n.1.as_ref() == Some(name)) {
+                return Err(format!(
+                    "{other} and {option} both name '{name}'; accepted: two places"
+                ));
+            }
+        }
+        let file = |name: &Option<String>| name.as_deref().map(OutFile::from);
+        let (json, hlog, profile) = (file(&args.json), file(&args.hlog), file(&args.profile));
+        Ok(Self { json, hlog, profile, label: args.label, quiet: args.quiet })
     }
 }
 
@@ -159,6 +172,7 @@ impl TryFrom<RunArgs> for RunConfig {
             buffer_bytes: args.buffer,
             threads: args.threads,
             cpus,
+            phases: each_once(args.phases, &Phase::ALL),
             repetitions: args.repetitions,
             duration: args.duration,
             warmup: args.warmup,
@@ -187,12 +201,7 @@ impl TryFrom<ReplayArgs> for ReplayConfig {
                 format_arg(host_page)
             ));
         }
-        let mut passes = args.passes;
-        if passes.is_empty() {
-            passes = vec![Pass::Checked, Pass::Throughput, Pass::Latency];
-        }
-        passes.sort_unstable();
-        passes.dedup();
+        let passes = each_once(args.passes, &[Pass::Checked, Pass::Throughput, Pass::Latency]);
         Ok(Self {
             traces: args.traces,
             ram_bytes: args.ram,
@@ -203,6 +212,16 @@ impl TryFrom<ReplayArgs> for ReplayConfig {
             output: args.output.try_into()?,
         })
     }
+}
+
+/// What was asked for, in order, or all.
+fn each_once<T: Copy + Ord>(mut asked: Vec<T>, all: &[T]) -> Vec<T> {
+    if asked.is_empty() {
+        return all.to_vec();
+    }
+    asked.sort_unstable();
+    asked.dedup();
+    asked
 }
 
 /// Options that only a kernel's containers have say that one is wanted, and others that not.

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 use super::*;
 use crate::outfile::OutFile;
+use crate::profile;
 use clap::CommandFactory;
+use tce_engine::simd::Tier;
 
 fn words(line: &str) -> Vec<&str> {
     std::iter::once("tce-bench").chain(line.split_whitespace()).collect()
@@ -44,9 +46,10 @@ fn no_command_is_run_with_the_documented_defaults() {
     assert_eq!((config.page_shift, config.host_page_shift), (12, None));
     assert_eq!((config.backing_bytes, config.contiguous), (2 << 20, false));
     assert_eq!((config.seed, config.memlock_bytes, config.buffer_bytes), (1, None, None));
-    assert_eq!((config.simd, config.backend), (Simd::Auto, BackendChoice::Auto));
+    assert_eq!((config.simd, config.backend), (Simd(Tier::best()), BackendChoice::Auto));
     assert_eq!((config.repetitions, config.duration, config.warmup), (None, None, None));
-    assert_eq!(config.output, Output { json: None, hlog: None, label: None, quiet: false });
+    assert_eq!(config.phases, Phase::ALL);
+    assert_eq!(config.output, Output::default());
 }
 
 #[test]
@@ -54,7 +57,7 @@ fn every_option_of_run_arrives() {
     let config = run("run --groups 4 --containers 2 --window 0x40000000 --levels 2 --page-size \
         64KiB --host-page 4K --backing 16M --contiguous --buffer 256M --threads 2 --cpus 1,0 \
         --repetitions 3 --duration 500ms --warmup 0s --simd portable --seed 0xff --memlock 8G \
-        --backend mock --json - --hlog h.hlog --label x --quiet");
+        --phase clear --phase bulk --backend mock --json - --hlog h.hlog --label x --quiet");
     assert_eq!((config.groups, config.containers, config.threads), (4, 2, 2));
     assert_eq!((config.window_bytes, config.levels), (1 << 30, Levels::Count(2)));
     assert_eq!((config.page_shift, config.host_page_shift), (16, Some(12)));
@@ -64,8 +67,9 @@ fn every_option_of_run_arrives() {
     assert_eq!(config.repetitions, Some(3));
     assert_eq!(config.duration, Some(Duration::from_millis(500)));
     assert_eq!(config.warmup, Some(Duration::ZERO));
-    assert_eq!((config.simd, config.backend), (Simd::Portable, BackendChoice::Mock));
+    assert_eq!((config.simd.0.name(), config.backend), ("portable", BackendChoice::Mock));
     assert_eq!(config.seed, 255);
+    assert_eq!(config.phases, [Phase::Bulk, Phase::Clear]);
     let output = config.output;
     assert_eq!(output.json, Some(OutFile::Stdout));
     assert_eq!(output.hlog, Some(OutFile::File("h.hlog".into())));
@@ -85,6 +89,20 @@ fn replay_takes_traces_and_passes() {
     assert!(refused("replay a --ram 5000").contains("--ram 5000 is not a number of host pages"));
     assert!(refused("replay a --pass quick").contains("checked, throughput, latency"));
     assert!(refused("replay a --groups 2").contains("--groups"));
+}
+
+#[test]
+fn limits_takes_sizes() {
+    let limits = |line: &str| match parse(words(line)) {
+        Ok(Invocation::Limits(config)) => config,
+        other => panic!("{line}: {other:?}"),
+    };
+    let config = limits("limits");
+    assert_eq!(config.sizes, [16, 20, 22, 24, 26, 28].map(|lg2| 1u64 << lg2));
+    assert_eq!((config.repeat, config.json, config.quiet), (10, None, false));
+    let config = limits("limits --sizes 4K,0x10000 --repeat 3 --json - -q");
+    assert_eq!((config.sizes, config.repeat, config.quiet), (vec![4096, 65536], 3, true));
+    assert_eq!(config.json, Some(OutFile::Stdout));
 }
 
 #[test]
@@ -155,9 +173,21 @@ fn the_other_values_are_checked() {
     assert!(refused("--memlock lots").ends_with(", or none"));
     assert!(refused("--seed 0x").contains("no seed"));
     assert!(refused("--seed 0x+1").contains("no seed"));
-    assert!(refused("--simd sse").contains("auto, portable, avx2"));
+    assert!(refused("--simd sse").contains("no tier of this machine; accepted: auto, portable"));
+    for tier in Tier::all() {
+        assert_eq!(run(&format!("--simd {}", tier.name())).simd, Simd(tier));
+    }
     assert!(refused("--backend hw").contains("mock, mock-kernel, vfio, auto"));
-    assert!(refused("--json - --hlog -").contains("both name '-'"));
+    assert!(refused("--json - --hlog -").contains("--json and --hlog both name '-'"));
+    if profile::AVAILABLE {
+        let error = refused("--hlog x --profile x");
+        assert_eq!(error, "--hlog and --profile both name 'x'; accepted: two places");
+        assert_eq!(run("--profile x").output.profile, Some(OutFile::File("x".into())));
+        assert_eq!(replay("replay a --profile -").output.profile, Some(OutFile::Stdout));
+    } else {
+        assert!(refused("--profile x").contains("use instead: perf record"));
+        assert!(refused("replay a --profile x").contains("use instead: perf record"));
+    }
 }
 
 #[test]
@@ -180,6 +210,7 @@ fn help_and_version_succeed_and_teach() {
         assert!(text.contains(part), "no {part} in {text}");
     }
     assert!(help("replay --help").contains("tce-trace 1"));
+    assert!(help("limits --help").contains("tce-bench limits --sizes 64K,4M"));
     assert!(help("--version").starts_with("tce-bench 0."));
 }
 

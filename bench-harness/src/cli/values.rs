@@ -2,6 +2,7 @@
 //! Values that options take. The parsers answer with one line: what is wrong, what is accepted.
 
 use clap::ValueEnum;
+use tce_engine::simd::Tier;
 
 use crate::cpus;
 use crate::size::parse_size;
@@ -19,16 +20,17 @@ pub enum Levels {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limit(pub Option<u64>);
 
-/// Which instructions fill tables.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Simd {
-    /// The best that this CPU has.
-    Auto,
-    /// Plain Rust.
-    Portable,
-    /// AVX2 of x86-64.
-    Avx2,
+/// Whose instructions fill tables: one of those that this machine can run.
+#[derive(Debug, Clone, Copy)]
+pub struct Simd(pub &'static Tier);
+
+impl PartialEq for Simd {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.name() == other.0.name()
+    }
 }
+
+impl Eq for Simd {}
 
 /// Which back end to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -47,6 +49,55 @@ impl BackendChoice {
     /// True if containers of a kernel are meant.
     pub const fn has_kernel(self) -> bool {
         matches!(self, Self::MockKernel | Self::Vfio)
+    }
+}
+
+/// A phase of a run, in the order in which they run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Phase {
+    /// The whole window at once.
+    Bulk,
+    /// The free half of each stretch whose other half is mapped, so that every entry is looked at.
+    Checked,
+    /// Lists of 512 scattered pages.
+    Indirect,
+    /// Other memory over what is mapped.
+    Exchange,
+    /// 512 requests of a single page in one call.
+    Batch,
+    /// Single pages.
+    Ring,
+    /// A whole window that is full, emptied by one call.
+    Clear,
+    /// The bulk work by the naive peer; where a kernel owns the tables, one call a page.
+    Naive,
+}
+
+impl Phase {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Bulk,
+        Self::Checked,
+        Self::Indirect,
+        Self::Exchange,
+        Self::Batch,
+        Self::Ring,
+        Self::Clear,
+        Self::Naive,
+    ];
+
+    /// As typed, and how result ids begin.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Bulk => "bulk",
+            Self::Checked => "checked",
+            Self::Indirect => "indirect",
+            Self::Exchange => "exchange",
+            Self::Batch => "batch",
+            Self::Ring => "ring",
+            Self::Clear => "clear",
+            Self::Naive => "naive",
+        }
     }
 }
 
@@ -124,6 +175,14 @@ pub(super) fn levels(text: &str) -> Result<Levels, String> {
         Ok(number @ 1..=5) => Ok(Levels::Count(number)),
         _ => Err(format!("'{text}' is no number of levels; accepted: 1 to 5, or auto")),
     }
+}
+
+pub(super) fn simd(text: &str) -> Result<Simd, String> {
+    let tier = if text == "auto" { Some(Tier::best()) } else { Tier::named(text) };
+    tier.map(Simd).ok_or_else(|| {
+        let names: Vec<_> = Tier::all().map(Tier::name).collect();
+        format!("'{text}' is no tier of this machine; accepted: auto, {}", names.join(", "))
+    })
 }
 
 pub(super) fn limit(text: &str) -> Result<Limit, String> {

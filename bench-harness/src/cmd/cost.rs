@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `tce-bench cost`: what a map and an unmap cost in the kernel alone, in the engine above it, and in
-//! the engine on the mock, side by side from one run.
+//! the engine on the mock, side by side from one run; and what the loops over a leaf cost in each tier.
 
 mod meter;
 mod paths;
 mod result;
 #[cfg(test)]
 mod tests;
+mod tiers;
 
 use std::fs;
 use std::io::Write;
@@ -73,6 +74,7 @@ pub fn cost(config: &CostConfig, argv: Vec<String>) -> anyhow::Result<Status> {
         clock_overhead: meter.overhead(),
         null_ioctl: None,
         shapes: Vec::new(),
+        tiers: Vec::new(),
         passed: None,
     };
     measure(config, kernel.as_ref(), &meter, &mut doc)?;
@@ -130,9 +132,10 @@ fn measure(
         shape.batches.push(batch(PathKind::Mock, &over, config, meter)?);
         doc.shapes.push(shape);
         if interrupted() {
-            break;
+            return Ok(());
         }
     }
+    doc.tiers = tiers::measure(config.repeat, meter)?;
     Ok(())
 }
 

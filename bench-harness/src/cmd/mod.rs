@@ -3,13 +3,16 @@
 
 pub mod cost;
 pub mod dma;
+mod least;
+pub mod limits;
 pub mod replay;
 pub mod run;
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::time::{Duration, SystemTime};
 
 use anyhow::anyhow;
+use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::Output;
 use crate::hist_io::{LogEntry, write_hlog};
@@ -37,7 +40,8 @@ pub enum Status {
 /// # Errors
 /// Which file cannot, and why, one line.
 pub fn check_outputs(output: &Output) -> anyhow::Result<()> {
-    output.json.iter().chain(&output.hlog).try_for_each(|f| f.check().map_err(|e| anyhow!(e)))
+    let files = output.json.iter().chain(&output.hlog).chain(&output.profile);
+    files.into_iter().try_for_each(|f| f.check().map_err(|e| anyhow!(e)))
 }
 
 /// Writes the table, the JSON document and the histogram log, each if it was asked for.
@@ -52,8 +56,9 @@ pub fn write_outputs(
     table: &str,
 ) -> anyhow::Result<()> {
     let on_stdout = |file: &Option<OutFile>| matches!(file, Some(OutFile::Stdout));
-    // A document on standard output has it to itself.
-    if !output.quiet && !on_stdout(&output.json) && !on_stdout(&output.hlog) {
+    // What goes to standard output has it to itself.
+    let taken = [&output.json, &output.hlog, &output.profile].into_iter().any(on_stdout);
+    if !output.quiet && !taken {
         // A closed pipe is the reader's choice.
         let _ = std::io::stdout().write_all(table.as_bytes());
     }
@@ -75,4 +80,17 @@ pub fn write_outputs(
         file.write(&text).map_err(|e| anyhow!(e))?;
     }
     Ok(())
+}
+
+/// A bar of so many steps on standard error; hidden where nobody would see it or it is not wanted.
+fn bar(steps: u64, quiet: bool) -> ProgressBar {
+    if quiet || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(steps);
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {bar:24} {msg}") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(100));
+    bar
 }

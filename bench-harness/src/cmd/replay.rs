@@ -25,8 +25,8 @@ use super::{Status, check_outputs, write_outputs};
 use crate::cli::{Pass, ReplayConfig};
 use crate::clock::Clock;
 use crate::interrupt::interrupted;
+use crate::profile::Profiler;
 use crate::result::Run;
-use crate::run::rig::tier;
 use crate::style::Style;
 use machine::{Machine, Setup};
 use mismatch::KEPT;
@@ -62,6 +62,7 @@ pub fn replay(config: &ReplayConfig, argv: Vec<String>) -> anyhow::Result<Status
     let clock = Clock::measure();
     let progress = Progress::new(work(&scripts, &config.passes), config.output.quiet);
     let mut outcome = Outcome::default();
+    let profiler = Profiler::start(&config.output)?;
     for script in scripts {
         if interrupted() {
             break;
@@ -69,6 +70,7 @@ pub fn replay(config: &ReplayConfig, argv: Vec<String>) -> anyhow::Result<Status
         outcome.trace(&script, &setup, &config.passes, &progress)?;
     }
     progress.clear();
+    profiler.map_or(Ok(()), Profiler::write)?;
     if interrupted() {
         outcome.interrupt();
     }
@@ -92,7 +94,7 @@ pub fn replay(config: &ReplayConfig, argv: Vec<String>) -> anyhow::Result<Status
 }
 
 fn setup(config: &ReplayConfig) -> Result<Setup, String> {
-    let tier = tier(config.simd)?;
+    let tier = config.simd.0;
     let host_page = PageShift::new(u32::from(config.host_page_shift)).ok_or_else(|| {
         format!("--host-page of 2^{} bytes; accepted: 4K, 64K", config.host_page_shift)
     })?;

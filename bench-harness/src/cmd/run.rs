@@ -3,25 +3,24 @@
 
 mod facts;
 
-use std::io::IsTerminal;
 use std::time::{Instant, SystemTime};
 
 use anyhow::Context;
-use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Status, check_outputs, write_outputs};
+use super::{Status, bar, check_outputs, write_outputs};
 use crate::cli::RunConfig;
 use crate::clock::Clock;
 use crate::cpus;
 use crate::host::{self, HostFacts};
 use crate::interrupt::interrupted;
 use crate::kernel::Unavailable;
+use crate::profile::{self, Profiler};
 use crate::recorder::Recorder;
 use crate::result::{
-    Config, Counters, OpResult, ResultDoc, Run, SCHEMA, Tool, Verification, Warning,
+    Config, Counters, OpResult, ResultDoc, Run, SCHEMA, Skipped, Tool, Verification, Warning,
 };
 use crate::run::machine::Machine;
-use crate::run::phase::{self, Outcome, Phase};
+use crate::run::phase::{self, Outcome};
 use crate::run::report::report;
 use crate::run::rig::{Plan, Rig};
 use crate::style::Style;
@@ -62,17 +61,25 @@ pub fn run(config: &RunConfig, argv: Vec<String>) -> anyhow::Result<Status> {
         Err(e) if e.is::<Unavailable>() => return Ok(Status::Unavailable(format!("{e:#}"))),
         Err(e) => return Err(e),
     };
-    let progress = progress(config);
+    let progress = bar(config.phases.len() as u64, config.output.quiet);
     let devices = rig.device_names();
     let dma = facts::dma(&devices);
     let mut verification = Verification { dma, ..Verification::default() };
     let mut verified = true;
     let mut outcomes: Vec<Outcome> = Vec::new();
-    for phase in Phase::ALL {
+    let mut skipped = Vec::new();
+    warnings.extend(profile::warning(&config.output));
+    let profiler = Profiler::start(&config.output)?;
+    for phase in config.phases.iter().copied() {
         if interrupted() {
             break;
         }
         progress.set_message(phase.name());
+        if let Some(reason) = phase::impossible(phase, &rig) {
+            skipped.push(Skipped { id: phase.name().to_owned(), reason });
+            progress.inc(1);
+            continue;
+        }
         let outcome = phase::run(phase, &rig, config, &plan, &mut verification)
             .with_context(|| format!("phase {}", phase.name()))?;
         rig.compare_books(&format!("phase {}", phase.name()));
@@ -81,6 +88,7 @@ pub fn run(config: &RunConfig, argv: Vec<String>) -> anyhow::Result<Status> {
         progress.inc(1);
     }
     progress.finish_and_clear();
+    profiler.map_or(Ok(()), Profiler::write)?;
     let complete = !interrupted();
 
     let backend = facts::backend(config, &plan, &rig, &mut warnings)?;
@@ -136,6 +144,7 @@ pub fn run(config: &RunConfig, argv: Vec<String>) -> anyhow::Result<Status> {
         verification,
         replay: None,
         warnings,
+        skipped,
     };
     let text = report(&doc, &recorders, Style::detect());
     write_outputs(&config.output, &doc, started, &recorders, &text)?;
@@ -146,16 +155,4 @@ pub fn run(config: &RunConfig, argv: Vec<String>) -> anyhow::Result<Status> {
     } else {
         Status::Ok
     })
-}
-
-fn progress(config: &RunConfig) -> ProgressBar {
-    if config.output.quiet || !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new(Phase::ALL.len() as u64);
-    if let Ok(style) = ProgressStyle::with_template("{spinner} {bar:24} {msg}") {
-        bar.set_style(style);
-    }
-    bar.enable_steady_tick(std::time::Duration::from_millis(100));
-    bar
 }

@@ -135,6 +135,9 @@ pub struct RunSettings {
     pub cpus: Option<Vec<usize>>,
     pub backing_bytes: u64,
     pub buffer_bytes: u64,
+    /// In the order in which they ran; empty in documents of versions that always ran all.
+    #[serde(default)]
+    pub phases: Vec<String>,
     pub repetitions: Option<u64>,
     pub duration_s: Option<f64>,
     pub warmup_s: f64,

@@ -17,6 +17,7 @@ fn recorder() -> Recorder {
     for ns in 50_000..60_000 {
         recorder.record(ns, 524_288);
     }
+    recorder.end_round();
     recorder
 }
 
@@ -24,6 +25,14 @@ fn recorder() -> Recorder {
 fn sample() -> ResultDoc {
     let text = |value: &str| Some(value.to_string());
     let limit = Limit { kind: LimitKind::Store, ns_per_tce: 0.1, libc_ns_per_tce: Some(0.09) };
+    let mut result = OpResult::new("bulk.map", "map", &recorder(), Some(limit)).unwrap();
+    result.own_table = Some(OwnTable {
+        window_bytes: 32 << 30,
+        page_shift: 12,
+        levels: 2,
+        table_bytes: (64 << 20) + (64 << 10),
+        groups: 1,
+    });
     let mut host = HostFacts::capture();
     host.cpu.revision = text("2.2 (pvr 004e 1202)");
     host.cpu.timebase_hz = Some(512_000_000);
@@ -70,6 +79,7 @@ fn sample() -> ResultDoc {
             cpus: Some(vec![0]),
             backing_bytes: 2 << 20,
             buffer_bytes: 2 << 30,
+            phases: vec!["bulk".to_string(), "clear".to_string()],
             repetitions: Some(10),
             duration_s: Some(1.5),
             warmup_s: 0.0,
@@ -78,7 +88,7 @@ fn sample() -> ResultDoc {
             memlock_bytes: Some(1 << 30),
         }),
         clock: Clock::measure(),
-        results: vec![OpResult::new("bulk.map", "map", &recorder(), Some(limit)).unwrap()],
+        results: vec![result],
         counters: Counters { tces_written: 1, ..Counters::default() },
         verified: Some(false),
         verification: Verification {
@@ -107,6 +117,7 @@ fn sample() -> ResultDoc {
             },
         }),
         warnings: vec![Warning::new("NO_VFIO", "no VFIO here: the mock is used")],
+        skipped: vec![Skipped { id: "clear".to_string(), reason: "no memory".to_string() }],
     }
 }
 
@@ -169,7 +180,7 @@ fn objects(value: &Value, at: String, found: &mut Vec<String>) {
 #[test]
 fn each_field_is_required_and_typed() {
     // Left out of `required` on purpose: present on POWER only, or added later.
-    const OPTIONAL: [&str; 12] = [
+    const OPTIONAL: [&str; 16] = [
         "revision",
         "machine_model",
         "group_numbers",
@@ -182,6 +193,10 @@ fn each_field_is_required_and_typed() {
         "books",
         "dma",
         "unproven",
+        "best_round_ns_per_tce",
+        "own_table",
+        "phases",
+        "skipped",
     ];
     let validator = validator();
     for doc in [sample(), replay_sample()] {
@@ -255,6 +270,7 @@ fn the_ratio_to_the_limit_is_one_at_the_limit() {
         |ns_per_tce| Some(Limit { kind: LimitKind::Copy, ns_per_tce, libc_ns_per_tce: None });
     let mut recorder = Recorder::new();
     recorder.record(200, 1000);
+    recorder.end_round();
     let result = OpResult::new("a", "a", &recorder, limit(0.1)).unwrap();
     assert_eq!((result.ns_per_tce, result.of_limit), (Some(0.2), Some(0.5)));
     assert_eq!(OpResult::new("a", "a", &recorder, None).unwrap().of_limit, None);
@@ -269,6 +285,28 @@ fn the_embedded_histogram_decodes_to_the_samples() {
     let decoded = hist_io::decode(&hist.data).unwrap();
     assert_eq!((decoded.low(), decoded.high()), (hist.lowest, hist.highest));
     assert_eq!(decoded.len(), 10_000);
+}
+
+/// Each schema stands by itself, so what documents have in common is in all of them.
+#[test]
+fn what_documents_share_is_the_same_in_all_schemas() {
+    let parse = |text| serde_json::from_str::<Value>(text).unwrap();
+    let ours = parse(SCHEMA_TEXT);
+    for other in [
+        include_str!("../../../results/schema/tce-bench.limits-1.schema.json"),
+        include_str!("../../../results/schema/tce-bench.cost-1.schema.json"),
+    ] {
+        let other = parse(other);
+        let mut shared = 0;
+        for (name, definition) in other["$defs"].as_object().unwrap() {
+            let Some(own) = ours["$defs"].get(name) else { continue };
+            assert_eq!(definition, own, "{name}");
+            shared += 1;
+        }
+        assert!(shared > 5, "{shared}");
+        let clock = &other["properties"]["clock"];
+        assert!(clock.is_null() || *clock == ours["properties"]["clock"]);
+    }
 }
 
 /// What stands in `results/baseline` can be read, was right, and is in the folder of its kind.

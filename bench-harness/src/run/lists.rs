@@ -10,6 +10,7 @@ use tce_engine::tce::Perm;
 
 use super::rig::Rig;
 use super::work::{Meters, Share, Work, unmap};
+use crate::loops::Source;
 
 /// Choices that a seed decides: splitmix64.
 pub(super) struct Random(u64);
@@ -42,8 +43,8 @@ pub struct Lists {
 }
 
 impl Lists {
-    /// Number of lists.
-    pub const COUNT: usize = 64;
+    /// Number of lists: what the copy limit reads is as much.
+    pub const COUNT: usize = Source::LISTS;
 
     /// Seeded choices among all pages of the buffer.
     pub fn new(rig: &Rig, seed: u64) -> Arc<Self> {
@@ -86,7 +87,7 @@ impl Work for Indirect<'_> {
             self.share.runs_until_interrupted(LIST_MAX as u64, u64::MAX, |first, count| {
                 let list = self.lists.pages(first, count);
                 let (at, perm, mode) = (self.rig.bus(first), Perm::READ_WRITE, Mode::Refuse);
-                meters.time_map(|| container.map_list(at, list, perm, mode))
+                meters.time_map(|| container.map_list(at, list, perm, mode)).map(drop)
             })?;
         }
         Ok(())
@@ -127,7 +128,7 @@ impl Work for Batch<'_> {
                     bytes: page.bytes(),
                     perm: Perm::READ_WRITE,
                 }));
-                meters.time_map(|| container.map_batch(&requests, Mode::Refuse))
+                meters.time_map(|| container.map_batch(&requests, Mode::Refuse)).map(drop)
             })?;
         }
         Ok(())
@@ -141,7 +142,7 @@ impl Work for Batch<'_> {
                 requests.clear();
                 let request = |n| UnmapRequest { at: rig.bus(n), bytes: page.bytes() };
                 requests.extend((first..first + count).map(request));
-                meters.time_unmap(|| container.unmap_batch(&requests))
+                meters.time_unmap(|| container.unmap_batch(&requests)).map(drop)
             })?;
         }
         Ok(())

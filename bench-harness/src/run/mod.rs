@@ -2,8 +2,11 @@
 //! The synthetic run: phases on a mock, a simulated kernel or a real one, each timed on its own
 //! threads and then checked page by page.
 
+mod clear;
+pub mod lane;
 pub mod limits;
 pub mod lists;
+pub mod live;
 pub mod machine;
 pub mod naive;
 pub mod phase;

@@ -76,7 +76,7 @@ impl Picker<'_> {
     fn mapped_page(&mut self) -> Option<u64> {
         let parts = &self.model.parts;
         let part = parts[self.random.below(parts.len() as u64) as usize];
-        let Part { first, count, mapped: (from, to) } = part;
+        let Part { first, count, mapped: (from, to), .. } = part;
         let n = from + self.random.below(to.checked_sub(from).filter(|n| *n > 0)?);
         Some(if n < first + count { n } else { n - count })
     }
@@ -279,7 +279,7 @@ mod tests {
             let bytes = mapped << rig.page().get();
             rig.containers[0].map(rig.start, memory, bytes, rw, Mode::Refuse).unwrap();
         }
-        let parts = vec![Part { first: 0, count: rig.pages(), mapped: (0, mapped) }];
+        let parts = vec![Part { first: 0, count: rig.pages(), mapped: (0, mapped), shift: 0 }];
         let model = Model { parts, content: Content::Around(rig.buffer_pages()) };
         let (random, used) = (Random::new(3), BTreeSet::new());
         let samples = Picker { rig: &rig, model: &model, random, used }.samples();
@@ -308,7 +308,7 @@ mod tests {
     #[test]
     fn no_memory_is_used_twice() {
         let rig = rig();
-        let parts = vec![Part { first: 0, count: rig.pages(), mapped: (0, 9) }];
+        let parts = vec![Part { first: 0, count: rig.pages(), mapped: (0, 9), shift: 0 }];
         let model = Model { parts, content: Content::Around(3) };
         let (random, used) = (Random::new(1), BTreeSet::new());
         let mut picker = Picker { rig: &rig, model: &model, random, used };

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use crate::columns::table;
 use crate::recorder::Recorder;
-use crate::result::{BackendKind, Config, LimitKind, OpResult, ResultDoc, RunSettings};
+use crate::result::{BackendKind, Config, LimitKind, OpResult, ResultDoc, RunSettings, Skipped};
 use crate::size::format_size;
 use crate::style::{Style, count, thousands, time_or_dash};
 
@@ -171,6 +171,7 @@ fn operations(out: &mut String, doc: &ResultDoc, recorders: &[(String, Recorder)
         "TCEs",
         "ns/TCE",
         "best",
+        if kernel { "requests" } else { "limit" },
         if kernel { "ioctls" } else { "of limit" },
         "p50",
         "p90",
@@ -179,24 +180,49 @@ fn operations(out: &mut String, doc: &ResultDoc, recorders: &[(String, Recorder)
         "max",
         "",
     ];
-    let mut rows: Vec<[String; 12]> = vec![heads.map(str::to_owned)];
+    let mut rows: Vec<[String; 13]> = vec![heads.map(str::to_owned)];
     for result in &doc.results {
         rows.push(row(result, recorders));
     }
     table(out, &rows, style);
-    let groups: Vec<_> = doc.results.iter().filter(|r| r.group > 1).collect();
-    if let Some(first) = groups.first() {
-        let names: Vec<_> = groups.iter().map(|r| r.id.as_str()).collect();
+    notes(out, doc);
+}
+
+/// What a reader has to know of single lines.
+fn notes(out: &mut String, doc: &ResultDoc) {
+    let mut groups: Vec<u64> = doc.results.iter().map(|r| r.group).filter(|k| *k > 1).collect();
+    groups.sort_unstable();
+    groups.dedup();
+    for group in groups {
+        let of_group = doc.results.iter().filter(|r| r.group == group);
+        let names: Vec<_> = of_group.map(|r| r.id.as_str()).collect();
+        let names = names.join(", ");
         let _ = writeln!(
             out,
-            "{}: too short to be timed alone; each sample is the mean of {}",
-            names.join(", "),
-            first.group
+            "{names}: too short to be timed alone; each sample is the mean of {group}"
         );
+    }
+    for result in &doc.results {
+        let Some(own) = &result.own_table else { continue };
+        let _ = writeln!(
+            out,
+            "{}: on a table of its own of {} ({} of {} pages, {} level{}, {} group{})",
+            result.id,
+            format_size(own.table_bytes),
+            format_size(own.window_bytes),
+            format_size(1 << own.page_shift),
+            own.levels,
+            if own.levels == 1 { "" } else { "s" },
+            own.groups,
+            if own.groups == 1 { "" } else { "s" },
+        );
+    }
+    for Skipped { id, reason } in &doc.skipped {
+        let _ = writeln!(out, "{id}: not measured: {reason}");
     }
 }
 
-fn row(result: &OpResult, recorders: &[(String, Recorder)]) -> [String; 12] {
+fn row(result: &OpResult, recorders: &[(String, Recorder)]) -> [String; 13] {
     let p = &result.latency.p;
     let bars = recorders.iter().find(|(id, _)| *id == result.id).map(|(_, r)| r.bars(BARS));
     [
@@ -205,6 +231,7 @@ fn row(result: &OpResult, recorders: &[(String, Recorder)]) -> [String; 12] {
         count(result.tces),
         per_tce(result.ns_per_tce),
         per_tce(result.best_ns_per_tce),
+        result.requests.map_or_else(|| limit(result), |n| n.to_string()),
         result.ioctls.map_or_else(|| share(result.of_limit), |n| n.to_string()),
         time_or_dash(p.p50),
         time_or_dash(p.p90),
@@ -217,6 +244,10 @@ fn row(result: &OpResult, recorders: &[(String, Recorder)]) -> [String; 12] {
 
 fn per_tce(ns: Option<f64>) -> String {
     ns.map_or("–".to_owned(), |ns| format!("{ns:.3}"))
+}
+
+fn limit(result: &OpResult) -> String {
+    per_tce(result.limit.as_ref().map(|limit| limit.ns_per_tce))
 }
 
 /// A share of the limit in per cent; small ones keep a digit.

@@ -11,14 +11,14 @@ use tce_engine::geometry::{Geometry, WindowSpec};
 use tce_engine::simd::Tier;
 
 use super::machine::{Machine, What};
-use crate::cli::{Levels, RunConfig, Simd};
+use crate::cli::{Levels, RunConfig};
 use crate::edu;
 use crate::interrupt::interrupted;
 use crate::kernel::{Books, Buffer};
 use crate::size::{format_arg, format_size};
 
 /// Smallest stretch of a window that a thread owns: what the engine keeps under one lock.
-const STRETCH: u64 = 8192;
+pub(super) const STRETCH: u64 = 8192;
 
 /// Everything that can be known and refused before memory is taken.
 #[derive(Debug, Clone)]
@@ -46,7 +46,7 @@ impl Plan {
         machine: &Machine,
         available: Option<u64>,
     ) -> Result<Self, String> {
-        let tier = tier(config.simd)?;
+        let tier = config.simd.0;
         let caps = machine.backend().caps();
         let page = shift(config.page_shift)?;
         if let Some(asked) = config.host_page_shift
@@ -134,22 +134,6 @@ impl Plan {
 fn table_bytes(geometry: &Geometry, containers: u32) -> u64 {
     let tree = geometry.blocks().saturating_mul(geometry.block_bytes());
     tree.saturating_mul(2 * u64::from(containers)).saturating_add(4 * 8 * geometry.entries())
-}
-
-/// The tier that `--simd` means on this machine.
-///
-/// # Errors
-/// One line with the tiers that it can run.
-pub fn tier(simd: Simd) -> Result<&'static Tier, String> {
-    let name = match simd {
-        Simd::Auto => return Ok(Tier::best()),
-        Simd::Portable => "portable",
-        Simd::Avx2 => "avx2",
-    };
-    Tier::named(name).ok_or_else(|| {
-        let names: Vec<_> = Tier::all().map(Tier::name).collect();
-        format!("--simd {name}: this CPU cannot run it; accepted: auto, {}", names.join(", "))
-    })
 }
 
 fn shift(shift: u8) -> Result<PageShift, String> {

@@ -117,7 +117,7 @@ impl Work for Singles<'_> {
             self.share.runs_until_interrupted(1, 1, |n, _| {
                 let (at, memory) = (rig.bus(n), rig.buffer.page(n, page));
                 let (perm, mode) = (Perm::READ_WRITE, Mode::Refuse);
-                meters.time_map(|| container.map(at, memory, page.bytes(), perm, mode))
+                meters.time_map(|| container.map(at, memory, page.bytes(), perm, mode)).map(drop)
             })?;
         }
         Ok(())

@@ -28,7 +28,7 @@ const TASK: u64 = 1 << 14;
 /// Which buffer page a window page is mapped to.
 #[derive(Clone)]
 pub enum Content {
-    /// Page `i` to page `i` of the buffer, counted around.
+    /// Page `i` to page `i` of the buffer, or so much further as its part says, counted around.
     Around(u64),
     /// As the lists say.
     Lists(Arc<Lists>),
@@ -44,6 +44,8 @@ pub struct Part {
     pub count: u64,
     /// Mapped pages, from..to.
     pub mapped: (u64, u64),
+    /// The memory of a page lies so many buffer pages behind its own.
+    pub shift: u64,
 }
 
 /// What every window should look like.
@@ -57,8 +59,7 @@ pub struct Model {
 impl Model {
     /// The buffer page that window page `index` should lead to.
     pub(super) fn page(&self, index: u64) -> Option<u64> {
-        let at = self.parts.partition_point(|p| p.first <= index).checked_sub(1)?;
-        let Part { count, mapped: (from, to), .. } = self.parts[at];
+        let Part { count, mapped: (from, to), .. } = *self.part(index)?;
         let inside = |i: u64| from <= i && i < to;
         if !inside(index) && !inside(index + count) {
             return None;
@@ -68,10 +69,17 @@ impl Model {
 
     /// The buffer page that window page `index` leads to whenever it is mapped.
     pub(super) fn if_mapped(&self, index: u64) -> u64 {
+        let shift = self.part(index).map_or(0, |part| part.shift);
         match &self.content {
-            Content::Around(pages) => index % pages,
+            Content::Around(pages) => (index + shift) % pages,
             Content::Lists(lists) => lists.number(index),
         }
+    }
+
+    /// The part that the page is of.
+    fn part(&self, index: u64) -> Option<&Part> {
+        let at = self.parts.partition_point(|p| p.first <= index).checked_sub(1)?;
+        self.parts.get(at)
     }
 }
 
@@ -213,7 +221,7 @@ mod tests {
     }
 
     fn whole(pages: u64, mapped: (u64, u64)) -> Model {
-        let parts = vec![Part { first: 0, count: pages, mapped }];
+        let parts = vec![Part { first: 0, count: pages, mapped, shift: 0 }];
         Model { parts, content: Content::Around(pages) }
     }
 
@@ -276,10 +284,13 @@ mod tests {
 
     #[test]
     fn a_ring_that_wraps_in_its_share() {
-        let part = Part { first: 100, count: 50, mapped: (140, 160) };
+        let part = Part { first: 100, count: 50, mapped: (140, 160), shift: 0 };
         let model = Model { parts: vec![part], content: Content::Around(1000) };
         let mapped: Vec<_> = (100..150).filter(|i| model.page(*i).is_some()).collect();
         assert_eq!(mapped, (100..110).chain(140..150).collect::<Vec<_>>());
         assert_eq!(model.page(145), Some(145));
+        let parts = [0, 900].map(|shift| Part { first: 100 + shift / 18, shift, ..part }).to_vec();
+        let model = Model { parts, content: Content::Around(1000) };
+        assert_eq!((model.page(145), model.page(150)), (Some(145), Some(50)));
     }
 }

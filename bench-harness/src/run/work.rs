@@ -65,6 +65,12 @@ impl Meters {
         (self.map_io, self.unmap_io) = (Io::default(), Io::default());
     }
 
+    /// Ends a round of maps, or of unmaps.
+    pub(super) fn end_round(&mut self) {
+        self.map.end_round();
+        self.unmap.end_round();
+    }
+
     /// Adds another thread's.
     pub fn merge(&mut self, other: &Self) {
         self.map.merge(&other.map);
@@ -93,12 +99,12 @@ impl Meters {
     pub(super) fn time_map<E: Into<anyhow::Error>>(
         &mut self,
         map: impl FnOnce() -> Result<Receipt, E>,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Receipt> {
         let at = Instant::now();
         let done = map().map_err(Into::into)?;
         self.map.record(ns(at), done.tces);
         self.mapped(&done);
-        Ok(())
+        Ok(done)
     }
 
     /// Times one unmap and adds what it did.
@@ -106,15 +112,16 @@ impl Meters {
     pub(super) fn time_unmap<E: Into<anyhow::Error>>(
         &mut self,
         unmap: impl FnOnce() -> Result<Receipt, E>,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Receipt> {
         let at = Instant::now();
         let done = unmap().map_err(Into::into)?;
         self.unmap.record(ns(at), done.tces);
         self.unmapped(&done);
-        Ok(())
+        Ok(done)
     }
 
-    fn count(&mut self, done: &Receipt) {
+    /// Adds what a call did that is not measured.
+    pub(super) fn count(&mut self, done: &Receipt) {
         self.io += done;
         self.tces_written += done.tces;
         self.kills += done.kills;
@@ -129,7 +136,7 @@ pub(super) fn unmap(
     meters: &mut Meters,
 ) -> anyhow::Result<()> {
     let (at, bytes) = (rig.bus(first), count << rig.page().get());
-    meters.time_unmap(|| container.unmap(at, bytes))
+    meters.time_unmap(|| container.unmap(at, bytes)).map(drop)
 }
 
 pub(super) fn ns(at: Instant) -> u64 {
@@ -138,6 +145,14 @@ pub(super) fn ns(at: Instant) -> u64 {
 
 /// One thread's part of a phase. All threads own disjoint leaves.
 pub trait Work: Send {
+    /// Makes what must be there before the first round, untimed.
+    ///
+    /// # Errors
+    /// What the engine refused.
+    fn begin(&mut self, _: &mut Meters) -> anyhow::Result<()> {
+        Ok(())
+    }
+
     /// Makes the phase's mapped state and times the calls. Ends early, with less mapped, once the
     /// run is interrupted.
     ///
@@ -145,14 +160,27 @@ pub trait Work: Send {
     /// What the engine refused.
     fn map(&mut self, meters: &mut Meters) -> anyhow::Result<()>;
 
-    /// Takes back what is mapped.
+    /// Takes back what a round maps.
     ///
     /// # Errors
     /// What the engine refused.
     fn unmap(&mut self, meters: &mut Meters) -> anyhow::Result<()>;
 
+    /// Takes back everything that is mapped after [`Work::map`].
+    ///
+    /// # Errors
+    /// What the engine refused.
+    fn end(&mut self, meters: &mut Meters) -> anyhow::Result<()> {
+        self.unmap(meters)
+    }
+
     /// The pages that are mapped after [`Work::map`], as ranges of window pages.
     fn mapped(&self) -> (u64, u64);
+
+    /// How many buffer pages behind its own the memory of a page lies, after [`Work::map`].
+    fn shift(&self) -> u64 {
+        0
+    }
 }
 
 /// A thread's pages of every window.
@@ -207,10 +235,9 @@ pub struct Bulk<'a> {
     pub share: Share,
 }
 
-impl Bulk<'_> {
-    fn most(&self) -> u64 {
-        if self.rig.machine.has_kernel() { CALL_MAX } else { u64::MAX }
-    }
+/// Most pages of a call that may be long.
+pub(super) fn most(rig: &Rig) -> u64 {
+    if rig.machine.has_kernel() { CALL_MAX } else { u64::MAX }
 }
 
 impl Work for Bulk<'_> {
@@ -219,11 +246,11 @@ impl Work for Bulk<'_> {
         for container in &rig.containers {
             self.share.runs_until_interrupted(
                 rig.buffer_pages(),
-                self.most(),
+                most(self.rig),
                 |first, count| {
                     let (memory, bytes) = (rig.buffer.page(first, page), count << page.get());
                     let (at, perm, mode) = (rig.bus(first), Perm::READ_WRITE, Mode::Refuse);
-                    meters.time_map(|| container.map(at, memory, bytes, perm, mode))
+                    meters.time_map(|| container.map(at, memory, bytes, perm, mode)).map(drop)
                 },
             )?;
         }
@@ -232,7 +259,7 @@ impl Work for Bulk<'_> {
 
     fn unmap(&mut self, meters: &mut Meters) -> anyhow::Result<()> {
         for container in &self.rig.containers {
-            self.share.runs(u64::MAX, self.most(), |first, count| {
+            self.share.runs(u64::MAX, most(self.rig), |first, count| {
                 unmap(self.rig, container, (first, count), meters)
             })?;
         }

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use serde::Serialize;
+use crate::cmd::least::Cost;
 
 /// What the clock counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,23 +39,6 @@ impl Unit {
             Self::Ns => ns,
             Self::Instructions { shift } => ns / f64::from(1 << shift),
         }
-    }
-}
-
-/// Least and median of several measurements, in the clock's unit.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub(super) struct Cost {
-    /// Least.
-    pub(super) min: f64,
-    /// Median.
-    pub(super) median: f64,
-}
-
-impl Cost {
-    /// Of at least one sample.
-    pub(super) fn of(mut samples: Vec<f64>) -> Self {
-        samples.sort_by(f64::total_cmp);
-        Self { min: samples[0], median: samples[samples.len() / 2] }
     }
 }
 

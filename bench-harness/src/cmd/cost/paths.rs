@@ -12,8 +12,9 @@ use tce_engine::engine::Engine;
 use tce_engine::geometry::WindowSpec;
 use tce_engine::tce::Perm;
 
-use super::meter::{Cost, Meter};
+use super::meter::Meter;
 use super::result::RequestCost;
+use crate::cmd::least::Cost;
 use crate::kernel::Buffer;
 
 /// IOMMU pages.

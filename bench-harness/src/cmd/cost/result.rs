@@ -3,8 +3,10 @@
 
 use serde::Serialize;
 
-use super::meter::{Cost, Unit};
+use super::meter::Unit;
 use super::paths::BATCH;
+use super::tiers::{self, LEAF, TierCost};
+use crate::cmd::least::Cost;
 use crate::columns;
 use crate::host::HostFacts;
 use crate::result::{BackendKind, Run, Tool};
@@ -136,6 +138,8 @@ pub(super) struct Doc {
     /// A request that does nothing.
     pub(super) null_ioctl: Option<Cost>,
     pub(super) shapes: Vec<Shape>,
+    /// Of this machine.
+    pub(super) tiers: Vec<TierCost>,
     /// Whether joined batches are within their limit; null where that is not judged.
     pub(super) passed: Option<bool>,
 }
@@ -177,6 +181,11 @@ impl Doc {
             self.table(&mut out, shape, style);
         }
         self.batches(&mut out, style);
+        if !self.tiers.is_empty() {
+            let (title, n) = (style.bold(&format!("{} per TCE", self.unit)), self.repeat);
+            out += &format!("\n{title} of each tier's loops over a leaf of {LEAF}, least of {n}\n");
+            tiers::table(&mut out, &self.tiers, style);
+        }
         out
     }
 

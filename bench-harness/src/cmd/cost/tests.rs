@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-use super::meter::{Cost, Meter, Unit};
+use super::meter::{Meter, Unit};
 use super::result::Joined;
 use super::*;
+use crate::cmd::least::Cost;
+use serde_json::{Value, json};
+use tce_engine::simd::Tier;
 
 #[test]
 fn instructions_are_claimed_only_if_the_command_line_says_so() {
@@ -44,6 +47,15 @@ fn flat(value: f64) -> Cost {
     Cost { min: value, median: value }
 }
 
+const SCHEMA_TEXT: &str = include_str!("../../../../results/schema/tce-bench.cost-1.schema.json");
+
+fn errors(doc: &Value) -> Vec<String> {
+    let schema: Value = serde_json::from_str(SCHEMA_TEXT).unwrap();
+    assert!(jsonschema::meta::is_valid(&schema), "the schema itself is wrong");
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    validator.iter_errors(doc).map(|error| error.to_string()).collect()
+}
+
 fn config(line: &str) -> CostConfig {
     let words = ["tce-bench", "cost"].into_iter().chain(line.split_whitespace());
     match crate::cli::parse(words) {
@@ -70,6 +82,7 @@ fn doc(unit: Unit, kernel: Option<&Kernel>, line: &str) -> Doc {
         clock_overhead: 0.0,
         null_ioctl: None,
         shapes: Vec::new(),
+        tiers: Vec::new(),
         passed: None,
     };
     measure(&config, kernel, &meter, &mut doc).unwrap();
@@ -121,4 +134,69 @@ fn a_simulated_kernel_is_asked_as_a_real_one_and_left_as_it_was() {
     for batch in judged {
         assert_eq!(batch.map.passed.is_some(), batch.path == PathKind::Mock);
     }
+}
+
+#[test]
+fn documents_fit_the_schema() {
+    let kernel = Kernel::simulated(1);
+    let mut with = doc(Unit::Ns, Some(&kernel), "--repeat 1 --pages 1");
+    with.judge(Unit::Instructions { shift: 0 });
+    with.unit = "instructions";
+    let without = doc(Unit::Ns, None, "--repeat 1 --pages 1");
+    for doc in [&with, &without] {
+        let good = serde_json::to_value(doc).unwrap();
+        assert_eq!(errors(&good), Vec::<String>::new());
+        for (pointer, wrong) in [
+            ("/schema", json!("tce-bench.cost/2")),
+            ("/unit", json!("cycles")),
+            ("/kernel", json!("hardware")),
+            ("/shapes/0/levels", json!(0)),
+            ("/shapes/0/paths/0/path", json!("none")),
+            ("/shapes/0/paths/0/requests/0/map/min", json!("1")),
+            ("/shapes/0/batches/0/unmap/ratio", json!(null)),
+            ("/tiers/0/loops/0/per_tce/median", json!(-1)),
+            ("/passed", json!("yes")),
+        ] {
+            let mut bad = good.clone();
+            *bad.pointer_mut(pointer).unwrap_or_else(|| panic!("no {pointer}")) = wrong;
+            assert!(!errors(&bad).is_empty(), "{pointer}");
+        }
+        for key in good.as_object().unwrap().keys() {
+            let mut less = good.clone();
+            less.as_object_mut().unwrap().remove(key);
+            // Documents of earlier versions lack it.
+            assert_eq!(errors(&less).is_empty(), key == "tiers", "{key}");
+        }
+    }
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../results/baseline/emulated");
+    let mut baselines = 0;
+    for host in fs::read_dir(folder).unwrap() {
+        for day in fs::read_dir(host.unwrap().path()).unwrap() {
+            let Ok(text) = fs::read_to_string(day.unwrap().path().join("cost.json")) else {
+                continue;
+            };
+            assert_eq!(errors(&serde_json::from_str(&text).unwrap()), Vec::<String>::new());
+            baselines += 1;
+        }
+    }
+    assert!(baselines > 0);
+}
+
+#[test]
+fn every_loop_of_every_tier_is_counted() {
+    let doc = doc(Unit::Ns, None, "--repeat 3 --pages 1");
+    assert!(doc.tiers.iter().map(|t| t.tier).eq(Tier::all().map(Tier::name)));
+    for tier in &doc.tiers {
+        let names: Vec<_> = tier.loops.iter().map(|l| l.name).collect();
+        assert!(names.starts_with(&["fill", "fill_empty", "store", "put", "list", "exchange"]));
+        assert!(
+            tier.loops.iter().all(|l| 0.0 < l.per_tce.min && l.per_tce.min <= l.per_tce.median)
+        );
+    }
+    let text = doc.report(Style::new(false));
+    assert!(
+        text.contains("ns per TCE of each tier's loops over a leaf of 8192, least of 3"),
+        "{text}"
+    );
+    assert!(text.contains("\nclear_streaming  ") && text.contains("  portable"), "{text}");
 }

@@ -16,6 +16,7 @@ use super::timed::{Latencies, latency, throughput};
 use crate::cli::{Pass, ReplayConfig};
 use crate::clock::Clock;
 use crate::host::HostFacts;
+use crate::profile;
 use crate::recorder::Recorder;
 use crate::result::{
     Backend, BackendKind, Config, MOCK_LABEL, OpResult, Replay, ReplaySettings, ReplayTotal,
@@ -167,7 +168,7 @@ impl Outcome {
         recorders: &[(String, Recorder)],
     ) -> Result<ResultDoc, String> {
         let checked = config.passes.contains(&Pass::Checked);
-        let mut warnings = Vec::new();
+        let mut warnings: Vec<_> = profile::warning(&config.output).into_iter().collect();
         if !checked {
             let text = "the checked pass was not asked for: of the answers only the return codes \
                         were compared";
@@ -208,6 +209,7 @@ impl Outcome {
             counters: self.books.counters,
             replay: Some(Replay { traces: self.traces.clone(), total }),
             warnings,
+            skipped: Vec::new(),
         })
     }
 

@@ -11,7 +11,8 @@ use crate::result::{
     Backend, BackendKind, Counters, DmaResult, Layout, RealMemory, RunSettings, TableMemory,
     TableMemoryKind, Warning,
 };
-use crate::run::phase::{Outcome, Schedule};
+use crate::run::lane::Schedule;
+use crate::run::phase::Outcome;
 use crate::run::rig::{Plan, Rig};
 use crate::run::smaps;
 use crate::run::work::Io;
@@ -31,6 +32,7 @@ pub(super) fn settings(config: &RunConfig, plan: &Plan, rig: &Rig) -> RunSetting
         cpus: config.cpus.clone(),
         backing_bytes: backing(config, plan, rig),
         buffer_bytes: plan.buffer_bytes,
+        phases: config.phases.iter().map(|phase| phase.name().to_owned()).collect(),
         repetitions: config.repetitions.map(u64::from),
         duration_s: schedule.duration.map(|d| d.as_secs_f64()),
         warmup_s: schedule.warmup.as_secs_f64(),

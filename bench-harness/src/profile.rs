@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A CPU profile of a run, in the format that `pprof` and its like read. On x86-64 only: elsewhere the
+//! profiler's stacks are empty, or worse.
+
+use anyhow::anyhow;
+
+use crate::cli::Output;
+use crate::outfile::OutFile;
+use crate::result::Warning;
+
+/// Samples per second of CPU time; a prime, so that nothing keeps step with it.
+const FREQUENCY: i32 = 997;
+
+/// True if this build has the profiler.
+pub const AVAILABLE: bool = cfg!(all(feature = "pprof", target_arch = "x86_64"));
+
+/// What is said where it has not.
+pub const UNAVAILABLE: &str = "--profile: this build has no profiler (it needs x86-64 and the \
+                               feature pprof); use instead: perf record -g tce-bench …";
+
+/// Takes samples of all threads until it is written or dropped.
+pub struct Profiler<'a> {
+    file: &'a OutFile,
+    sampler: Sampler,
+}
+
+impl<'a> Profiler<'a> {
+    /// A running profiler, if one is wanted.
+    ///
+    /// # Errors
+    /// Why there cannot be one.
+    pub fn start(output: &'a Output) -> anyhow::Result<Option<Self>> {
+        let start = |file| Ok(Self { file, sampler: Sampler::start()? });
+        output.profile.as_ref().map(start).transpose()
+    }
+
+    /// Ends it and writes what it has: a protocol buffer, packed with gzip.
+    ///
+    /// # Errors
+    /// If it cannot be made or written, one line.
+    pub fn write(self) -> anyhow::Result<()> {
+        self.file.write(&self.sampler.finish()?).map_err(|e| anyhow!(e))
+    }
+}
+
+/// What a reader of a result has to know if it was profiled.
+#[must_use]
+pub fn warning(output: &Output) -> Option<Warning> {
+    let text = format!("profiled: interrupted {FREQUENCY} times a second, which costs time");
+    output.profile.as_ref().map(|_| Warning::new("PROFILED", text))
+}
+
+#[cfg(all(feature = "pprof", target_arch = "x86_64"))]
+struct Sampler(pprof::ProfilerGuard<'static>);
+
+#[cfg(all(feature = "pprof", target_arch = "x86_64"))]
+impl Sampler {
+    fn start() -> anyhow::Result<Self> {
+        // What a signal interrupts in one of these cannot be walked safely.
+        let left_out = ["libc", "libgcc", "pthread", "vdso"];
+        let builder = pprof::ProfilerGuardBuilder::default().frequency(FREQUENCY);
+        let guard = builder.blocklist(&left_out).build();
+        guard.map(Self).map_err(|e| anyhow!("the profiler cannot be started: {e}"))
+    }
+
+    fn finish(self) -> anyhow::Result<Vec<u8>> {
+        use std::io::Write;
+
+        use pprof::protos::Message;
+
+        let report = self.0.report().build();
+        let profile = report.and_then(|report| report.pprof());
+        let profile = profile.map_err(|e| anyhow!("the profile cannot be made: {e}"))?;
+        let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        packer.write_all(&profile.encode_to_vec())?;
+        Ok(packer.finish()?)
+    }
+}
+
+/// There is none.
+#[cfg(not(all(feature = "pprof", target_arch = "x86_64")))]
+enum Sampler {}
+
+#[cfg(not(all(feature = "pprof", target_arch = "x86_64")))]
+impl Sampler {
+    fn start() -> anyhow::Result<Self> {
+        anyhow::bail!(UNAVAILABLE)
+    }
+
+    fn finish(self) -> anyhow::Result<Vec<u8>> {
+        match self {}
+    }
+}
