@@ -18,6 +18,7 @@ macro_rules! address {
             }
 
             /// True if the address is a multiple of `1 << shift`.
+            #[inline]
             #[must_use]
             pub fn is_aligned(self, shift: PageShift) -> bool {
                 self.0 & (shift.bytes() - 1) == 0

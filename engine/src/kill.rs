@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Killing cached translations, and the debt that is open until it is done.
 //!
-//! Whoever takes entries out of a table gets a `KillDebt`: what has to be killed, and the mapped
-//! counts that fall due. Only `KillDebt::settle` hands the counts out, and it returns after the
-//! fence. So nothing can be released before the kill has been waited for.
+//! Whoever takes entries out of a table runs up a `KillDebt`: what has to be killed, and the mapped
+//! counts that fall due. Only `KillDebt::settle` hands the counts out, after the fence. So nothing
+//! can be released before the kill has been waited for.
 
 use crate::addr::{GroupId, Ioba, PageShift};
-use crate::backend::{Backend, KillCaps, KillScope};
+use crate::backend::{KillCaps, KillPort, KillScope};
 use crate::table::Old;
 
 /// When kills are issued and waited for.
@@ -68,6 +68,11 @@ impl KillQueue {
     fn ranges(&self) -> impl Iterator<Item = (u64, u64)> {
         self.inline[..self.len].iter().chain(&self.spilled).copied()
     }
+
+    fn clear(&mut self) {
+        (self.len, self.pages) = (0, 0);
+        self.spilled.clear();
+    }
 }
 
 /// Amounts by registration number, few at a time.
@@ -93,10 +98,20 @@ impl Tally {
     pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, u64)> {
         self.last.iter().chain(&self.more).copied()
     }
+
+    /// The number, if there is only one.
+    pub(crate) fn sole(&self) -> Option<usize> {
+        if self.more.is_empty() { self.last.map(|last| last.0) } else { None }
+    }
+
+    fn clear(&mut self) {
+        self.last = None;
+        self.more.clear();
+    }
 }
 
-/// What a change of a table still owes: kills first, then the release of mapped counts.
-#[must_use = "entries were taken out; the kills for them have to be settled"]
+/// What changes of a table still owe: kills first, then the release of mapped counts. It is settled
+/// in every call that ran it up, and keeps its memory for the next one.
 pub(crate) struct KillDebt {
     queue: KillQueue,
     owed: Tally,
@@ -104,17 +119,20 @@ pub(crate) struct KillDebt {
     caps: Option<KillCaps>,
 }
 
-/// A debt whose kills have been waited for.
-#[must_use]
-pub(crate) struct Settled {
-    pub(crate) kills: KillCount,
-    /// Mapped counts that may be released now.
-    pub(crate) released: Tally,
-}
-
 impl KillDebt {
     pub(crate) fn new(caps: Option<KillCaps>) -> Self {
         Self { queue: KillQueue::default(), owed: Tally::default(), caps }
+    }
+
+    /// True if entries that were empty before have to be killed too.
+    #[inline]
+    pub(crate) fn on_fill(&self) -> bool {
+        self.caps.is_some_and(|caps| caps.on_fill)
+    }
+
+    /// True if a page that is killed alone is killed alone.
+    pub(crate) fn by_page(&self) -> bool {
+        self.caps.is_some_and(|caps| caps.max_page_kills > 0)
     }
 
     /// The counts that a stretch of old entries owes.
@@ -126,6 +144,13 @@ impl KillDebt {
     pub(crate) fn changed(&mut self, first: u64, count: u64) {
         if self.caps.is_some() {
             self.queue.push(first, count, count);
+        }
+    }
+
+    /// `live` entries of a stretch go, nobody looked which.
+    pub(crate) fn some_gone(&mut self, first: u64, count: u64, live: u64) {
+        if self.caps.is_some() {
+            self.queue.push(first, count, live);
         }
     }
 
@@ -144,34 +169,60 @@ impl KillDebt {
         }
     }
 
-    /// Kills on every PE, waits, and hands out what may be released.
-    pub(crate) fn settle(
-        self,
+    /// Kills one page on every PE, waits, and then releases what was there.
+    #[inline]
+    pub(crate) fn settle_one(
+        &self,
         policy: KillPolicy,
-        backend: &dyn Backend,
-        members: impl Iterator<Item = GroupId>,
-        start: Ioba,
-        page: PageShift,
-    ) -> Settled {
+        port: &mut dyn KillPort,
+        members: &[GroupId],
+        (start, page): (Ioba, PageShift),
+        release: impl FnOnce(),
+    ) -> KillCount {
+        let KillPolicy::Strict = policy;
+        let mut kills = KillCount::default();
+        if let Some(caps) = self.caps {
+            kills.asked = members.len() as u64;
+            if caps.max_page_kills > 0 {
+                kills.issued = port.kill_page_and_wait(members, start, page);
+            } else {
+                kills.issued = port.kill(members, KillScope::Pe);
+                port.fence();
+            }
+        }
+        release();
+        kills
+    }
+
+    /// Kills on every PE, waits, and then hands out what may be released. Nothing is owed after it.
+    pub(crate) fn settle(
+        &mut self,
+        policy: KillPolicy,
+        port: &mut dyn KillPort,
+        members: &[GroupId],
+        (start, page): (Ioba, PageShift),
+        release: impl FnMut((usize, u64)),
+    ) -> KillCount {
         let KillPolicy::Strict = policy;
         let mut kills = KillCount::default();
         if let Some(caps) = self.caps.filter(|_| self.queue.pages > 0) {
-            for group in members {
-                kills.asked += self.queue.pages;
-                if self.queue.pages > caps.max_page_kills {
-                    kills.issued += backend.kill(group, KillScope::Pe);
-                    continue;
-                }
+            kills.asked = self.queue.pages * members.len() as u64;
+            if self.queue.pages > caps.max_page_kills {
+                kills.issued = port.kill(members, KillScope::Pe);
+            } else {
                 for (first, count) in self.queue.ranges() {
                     let start = Ioba(start.0 + (first << page.get()));
-                    kills.issued += backend.kill(group, KillScope::Pages { start, count, page });
+                    kills.issued += port.kill(members, KillScope::Pages { start, count, page });
                 }
             }
             if kills.issued > 0 {
-                backend.fence();
+                port.fence();
             }
         }
-        Settled { kills, released: self.owed }
+        self.queue.clear();
+        self.owed.iter().for_each(release);
+        self.owed.clear();
+        kills
     }
 }
 
@@ -203,5 +254,9 @@ mod tests {
         }
         let sum = |n| tally.iter().filter(|t| t.0 == n).map(|t| t.1).sum::<u64>();
         assert_eq!((sum(0), sum(1)), (1, 8));
+        assert_eq!(tally.sole(), None);
+        tally.clear();
+        tally.add(3, 1);
+        assert_eq!(tally.sole(), Some(3));
     }
 }

@@ -140,8 +140,8 @@ pub use addr::{Gra, GroupId, Hpa, Ioba, Liobn, PageShift, PageSizes, PeNumber, U
 pub use backend::mock::{Mock, MockBuilder};
 pub use backend::{Backend, Caps, Memory};
 pub use container::{
-    Container, Detached, EehState, LIST_MAX, MapRequest, Mode, Receipt, RegionInfo, Removal,
-    UnmapRequest, WindowInfo,
+    Container, Detached, EehState, LIST_MAX, MapRequest, Mapper, Mode, Receipt, RegionInfo,
+    Removal, UnmapRequest, WindowInfo,
 };
 pub use engine::{DetachPolicy, Engine, EngineOptions};
 pub use error::{
@@ -152,7 +152,7 @@ pub use geometry::{Geometry, Levels, WindowSpec};
 pub use kill::{KillCount, KillPolicy};
 pub use ledger::{ChargeKind, Ledger, LedgerEntry};
 pub use mem::{ArenaUse, TablePages};
-pub use papr::{GuestMemory, HCode, Papr, PhbSpec, RtasStatus};
+pub use papr::{GuestMemory, HCode, Papr, PhbSpec, RtasStatus, Vcpu};
 pub use simd::Tier;
 pub use tce::{Perm, Tce};
 

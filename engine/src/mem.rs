@@ -139,6 +139,7 @@ impl TableChunk {
 
     /// The big-endian doublewords. Devices (the software PHB) read them at any time; whoever
     /// writes them holds the table's own locks.
+    #[inline]
     #[must_use]
     pub fn slots(&self) -> &[Slot] {
         let first = self.map.as_mut_ptr().wrapping_add(self.skip).cast::<Slot>();
@@ -194,9 +195,17 @@ pub struct ArenaUse {
 pub(crate) struct Block(u64);
 
 /// One chunk's memory and what the table keeps beside it.
-struct Part<M> {
+pub(crate) struct Part<M> {
     chunk: Arc<TableChunk>,
-    beside: M,
+    pub(crate) beside: M,
+}
+
+impl<M> Part<M> {
+    /// The chunk's slots.
+    #[inline]
+    pub(crate) fn slots(&self) -> &[Slot] {
+        self.chunk.slots()
+    }
 }
 
 #[derive(Default)]
@@ -215,7 +224,7 @@ pub(crate) struct Arena<M> {
     /// log2 of the blocks in a chunk.
     chunk_blocks_lg2: u32,
     limit: u64,
-    parts: Box<[OnceLock<Part<M>>]>,
+    parts: Box<[OnceLock<Arc<Part<M>>>]>,
     pool: Mutex<Pool>,
 }
 
@@ -278,7 +287,7 @@ impl<M> Arena<M> {
         pool.pages = pool.pages.max(Some(made.pages()));
         let beside = beside(made.slots().len());
         // The pool's lock is held, so nobody else can have filled it.
-        let _ = part.set(Part { chunk: made, beside });
+        let _ = part.set(Arc::new(Part { chunk: made, beside }));
         Ok(())
     }
 
@@ -288,6 +297,7 @@ impl<M> Arena<M> {
     }
 
     /// The block at a real address that [`Arena::hpa`] gave.
+    #[inline]
     pub(crate) fn block_at(&self, at: Hpa) -> Block {
         Block((at.0 - self.base.0) >> self.block_lg2)
     }
@@ -297,21 +307,23 @@ impl<M> Arena<M> {
     pub(crate) fn slots(&self, block: Block) -> &[Slot] {
         let part = self.part(block);
         let first = self.slot_in_chunk(block);
-        &part.chunk.slots()[first..first + (1 << (self.block_lg2 - 3))]
+        &part.slots()[first..first + (1 << (self.block_lg2 - 3))]
     }
 
-    /// What is kept beside the chunk of `block`, and the block's first slot in that chunk.
+    /// The chunk of `block`, and the block's first slot there.
     #[inline]
-    pub(crate) fn beside(&self, block: Block) -> (&M, usize) {
-        (&self.part(block).beside, self.slot_in_chunk(block))
+    pub(crate) fn chunk_of(&self, block: Block) -> (&Arc<Part<M>>, usize) {
+        (self.part(block), self.slot_in_chunk(block))
     }
 
+    #[inline]
     fn slot_in_chunk(&self, block: Block) -> usize {
         let in_chunk = block.0 & ((1 << self.chunk_blocks_lg2) - 1);
         (in_chunk << (self.block_lg2 - 3)) as usize
     }
 
-    fn part(&self, block: Block) -> &Part<M> {
+    #[inline]
+    fn part(&self, block: Block) -> &Arc<Part<M>> {
         let chunk = block.0 >> self.chunk_blocks_lg2;
         self.parts[chunk as usize].get().expect("a block was taken, so its chunk exists")
     }

@@ -8,7 +8,7 @@ use loom::thread;
 use crate::addr::{GroupId, Ioba, PageShift, PeNumber, Uaddr};
 use crate::backend::mock::{Mock, MockBuilder};
 use crate::backend::testing::PlainMemory;
-use crate::container::{Container, Mode};
+use crate::container::{Container, Mapper, Mode};
 use crate::engine::{Engine, EngineOptions};
 use crate::geometry::{Geometry, WindowSpec};
 use crate::simd::Tier;
@@ -115,6 +115,69 @@ fn no_release_before_the_fence() {
         let before = mock.fences();
         let other = container.clone();
         let thread = thread::spawn(move || other.unmap(Ioba(0), PAGE).unwrap());
+        if container.unregister(MEMORY, PAGE).is_ok() {
+            assert!(mock.fences() > before, "unpinned before the fence");
+            assert!(mock.probe(PeNumber(0), Ioba(0)).is_err());
+        }
+        thread.join().unwrap();
+    });
+}
+
+/// A thread's handle to which the lock of the table's first segment was left.
+fn biased(container: &Arc<Container>) -> Mapper {
+    let mut mapper = container.mapper();
+    for _ in 0..3 {
+        mapper.map(Ioba(0), MEMORY, PAGE, Perm::READ_WRITE, Mode::Refuse).unwrap();
+        mapper.unmap(Ioba(0), PAGE).unwrap();
+    }
+    mapper
+}
+
+/// Who relies on a lock that was left to it, and who takes that lock away, are never both behind it:
+/// no live count is lost.
+#[test]
+fn a_lock_that_was_left_excludes_others() {
+    model(|| {
+        let (_mock, _engine, container) = container();
+        let mut mapper = biased(&container);
+        let other = container.clone();
+        let thread = thread::spawn(move || {
+            other.map(Ioba(PAGE), MEMORY, PAGE, Perm::READ, Mode::Refuse).unwrap();
+        });
+        mapper.map(Ioba(0), MEMORY, PAGE, Perm::READ_WRITE, Mode::Refuse).unwrap();
+        thread.join().unwrap();
+        assert_eq!(container.live(), 2);
+        assert_eq!(mapper.unmap(Ioba(0), PAGE).unwrap().released, 1);
+        assert_eq!((container.live(), container.regions()[0].mapped), (1, 1));
+    });
+}
+
+/// The same of two handles that take it from each other.
+#[test]
+fn handles_take_a_lock_from_each_other() {
+    model(|| {
+        let (_mock, _engine, container) = container();
+        let mut mapper = biased(&container);
+        let mut other = container.mapper();
+        let thread = thread::spawn(move || {
+            other.map(Ioba(PAGE), MEMORY, PAGE, Perm::READ, Mode::Refuse).unwrap();
+            other.unmap(Ioba(PAGE), PAGE).unwrap();
+        });
+        mapper.map(Ioba(0), MEMORY, PAGE, Perm::READ_WRITE, Mode::Refuse).unwrap();
+        thread.join().unwrap();
+        assert_eq!((container.live(), container.regions()[0].mapped), (1, 1));
+    });
+}
+
+/// As `no_release_before_the_fence`, for a handle: an unregister waits until it is not in a call.
+#[test]
+fn no_release_before_the_fence_of_a_handle() {
+    model(|| {
+        let (mock, _engine, container) = container();
+        let mut mapper = biased(&container);
+        mapper.map(Ioba(0), MEMORY, PAGE, Perm::READ_WRITE, Mode::Refuse).unwrap();
+        let before = mock.fences();
+        let thread = thread::spawn(move || mapper.unmap(Ioba(0), PAGE).unwrap());
         if container.unregister(MEMORY, PAGE).is_ok() {
             assert!(mock.fences() > before, "unpinned before the fence");
             assert!(mock.probe(PeNumber(0), Ioba(0)).is_err());

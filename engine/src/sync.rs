@@ -6,13 +6,21 @@
 //! write-only bits: both are set under a lock from here, and read only by who got the block, or
 //! holds the segment, through something from here.
 
+mod bias;
+mod br_lock;
+mod turns;
+
+pub(crate) use bias::{BiasLock, Who};
+pub(crate) use br_lock::{BrLock, Reader};
+pub(crate) use turns::Turns;
+
 #[cfg(loom)]
-pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 #[cfg(loom)]
 pub(crate) use loom::sync::{Mutex, RwLock};
 
 #[cfg(not(loom))]
-pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 #[cfg(not(loom))]
 pub(crate) use std::sync::{Mutex, RwLock};
 
@@ -43,7 +51,7 @@ pub(crate) use loom::sync::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
 #[cfg(not(loom))]
 pub(crate) use std::sync::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
 
-/// Called between failed attempts to take a [`SpinLock`].
+/// Called between failed attempts to get something.
 fn relax(spins: u32) {
     #[cfg(loom)]
     {
@@ -55,30 +63,5 @@ fn relax(spins: u32) {
         std::hint::spin_loop();
     } else {
         std::thread::yield_now();
-    }
-}
-
-/// A one-word lock for a stretch of table. It is held for at most one pass over that stretch, and
-/// one locked instruction takes it (a `std` mutex needs two for the pair).
-#[derive(Debug)]
-pub(crate) struct SpinLock(AtomicU32);
-
-impl SpinLock {
-    pub(crate) fn new() -> Self {
-        Self(AtomicU32::new(0))
-    }
-
-    pub(crate) fn acquire(&self) {
-        let mut spins = 0;
-        while self.0.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
-            relax(spins);
-            spins = spins.saturating_add(1);
-        }
-    }
-
-    /// Only the holder may call this.
-    pub(crate) fn release(&self) {
-        debug_assert_eq!(self.0.load(Ordering::Relaxed), 1, "release of a free lock");
-        self.0.store(0, Ordering::Release);
     }
 }

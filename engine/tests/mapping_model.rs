@@ -5,15 +5,15 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::sync::Barrier;
+use std::sync::{Arc, Barrier};
 
 use common::*;
 use proptest::prelude::*;
 use tce_engine::addr::{Ioba, PageShift, Uaddr};
 use tce_engine::backend::KillCaps;
 use tce_engine::backend::mock::MockBuilder;
-use tce_engine::container::{Container, Mode, Receipt, Removal};
-use tce_engine::error::MapError;
+use tce_engine::container::{Container, Mapper, Mode, Receipt, Removal};
+use tce_engine::error::{MapError, UnmapError};
 use tce_engine::geometry::WindowSpec;
 use tce_engine::tce::Perm;
 
@@ -27,9 +27,25 @@ const SPAN: u64 = 9000;
 
 #[derive(Clone, Debug)]
 enum Op {
-    Map { at: u64, from: u64, pages: u64 },
-    List { at: u64, from: Vec<u64> },
-    Unmap { at: u64, pages: u64 },
+    Map {
+        at: u64,
+        from: u64,
+        pages: u64,
+    },
+    List {
+        at: u64,
+        from: Vec<u64>,
+    },
+    Unmap {
+        at: u64,
+        pages: u64,
+    },
+    /// One page, mapped and unmapped again and again.
+    Pairs {
+        at: u64,
+        from: u64,
+        times: u64,
+    },
     Attach(bool),
 }
 
@@ -47,11 +63,55 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(at, from)| Op::List { at, from }),
         3 => (place(), prop_oneof![1u64..8, 1u64..9000])
             .prop_map(|(at, pages)| Op::Unmap { at, pages }),
+        3 => (place(), from(), 1u64..6)
+            .prop_map(|(at, from, times)| Op::Pairs { at, from, times }),
         1 => any::<bool>().prop_map(Op::Attach),
     ]
 }
 
 type Choice = (Op, u64, bool, bool);
+
+/// Who calls: anybody, or a thread's handle. They do the same.
+enum Caller<'a> {
+    Anybody(&'a Container),
+    Thread(&'a mut Mapper),
+}
+
+impl Caller<'_> {
+    fn map(
+        &mut self,
+        at: Ioba,
+        memory: Uaddr,
+        bytes: u64,
+        perm: Perm,
+        mode: Mode,
+    ) -> Result<Receipt, MapError> {
+        match self {
+            Self::Anybody(c) => c.map(at, memory, bytes, perm, mode),
+            Self::Thread(m) => m.map(at, memory, bytes, perm, mode),
+        }
+    }
+
+    fn map_list(
+        &mut self,
+        at: Ioba,
+        pages: &[Uaddr],
+        perm: Perm,
+        mode: Mode,
+    ) -> Result<Receipt, MapError> {
+        match self {
+            Self::Anybody(c) => c.map_list(at, pages, perm, mode),
+            Self::Thread(m) => m.map_list(at, pages, perm, mode),
+        }
+    }
+
+    fn unmap(&mut self, at: Ioba, bytes: u64) -> Result<Receipt, UnmapError> {
+        match self {
+            Self::Anybody(c) => c.unmap(at, bytes),
+            Self::Thread(m) => m.unmap(at, bytes),
+        }
+    }
+}
 
 /// The model: bus page of a window → (memory, permission asked for).
 struct Model {
@@ -127,7 +187,8 @@ fn compare(rig: &Rig, c: &Container, model: &Model) {
 
 fn run(builder: MockBuilder, kill: KillCaps, ops: &[Choice]) {
     let rig = Rig::new(builder.kill(kill));
-    let c = rig.container(&[G0, G1]);
+    let c = Arc::new(rig.container(&[G0, G1]));
+    let mut mappers = [c.mapper(), c.mapper()];
     let shifts = [12, 16];
     for (w, shift) in shifts.into_iter().enumerate() {
         let spec = WindowSpec::new(SPAN_ENTRIES << shift, page(shift)).levels(2);
@@ -144,26 +205,39 @@ fn run(builder: MockBuilder, kill: KillCaps, ops: &[Choice]) {
         let mode = if *replace { Mode::Replace } else { Mode::Refuse };
         let before = rig.mock.register_stores();
         let from = |n: &u64| A + (n << if *choice & 8 != 0 { 12 } else { shift });
+        let mut caller = match mappers.get_mut(*choice as usize >> 4) {
+            Some(mapper) => Caller::Thread(mapper),
+            None => Caller::Anybody(&c),
+        };
         let receipt = match op {
             Op::Map { at, from: first, pages } => {
                 let list: Vec<_> = (0..*pages).map(|i| from(first) + (i << shift)).collect();
-                let done = c.map(bus(w, shift, *at), Uaddr(list[0]), pages << shift, perm, mode);
+                let (to, first) = (bus(w, shift, *at), Uaddr(list[0]));
+                let done = caller.map(to, first, pages << shift, perm, mode);
                 check_map(&mut model, w, *at, &list, (perm, *replace), done)
             }
             Op::List { at, from: list } => {
                 let list: Vec<_> = list.iter().map(from).collect();
                 let pages: Vec<_> = list.iter().copied().map(Uaddr).collect();
-                let done = c.map_list(bus(w, shift, *at), &pages, perm, mode);
+                let done = caller.map_list(bus(w, shift, *at), &pages, perm, mode);
                 check_map(&mut model, w, *at, &list, (perm, *replace), done)
             }
             Op::Unmap { at, pages } => {
                 let pages = (*pages).min(SPAN_ENTRIES - at);
-                let live = model.live(w, *at, pages);
-                let receipt = c.unmap(bus(w, shift, *at), pages << shift).unwrap();
-                model.windows[w].retain(|page, _| !(*at..at + pages).contains(page));
-                assert_eq!((receipt.tces, receipt.released), (live, live));
-                model.check_kills(&receipt, live);
-                receipt
+                let done = caller.unmap(bus(w, shift, *at), pages << shift);
+                check_unmap(&mut model, w, *at, pages, done)
+            }
+            Op::Pairs { at, from: first, times } => {
+                let (to, memory) = (bus(w, shift, *at), from(first));
+                let mut sum = Receipt::default();
+                for _ in 0..*times {
+                    let done = caller.map(to, Uaddr(memory), 1 << shift, perm, mode);
+                    sum.kills +=
+                        check_map(&mut model, w, *at, &[memory], (perm, *replace), done).kills;
+                    let done = caller.unmap(to, 1 << shift);
+                    sum.kills += check_unmap(&mut model, w, *at, 1, done).kills;
+                }
+                sum
             }
             Op::Attach(yes) => {
                 let member = model.members == 2;
@@ -189,6 +263,20 @@ fn run(builder: MockBuilder, kill: KillCaps, ops: &[Choice]) {
     }
 }
 
+fn check_unmap(
+    model: &mut Model,
+    w: usize,
+    at: u64,
+    pages: u64,
+    done: Result<Receipt, UnmapError>,
+) -> Receipt {
+    let (receipt, live) = (done.unwrap(), model.live(w, at, pages));
+    model.windows[w].retain(|page, _| !(at..at + pages).contains(page));
+    assert_eq!((receipt.tces, receipt.released), (live, live));
+    model.check_kills(&receipt, live);
+    receipt
+}
+
 fn check_map(
     model: &mut Model,
     w: usize,
@@ -211,7 +299,7 @@ proptest! {
 
     #[test]
     fn random_maps_equal_a_model_on_every_pe(
-        ops in prop::collection::vec((op(), 0u64..16, any::<bool>(), any::<bool>()), 1..40),
+        ops in prop::collection::vec((op(), 0u64..48, any::<bool>(), any::<bool>()), 1..40),
         contiguous: bool,
         small_backing: bool,
         host_64k: bool,
@@ -226,11 +314,11 @@ proptest! {
     }
 }
 
-fn one_window(rig: &Rig) -> Container {
+fn one_window(rig: &Rig) -> Arc<Container> {
     let c = rig.container(&[G0, G1]);
     c.create_window(WindowSpec::new(2 * G, PageShift::K4).levels(2)).unwrap();
     c.register(Uaddr(A), 64 * P).unwrap();
-    c
+    Arc::new(c)
 }
 
 /// Where the test maps a bus page to, always.
@@ -249,12 +337,13 @@ fn two_threads_map_disjoint_ranges() {
             for thread in 0..2u64 {
                 let (c, barrier) = (&c, &barrier);
                 scope.spawn(move || {
+                    let mut mapper = c.mapper();
                     barrier.wait();
                     for block in (thread..64).step_by(2) {
                         let first = 8000 + block * 8;
                         for page in first..first + 8 {
                             let (at, from) = (Ioba(page << 12), Uaddr(home(page)));
-                            c.map(at, from, 4096, Perm::READ_WRITE, Mode::Refuse).unwrap();
+                            mapper.map(at, from, 4096, Perm::READ_WRITE, Mode::Refuse).unwrap();
                         }
                         let list: Vec<_> = (first..first + 8).map(|p| Uaddr(home(p))).collect();
                         c.unmap(Ioba(first << 12), 8 << 12).unwrap();
@@ -276,14 +365,21 @@ fn two_threads_map_disjoint_ranges() {
     }
 }
 
-/// Maps and unmaps its own pages; what it unmapped must be gone at once.
-fn churn(rig: &Rig, c: &Container, thread: u64, rounds: u64) {
+/// Maps and unmaps its own pages, each of them often enough to have the lock of its segment left to
+/// it until another thread comes; what it unmapped must be gone at once.
+fn churn(rig: &Rig, c: &Arc<Container>, thread: u64, rounds: u64) {
+    let mut mapper = c.mapper();
     for round in 0..rounds {
         let first = 8180 + 16 * thread;
         let n = 1 + (round * 5 + thread) % 16;
         for page in first..first + n {
             let (at, from) = (Ioba(page << 12), Uaddr(home(page)));
-            c.map(at, from, 4096, Perm::READ_WRITE, Mode::Refuse).unwrap();
+            for _ in 0..3 {
+                mapper.map(at, from, 4096, Perm::READ_WRITE, Mode::Refuse).unwrap();
+                assert_eq!(mapper.unmap(at, 4096).unwrap().released, 1);
+                assert_eq!(reach(&rig.mock, 0, at), None);
+            }
+            mapper.map(at, from, 4096, Perm::READ_WRITE, Mode::Refuse).unwrap();
             assert_eq!(reach(&rig.mock, 0, at).map(|s| s.0), Some(home(page)));
         }
         if round + 1 < rounds {

@@ -2,6 +2,7 @@
 //! Where a region lies in the address space of table entries.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::addr::{Hpa, PageShift, Uaddr};
 
@@ -14,7 +15,7 @@ pub struct Extent {
     pub bytes: u64,
 }
 
-/// Where each backing page of a region lies.
+/// Where each backing page of a region lies. Copies share the addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RealLayout {
     backing: PageShift,
@@ -32,7 +33,7 @@ enum Frames {
     /// User addresses, for a kernel that looks the pages up itself.
     Process(Hpa),
     /// One address for each backing page.
-    Scattered(Box<[Hpa]>),
+    Scattered(Arc<[Hpa]>),
 }
 
 impl RealLayout {
@@ -63,7 +64,7 @@ impl RealLayout {
     ) -> Self {
         debug_assert!(lead < backing.bytes());
         debug_assert!(lead + bytes <= frames.len() as u64 * backing.bytes());
-        Self { backing, lead, bytes, frames: Frames::Scattered(frames), span }
+        Self { backing, lead, bytes, frames: Frames::Scattered(frames.into()), span }
     }
 
     /// Size of the backing pages.

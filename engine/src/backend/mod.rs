@@ -17,6 +17,7 @@ use crate::addr::{Gra, GroupId, Hpa, Ioba, PageShift, PageSizes, PeNumber, Uaddr
 use crate::error::BackendError;
 use crate::geometry::Geometry;
 use crate::mem::TableMemory;
+use crate::sync::Arc;
 use crate::tce::Perm;
 use layout::RealLayout;
 
@@ -219,6 +220,12 @@ pub trait Backend: TableMemory + fmt::Debug {
     /// in flight.
     fn fence(&self);
 
+    /// A way to the kill registers for one thread, if that is faster than [`Backend::kill`] and
+    /// [`Backend::fence`].
+    fn kill_port(self: Arc<Self>) -> Option<Box<dyn KillPort>> {
+        None
+    }
+
     /// Pins memory and says where it lies.
     ///
     /// # Errors
@@ -227,6 +234,46 @@ pub trait Backend: TableMemory + fmt::Debug {
 
     /// Gives back what [`Backend::pin`] returned.
     fn unpin(&self, memory: Memory, layout: &RealLayout);
+}
+
+/// One thread's way to the kill registers of a platform.
+pub trait KillPort: Send {
+    /// Stores to the kill register of each member's PHB; returns the number of stores. All table
+    /// writes before it in program order are visible to the PHBs first.
+    fn kill(&mut self, members: &[GroupId], scope: KillScope) -> u64;
+
+    /// Returns when all kills of this port are complete: no access that used a killed translation is
+    /// in flight.
+    fn fence(&mut self);
+
+    /// Both for one page, in one call.
+    fn kill_page_and_wait(&mut self, members: &[GroupId], start: Ioba, page: PageShift) -> u64 {
+        let stores = self.kill(members, KillScope::Pages { start, count: 1, page });
+        self.fence();
+        stores
+    }
+}
+
+/// The way that all threads share.
+impl KillPort for &dyn Backend {
+    fn kill(&mut self, members: &[GroupId], scope: KillScope) -> u64 {
+        members.iter().map(|member| Backend::kill(*self, *member, scope)).sum()
+    }
+
+    fn fence(&mut self) {
+        Backend::fence(*self);
+    }
+}
+
+/// The same for who keeps it.
+impl KillPort for Arc<dyn Backend> {
+    fn kill(&mut self, members: &[GroupId], scope: KillScope) -> u64 {
+        (&mut &**self).kill(members, scope)
+    }
+
+    fn fence(&mut self) {
+        Backend::fence(&**self);
+    }
 }
 
 /// What a container of the platform does for one of the engine: everything that a kernel keeps to

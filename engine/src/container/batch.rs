@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Many requests in one call: all of them or none, neighbours joined.
 
+use super::call::Call;
 use super::mapping::{Mode, Receipt, aligned, fill};
 use super::publish::Piece;
 use super::windows::Window;
@@ -8,7 +9,6 @@ use super::{Container, State};
 use crate::addr::{Ioba, PageShift, Uaddr};
 use crate::error::{MapError, UnmapError};
 use crate::kill::Tally;
-use crate::sync::read;
 use crate::tce::Perm;
 
 /// One request of [`Container::map_batch`].
@@ -99,8 +99,29 @@ impl Container {
     /// [`MapError`], as [`Container::map`] for each request; also if two requests overlap or are in
     /// different windows.
     pub fn map_batch(&self, requests: &[MapRequest], mode: Mode) -> Result<Receipt, MapError> {
+        self.call(|call| call.map_batch(requests, mode))
+    }
+
+    /// Clears several ranges of one window, as [`Container::unmap`] does each. Ranges that follow
+    /// one another are joined, in whatever order they come.
+    ///
+    /// # Errors
+    /// [`UnmapError`], as [`Container::unmap`] for each request; also if two requests overlap or are
+    /// in different windows. Nothing was changed.
+    pub fn unmap_batch(&self, requests: &[UnmapRequest]) -> Result<Receipt, UnmapError> {
+        self.call(|call| call.unmap_batch(requests))
+    }
+}
+
+impl Call<'_> {
+    /// See [`Container::map_batch`].
+    pub(super) fn map_batch(
+        &mut self,
+        requests: &[MapRequest],
+        mode: Mode,
+    ) -> Result<Receipt, MapError> {
         let Some(head) = requests.first() else { return Ok(Receipt::default()) };
-        let state = read(&self.state);
+        let state = self.state;
         let (slot, first) = state.piece(head)?;
         let window = state.windows[slot].as_ref().expect("the piece's window");
         let page = window.table.geometry().page();
@@ -138,32 +159,27 @@ impl Container {
             planned.iter().for_each(|(number, pages)| claim.add(number, pages));
         }
         let parts: Vec<_> = pieces.iter().map(|piece| (piece.first, piece.count)).collect();
-        let mut writer = mode.admit(window.table.prepare_all(&parts)?, head.at)?;
-        let ioctls =
-            if window.kernel { self.publish(&state, window, &mut writer, &pieces)? } else { 0 };
-        let done = self.commit(&state, window, writer, &claim, |writer| {
+        let mut writer =
+            mode.admit(window.table.prepare_all_as(self.hand.user.who, &parts)?, head.at)?;
+        let ioctls = if window.kernel { self.publish(window, &mut writer, &pieces)? } else { 0 };
+        let done = self.commit(window, writer, &claim, |writer, gone| {
             let mut next = 0;
-            writer.write(|tier, first, slots| {
+            writer.write(gone, |tier, first, slots| {
                 while first >= pieces[next].first + pieces[next].count {
                     next += 1;
                 }
                 let piece = &pieces[next];
                 let at = Uaddr(piece.memory.0 + ((first - piece.first) << page.get()));
                 fill(&state.registrations, tier, slots, at, piece.perm, page)
-            });
+            })
         });
         Ok(Receipt { requests: requests.len() as u64, ioctls, ..done })
     }
 
-    /// Clears several ranges of one window, as [`Container::unmap`] does each. Ranges that follow
-    /// one another are joined, in whatever order they come.
-    ///
-    /// # Errors
-    /// [`UnmapError`], as [`Container::unmap`] for each request; also if two requests overlap or are
-    /// in different windows. Nothing was changed.
-    pub fn unmap_batch(&self, requests: &[UnmapRequest]) -> Result<Receipt, UnmapError> {
+    /// See [`Container::unmap_batch`].
+    pub(super) fn unmap_batch(&mut self, requests: &[UnmapRequest]) -> Result<Receipt, UnmapError> {
         let Some(head) = requests.first() else { return Ok(Receipt::default()) };
-        let state = read(&self.state);
+        let state = self.state;
         let (window, first, count) = state.unmap_range(head.at, head.bytes)?;
         let mut tail = Tail::new(window, head.at, head.bytes);
         let mut parts = vec![(first, count)];
@@ -188,9 +204,9 @@ impl Container {
             return Err(UnmapError::BatchOverlap(bus(pair[0].0), bus(pair[1].0)));
         }
         let outside = UnmapError::OutsideWindows { start: head.at, bytes: head.bytes };
-        let held = window.table.hold_all(&parts).map_err(|_| outside)?;
-        let ioctls = self.publish_clear(&state, window, &held)?;
-        let done = self.clear(&state, window, held);
+        let held = window.table.hold_all_as(self.hand.user.who, &parts).map_err(|_| outside)?;
+        let ioctls = self.publish_clear(window, &held)?;
+        let done = self.clear(window, held);
         Ok(Receipt { requests: requests.len() as u64, ioctls, ..done })
     }
 }

@@ -1,61 +1,68 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The steps that cannot fail any more, shared by maps, guests' stores, unmaps and removals.
 
+use super::Receipt;
+use super::call::Call;
 use super::windows::Window;
-use super::{Container, Receipt, State};
-use crate::kill::{KillCount, KillDebt, Tally};
-use crate::table::{Held, Writer};
+use crate::kill::{KillDebt, Tally};
+use crate::regions::Registrations;
+use crate::table::{Gone, Held, Writer};
 
-impl Container {
-    /// Claim → write → unlock → kill → fence → release. `store` writes all parts.
+/// What goes owes its kill, unless its whole range does anyway, and its count.
+fn owe(registrations: &Registrations, debt: &mut KillDebt, kill: bool, gone: &Gone<'_>) {
+    match *gone {
+        Gone::Known { first, count, live, owner } => {
+            debt.owed().add(owner, live);
+            if kill {
+                debt.some_gone(first, count, live);
+            }
+        }
+        Gone::Look(old) => {
+            match old.owner() {
+                Some(owner) => debt.owed().add(owner, old.summary.live),
+                None => registrations.attribute(old, debt.owed()),
+            }
+            if kill {
+                debt.gone(old);
+            }
+        }
+    }
+}
+
+impl Call<'_> {
+    /// Claim → write → unlock → kill → fence → release. `store` writes all parts and passes on what
+    /// was live there; it returns how many entries that were.
     #[inline]
     pub(super) fn commit(
-        &self,
-        state: &State,
+        &mut self,
         window: &Window,
         mut writer: Writer<'_>,
         claim: &Tally,
-        store: impl FnOnce(&mut Writer<'_>),
+        store: impl FnOnce(&mut Writer<'_>, &mut dyn FnMut(Gone<'_>)) -> u64,
     ) -> Receipt {
-        let count = writer.count();
-        let kill = self.engine.caps.tables.kill();
-        let on_fill = kill.is_some_and(|kill| kill.on_fill);
-        let mut debt = KillDebt::new(kill);
+        let tces = writer.count();
+        let (registrations, debt) = (&self.state.registrations, &mut *self.hand.debt);
+        let on_fill = debt.on_fill();
         if on_fill {
             writer.parts().iter().for_each(|(first, count)| debt.changed(*first, *count));
         }
-        state.registrations.claim(claim);
-        let released = writer.old(|old| {
-            state.registrations.attribute(old, debt.owed());
-            if !on_fill {
-                debt.gone(old);
-            }
-        });
-        store(&mut writer);
+        claim.iter().for_each(|(number, n)| registrations.claim(self.hand.counts, number, n));
+        let mut gone = |gone: Gone<'_>| owe(registrations, debt, !on_fill, &gone);
+        let released = store(&mut writer, &mut gone);
         drop(writer);
-        let kills = self.settle(state, window, debt);
-        Receipt { tces: count, released, kills, ..Receipt::default() }
+        let kills = self.settle(window);
+        Receipt { tces, released, kills, ..Receipt::default() }
     }
 
     /// Clear → kill → fence → release. Makes no level.
-    pub(super) fn clear(&self, state: &State, window: &Window, held: Held<'_>) -> Receipt {
-        let mut debt = KillDebt::new(self.engine.caps.tables.kill());
+    pub(super) fn clear(&mut self, window: &Window, held: Held<'_>) -> Receipt {
+        let (registrations, debt) = (&self.state.registrations, &mut *self.hand.debt);
         let mut released = 0;
-        let steps = held.clear(|old| {
-            released += old.summary.live;
-            state.registrations.attribute(old, debt.owed());
-            debt.gone(old);
+        let steps = held.sweep(|gone| {
+            released += gone.live();
+            owe(registrations, debt, true, &gone);
         });
-        let kills = self.settle(state, window, debt);
+        let kills = self.settle(window);
         Receipt { tces: released, released, steps, kills, ..Receipt::default() }
-    }
-
-    fn settle(&self, state: &State, window: &Window, debt: KillDebt) -> KillCount {
-        let engine = &self.engine;
-        let members = state.members.iter().map(|m| m.group);
-        let page = window.table.geometry().page();
-        let settled = debt.settle(engine.policy, &*engine.backend, members, window.start, page);
-        state.registrations.unclaim(&settled.released);
-        settled.kills
     }
 }

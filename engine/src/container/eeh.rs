@@ -4,7 +4,6 @@
 use super::Container;
 use crate::addr::GroupId;
 use crate::error::EehError;
-use crate::sync::read;
 
 /// The state of a PE. In any but the first its devices reach nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +43,7 @@ impl Container {
     /// # Errors
     /// [`EehError`].
     pub fn eeh_states(&self) -> Result<Vec<(GroupId, EehState)>, EehError> {
-        let state = read(&self.state);
+        let state = self.state.read();
         match &state.members[..] {
             [] => Err(EehError::NoGroup),
             [member] => Ok(vec![(member.group, self.space.eeh_state()?.into())]),

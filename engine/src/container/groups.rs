@@ -6,7 +6,6 @@ use crate::addr::{GroupId, Ioba, PageSizes};
 use crate::backend::{Backend, GroupCaps, KillScope, MAX_WINDOWS};
 use crate::engine::DetachPolicy;
 use crate::error::{AttachError, BackendError};
-use crate::sync::{read, write};
 
 /// What every member of a container can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +44,7 @@ impl Container {
     /// What all members offer, or `None` without a member.
     #[must_use]
     pub fn caps(&self) -> Option<SharedCaps> {
-        read(&self.state).caps()
+        self.state.read().caps()
     }
 
     /// Makes a group a member: it gets every window of the container, with all that is mapped.
@@ -53,7 +52,7 @@ impl Container {
     /// # Errors
     /// [`AttachError`]; the group, the other members and the books are as before.
     pub fn attach(&self, group: GroupId) -> Result<(), AttachError> {
-        let mut state = write(&self.state);
+        let mut state = self.state.write();
         if state.members.iter().any(|m| m.group == group) {
             return Err(AttachError::Member(group));
         }
@@ -67,6 +66,7 @@ impl Container {
             return Err(e.into());
         }
         state.members.push(Member { group, caps });
+        state.member_ids.push(group);
         Ok(())
     }
 
@@ -78,7 +78,7 @@ impl Container {
     /// [`AttachError::NotMember`] and [`AttachError::Shared`] change nothing; with
     /// [`AttachError::Replay`] the group has left.
     pub fn detach(&self, group: GroupId) -> Result<Detached, AttachError> {
-        let mut state = write(&self.state);
+        let mut state = self.state.write();
         let Some(at) = state.members.iter().position(|m| m.group == group) else {
             return Err(AttachError::NotMember(group));
         };
@@ -93,14 +93,15 @@ impl Container {
         self.leave(&mut state, at);
         let mut done = Detached::default();
         if others > 0 && clears {
-            self.replay(&state, &mut done).map_err(|lost| AttachError::Replay { group, lost })?;
+            let replayed = self.call_on(&state, |call| call.replay(&mut done));
+            replayed.map_err(|lost| AttachError::Replay { group, lost })?;
         }
         Ok(done)
     }
 
     /// Takes every group out, and everything else before.
     pub fn close(&self) {
-        let mut state = write(&self.state);
+        let mut state = self.state.write();
         self.end(&mut state);
         while let Some(last) = state.members.len().checked_sub(1) {
             self.leave(&mut state, last);
@@ -119,6 +120,7 @@ impl Container {
 
     fn leave(&self, state: &mut State, at: usize) {
         let member = state.members.remove(at);
+        state.member_ids.remove(at);
         unprogram(&*self.engine.backend, state, member.group);
         self.space.detach(member.group);
         self.engine.disown(member.group);

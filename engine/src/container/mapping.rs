@@ -3,6 +3,7 @@
 //!
 //! Check everything → prepare the table → claim → write → kill → fence → release.
 
+use super::call::Call;
 use super::publish::Piece;
 use super::windows::Window;
 use super::{Container, State};
@@ -11,7 +12,7 @@ use crate::error::{MapError, UnmapError};
 use crate::kill::KillCount;
 use crate::regions::Registrations;
 use crate::simd::Tier;
-use crate::sync::{Slot, read};
+use crate::sync::Slot;
 use crate::table::{Writer, Written};
 use crate::tce::{Perm, Tce};
 
@@ -119,26 +120,7 @@ impl Container {
         perm: Perm,
         mode: Mode,
     ) -> Result<Receipt, MapError> {
-        let state = read(&self.state);
-        let (window, first, count) = state.map_range(at, bytes, perm)?;
-        let page = window.table.geometry().page();
-        aligned("user address", memory, page)?;
-        let claim = state.registrations.plan(memory, bytes, page)?;
-        let mut writer = mode.admit(window.table.prepare(first, count)?, at)?;
-        let ioctls = if window.kernel {
-            self.publish(&state, window, &mut writer, &[Piece { first, count, memory, perm }])?
-        } else {
-            0
-        };
-        let done = self.commit(&state, window, writer, &claim, |writer| {
-            let mut next = memory;
-            writer.write(|tier, _, slots| {
-                let written = fill(&state.registrations, tier, slots, next, perm, page);
-                next.0 += (slots.len() as u64) << page.get();
-                written
-            });
-        });
-        Ok(Receipt { requests: 1, ioctls, ..done })
+        self.call(|call| call.map(at, memory, bytes, perm, mode))
     }
 
     /// Maps single pages of registered memory, scattered, at consecutive bus pages from `at`.
@@ -152,31 +134,7 @@ impl Container {
         perm: Perm,
         mode: Mode,
     ) -> Result<Receipt, MapError> {
-        if pages.len() > LIST_MAX {
-            return Err(MapError::ListTooLong { count: pages.len(), limit: LIST_MAX });
-        }
-        let state = read(&self.state);
-        let page = state.page_at(at).ok_or(MapError::OutsideWindows { start: at, bytes: 0 })?;
-        let bytes = (pages.len() as u64) << page.get();
-        let (window, first, count) = state.map_range(at, bytes, perm)?;
-        let mut words = [0u64; LIST_MAX];
-        let words = &mut words[..pages.len()];
-        let mut real = state.registrations.pages(page);
-        for (word, uaddr) in words.iter_mut().zip(pages) {
-            aligned("user address", *uaddr, page)?;
-            *word = Tce::new(real.real(*uaddr)?.0, perm.powernv()).to_be_word();
-        }
-        let claim = real.finish();
-        let mut writer = mode.admit(window.table.prepare(first, count)?, at)?;
-        let ioctls = if window.kernel {
-            self.publish(&state, window, &mut writer, &list_pieces(first, pages, perm, page))?
-        } else {
-            0
-        };
-        let done = self.commit(&state, window, writer, &claim, |writer| {
-            writer.put(words, perm == Perm::WRITE);
-        });
-        Ok(Receipt { requests: 1, ioctls, ..done })
+        self.call(|call| call.map_list(at, pages, perm, mode))
     }
 
     /// Clears a bus range for every member and releases what was mapped there, after the kill.
@@ -185,20 +143,14 @@ impl Container {
     /// # Errors
     /// [`UnmapError`]; nothing was changed.
     pub fn unmap(&self, at: Ioba, bytes: u64) -> Result<Receipt, UnmapError> {
-        let state = read(&self.state);
-        let (window, first, count) = state.unmap_range(at, bytes)?;
-        // The range is inside the window, hence inside its table.
-        let held = window.table.hold(first, count);
-        let held = held.map_err(|_| UnmapError::OutsideWindows { start: at, bytes })?;
-        let ioctls = self.publish_clear(&state, window, &held)?;
-        Ok(Receipt { requests: 1, ioctls, ..self.clear(&state, window, held) })
+        self.call(|call| call.unmap(at, bytes))
     }
 
     /// The entry at a bus address and the permission that was asked for, which for a write-only
     /// mapping is less than the entry allows. `None` outside the windows.
     #[must_use]
     pub fn requested(&self, at: Ioba) -> Option<(Tce, Perm)> {
-        let state = read(&self.state);
+        let state = self.state.read();
         let page = state.page_at(at)?;
         let start = Ioba(at.0 & !(page.bytes() - 1));
         let (window, index, _) = state.range(start, page.bytes()).ok()?;
@@ -208,9 +160,99 @@ impl Container {
     }
 }
 
+impl Call<'_> {
+    /// See [`Container::map`].
+    pub(super) fn map(
+        &mut self,
+        at: Ioba,
+        memory: Uaddr,
+        bytes: u64,
+        perm: Perm,
+        mode: Mode,
+    ) -> Result<Receipt, MapError> {
+        let state = self.state;
+        let (window, first, count) = state.map_range(at, bytes, perm)?;
+        let page = window.table.geometry().page();
+        aligned("user address", memory, page)?;
+        if count == 1 && !window.kernel {
+            return self.map_one(window, first, memory, perm, mode);
+        }
+        let claim = state.registrations.plan(memory, bytes, page)?;
+        let mut writer =
+            mode.admit(window.table.prepare_as(self.hand.user.who, first, count)?, at)?;
+        let ioctls = if window.kernel {
+            self.publish(window, &mut writer, &[Piece { first, count, memory, perm }])?
+        } else {
+            0
+        };
+        let done = self.commit(window, writer, &claim, |writer, gone| {
+            let mut next = memory;
+            writer.write(gone, |tier, _, slots| {
+                let written = fill(&state.registrations, tier, slots, next, perm, page);
+                next.0 += (slots.len() as u64) << page.get();
+                written
+            })
+        });
+        Ok(Receipt { requests: 1, ioctls, ..done })
+    }
+
+    /// See [`Container::map_list`].
+    pub(super) fn map_list(
+        &mut self,
+        at: Ioba,
+        pages: &[Uaddr],
+        perm: Perm,
+        mode: Mode,
+    ) -> Result<Receipt, MapError> {
+        if pages.len() > LIST_MAX {
+            return Err(MapError::ListTooLong { count: pages.len(), limit: LIST_MAX });
+        }
+        let state = self.state;
+        let page = state.page_at(at).ok_or(MapError::OutsideWindows { start: at, bytes: 0 })?;
+        let bytes = (pages.len() as u64) << page.get();
+        let (window, first, count) = state.map_range(at, bytes, perm)?;
+        let mut values = [0u64; LIST_MAX];
+        let values = &mut values[..pages.len()];
+        let mut real = state.registrations.pages(page);
+        for (value, uaddr) in values.iter_mut().zip(pages) {
+            aligned("user address", *uaddr, page)?;
+            *value = Tce::new(real.real(*uaddr)?.0, perm.powernv()).value();
+        }
+        let claim = real.finish();
+        let mut writer =
+            mode.admit(window.table.prepare_as(self.hand.user.who, first, count)?, at)?;
+        let ioctls = if window.kernel {
+            self.publish(window, &mut writer, &list_pieces(first, pages, perm, page))?
+        } else {
+            0
+        };
+        let done = self.commit(window, writer, &claim, |writer, gone| {
+            writer.write(gone, |tier, index, slots| {
+                let values = &values[(index - first) as usize..][..slots.len()];
+                let live = tier.list(slots, values).live;
+                Written { live, owner: claim.sole(), write_only: perm == Perm::WRITE }
+            })
+        });
+        Ok(Receipt { requests: 1, ioctls, ..done })
+    }
+
+    /// See [`Container::unmap`].
+    pub(super) fn unmap(&mut self, at: Ioba, bytes: u64) -> Result<Receipt, UnmapError> {
+        let (window, first, count) = self.state.unmap_range(at, bytes)?;
+        if count == 1 && !window.kernel {
+            return Ok(self.unmap_one(window, first));
+        }
+        // The range is inside the window, hence inside its table.
+        let held = window.table.hold_as(self.hand.user.who, first, count);
+        let held = held.map_err(|_| UnmapError::OutsideWindows { start: at, bytes })?;
+        let ioctls = self.publish_clear(window, &held)?;
+        Ok(Receipt { requests: 1, ioctls, ..self.clear(window, held) })
+    }
+}
+
 impl State {
     /// The window that covers a bus address.
-    fn window_at(&self, at: Ioba) -> Option<&Window> {
+    pub(super) fn window_at(&self, at: Ioba) -> Option<&Window> {
         let covers = |w: &&Window| {
             at.0.checked_sub(w.start.0).is_some_and(|o| o < w.table.geometry().covered())
         };
@@ -267,15 +309,22 @@ pub(super) fn fill(
     page: PageShift,
 ) -> Written {
     let mut left = slots;
+    let mut owner = None;
+    let mut several = false;
     while !left.is_empty() {
-        let extent = registrations.extent(next);
-        let pages = (extent.bytes >> page.get()).min(left.len() as u64);
-        let (now, then) = left.split_at(pages as usize);
-        tier.fill(now, Tce::new(extent.at.0, perm.powernv()), page.bytes());
-        next.0 += pages << page.get();
-        left = then;
+        let (number, extents, bytes) =
+            registrations.extents(next, (left.len() as u64) << page.get());
+        several |= owner.is_some_and(|owner| owner != number);
+        owner = Some(number);
+        for extent in extents {
+            let (now, then) = left.split_at((extent.bytes >> page.get()) as usize);
+            tier.fill(now, Tce::new(extent.at.0, perm.powernv()), page.bytes());
+            left = then;
+        }
+        next.0 += bytes;
     }
-    Written { live: slots.len() as u64, write_only: perm == Perm::WRITE }
+    let owner = owner.filter(|_| !several);
+    Written { live: slots.len() as u64, owner, write_only: perm == Perm::WRITE }
 }
 
 /// A list as pieces of contiguous memory.

@@ -2,20 +2,26 @@
 //! A container: groups that share the same windows, and the memory registered for them.
 //!
 //! One lock guards the structure. Maps and unmaps share it; whatever changes groups, windows or
-//! registrations takes it alone, so such a change never meets a half-done map.
+//! registrations takes it alone, so such a change never meets a half-done map. A thread that maps
+//! and unmaps a lot has a [`Mapper`], which shares it without a locked instruction.
 
 mod batch;
+mod call;
 mod commit;
 mod eeh;
 mod entries;
+mod fast;
 mod groups;
+mod mapper;
 mod mapping;
+mod one;
 mod publish;
 mod windows;
 
 pub use batch::{MapRequest, UnmapRequest};
 pub use eeh::EehState;
 pub use groups::{Detached, SharedCaps};
+pub use mapper::Mapper;
 pub use mapping::{LIST_MAX, Mode, Receipt};
 pub use windows::{Removal, WindowInfo};
 
@@ -26,7 +32,7 @@ use crate::engine::Shared;
 use crate::error::{MapError, RegisterError, UnregisterError};
 use crate::mem::{ArenaUse, TableChunk};
 use crate::regions::{Region, Registrations};
-use crate::sync::{Arc, RwLock, read, write};
+use crate::sync::{Arc, BrLock};
 use windows::Window;
 
 /// A member group.
@@ -38,6 +44,8 @@ struct Member {
 #[derive(Default)]
 struct State {
     members: Vec<Member>,
+    /// Their groups, in the same order.
+    member_ids: Vec<GroupId>,
     windows: [Option<Window>; MAX_WINDOWS],
     registrations: Registrations,
 }
@@ -47,7 +55,7 @@ pub struct Container {
     engine: Arc<Shared>,
     id: u64,
     space: Box<dyn Space>,
-    state: RwLock<State>,
+    state: Arc<BrLock<State>>,
 }
 
 /// One registered region, as a report shows it.
@@ -55,7 +63,7 @@ pub struct Container {
 pub struct RegionInfo {
     /// The memory.
     pub memory: Memory,
-    /// Live entries of this container that point into it.
+    /// Live entries of this container that point into it; exact while nobody maps or unmaps.
     pub mapped: u64,
     /// True if it lies in one contiguous run of real memory.
     pub contiguous: bool,
@@ -64,7 +72,7 @@ pub struct RegionInfo {
 impl Container {
     pub(crate) fn new(engine: Arc<Shared>, id: u64) -> Self {
         let space = engine.backend.space();
-        Self { engine, id, space, state: RwLock::new(State::default()) }
+        Self { engine, id, space, state: Arc::new(BrLock::new(State::default())) }
     }
 
     /// Pins memory of the process for DMA and charges it, once however many containers register
@@ -93,7 +101,7 @@ impl Container {
         if start.checked_add(bytes).is_none() {
             return Err(RegisterError::Wraps { start, bytes });
         }
-        let mut state = write(&self.state);
+        let mut state = self.state.write();
         if state.members.is_empty() {
             return Err(RegisterError::NoGroup);
         }
@@ -126,11 +134,11 @@ impl Container {
     /// [`UnregisterError`]; the region stays, but for [`UnregisterError::Kept`].
     pub fn unregister_memory(&self, memory: Memory) -> Result<(), UnregisterError> {
         let start = Uaddr(memory.start());
-        let mut state = write(&self.state);
+        let mut state = self.state.write();
         let Some(number) = state.registrations.find(memory) else {
             return Err(UnregisterError::NotFound { start, bytes: memory.bytes() });
         };
-        let mapped = state.registrations.get(number).mapped();
+        let mapped = state.registrations.mapped(number);
         if mapped > 0 {
             return Err(UnregisterError::Mapped { start, mapped });
         }
@@ -156,7 +164,7 @@ impl Container {
     /// # Errors
     /// [`MapError::NotRegistered`] with the first address that is not.
     pub fn resolve(&self, start: Uaddr, bytes: u64) -> Result<Vec<Extent>, MapError> {
-        let state = read(&self.state);
+        let state = self.state.read();
         let end = start.checked_add(bytes).ok_or(MapError::NotRegistered { at: start })?;
         let mut extents = Vec::new();
         let mut at = start;
@@ -173,38 +181,45 @@ impl Container {
     /// What is registered here.
     #[must_use]
     pub fn regions(&self) -> Vec<RegionInfo> {
-        let state = read(&self.state);
-        let info = |r: &crate::regions::Registration| RegionInfo {
+        let state = self.state.read();
+        let registrations = state.registrations.iter();
+        let info = registrations.map(|(number, r)| RegionInfo {
             memory: r.region.memory,
-            mapped: r.mapped(),
+            mapped: state.registrations.mapped(number),
             contiguous: r.region.layout.is_contiguous(),
-        };
-        state.registrations.iter().map(info).collect()
+        });
+        info.collect()
     }
 
     /// The member groups, in order of joining; nothing depends on that order.
     #[must_use]
     pub fn groups(&self) -> Vec<GroupId> {
-        read(&self.state).members.iter().map(|m| m.group).collect()
+        self.state.read().members.iter().map(|m| m.group).collect()
     }
 
     /// The windows.
     #[must_use]
     pub fn windows(&self) -> Vec<WindowInfo> {
-        read(&self.state).windows.iter().flatten().map(Window::info).collect()
+        self.state.read().windows.iter().flatten().map(Window::info).collect()
+    }
+
+    /// Live entries of all windows.
+    #[cfg(loom)]
+    pub(crate) fn live(&self) -> u64 {
+        self.state.read().windows.iter().flatten().map(|w| w.table.live()).sum()
     }
 
     /// Blocks and memory of the tables of all windows.
     #[must_use]
     pub fn table_use(&self) -> Vec<ArenaUse> {
-        read(&self.state).windows.iter().flatten().map(|w| w.table.usage()).collect()
+        self.state.read().windows.iter().flatten().map(|w| w.table.usage()).collect()
     }
 
     /// The memory that the tables stand on: what a device's PHB reads. Whoever writes to it has
     /// become the faulty hardware.
     #[must_use]
     pub fn table_memory(&self) -> Vec<Arc<TableChunk>> {
-        let state = read(&self.state);
+        let state = self.state.read();
         state.windows.iter().flatten().flat_map(|w| w.table.chunks().cloned()).collect()
     }
 }

@@ -2,13 +2,15 @@
 //! Where a kernel owns the tables: what it is told before the mirror changes, in as few requests as
 //! will do, and how the mirror puts things right when it refuses.
 
+use super::State;
+use super::call::Call;
 use super::groups::Detached;
 use super::windows::Window;
-use super::{Container, State};
 use crate::addr::{Ioba, Uaddr};
 use crate::backend::BusRange;
 use crate::error::{BackendError, LostError, MapError, UnmapError};
 use crate::kill::Tally;
+use crate::regions::Counts;
 use crate::table::{Held, Old, Writer};
 use crate::tce::{Perm, Tce};
 
@@ -75,7 +77,9 @@ impl Lost {
         window: &Window,
         source: BackendError,
     ) -> Result<BackendError, LostError> {
-        state.registrations.unclaim(&self.owed);
+        self.owed.iter().for_each(|(n, amount)| {
+            state.registrations.unclaim(Counts::SHARED, n, amount);
+        });
         match self.first {
             None => Ok(source),
             Some(first) => {
@@ -86,20 +90,19 @@ impl Lost {
 }
 
 impl Window {
-    fn bus(&self, first: u64, count: u64) -> BusRange {
+    pub(super) fn bus(&self, first: u64, count: u64) -> BusRange {
         let page = self.table.geometry().page().get();
         let at = Ioba(self.start.0 + (first << page));
         BusRange { slot: self.slot, window: self.start, at, bytes: count << page }
     }
 }
 
-impl Container {
+impl Call<'_> {
     /// Has the kernel that owns the window map the pieces, which cover what `writer` has locked.
     /// Returns the number of requests.
     #[cold]
     pub(super) fn publish(
         &self,
-        state: &State,
         window: &Window,
         writer: &mut Writer<'_>,
         pieces: &[Piece],
@@ -107,15 +110,15 @@ impl Container {
         let page = window.table.geometry().page();
         let mut ioctls = 0;
         for (done, piece) in pieces.iter().enumerate() {
-            match self.publish_piece(state, window, piece) {
+            match self.publish_piece(window, piece) {
                 Ok(requests) => ioctls += requests,
                 Err(e) => {
-                    state.registrations.doubt(piece.memory, piece.count << page.get());
+                    self.state.registrations.doubt(piece.memory, piece.count << page.get());
                     let touched = pieces[..=done].iter().map(|p| (p.first, p.count));
                     let forget = |part: (u64, u64), old: &mut dyn FnMut(&Old<'_>)| {
                         writer.forget(part, old);
                     };
-                    return Err(self.restore(state, window, touched, e, forget));
+                    return Err(self.restore(window, touched, e, forget));
                 }
             }
         }
@@ -123,18 +126,13 @@ impl Container {
     }
 
     /// A request never spans two regions: what is undone is then undone in one of them.
-    fn publish_piece(
-        &self,
-        state: &State,
-        window: &Window,
-        piece: &Piece,
-    ) -> Result<u64, BackendError> {
+    fn publish_piece(&self, window: &Window, piece: &Piece) -> Result<u64, BackendError> {
         let page = window.table.geometry().page().get();
         let (mut first, mut memory) = (piece.first, piece.memory);
         let end = piece.first + piece.count;
         let mut ioctls = 0;
         while first < end {
-            let left = state.registrations.extent(memory).bytes >> page;
+            let left = self.state.registrations.extent(memory).bytes >> page;
             let count = left.min(end - first);
             ioctls += self.space.map(window.bus(first, count), memory, piece.perm)?;
             first += count;
@@ -148,20 +146,14 @@ impl Container {
     #[inline]
     pub(super) fn publish_clear(
         &self,
-        state: &State,
         window: &Window,
         held: &Held<'_>,
     ) -> Result<u64, UnmapError> {
-        if window.kernel { self.clear_in_kernel(state, window, held) } else { Ok(0) }
+        if window.kernel { self.clear_in_kernel(window, held) } else { Ok(0) }
     }
 
     #[cold]
-    fn clear_in_kernel(
-        &self,
-        state: &State,
-        window: &Window,
-        held: &Held<'_>,
-    ) -> Result<u64, UnmapError> {
+    fn clear_in_kernel(&self, window: &Window, held: &Held<'_>) -> Result<u64, UnmapError> {
         let stretches = live_stretches(held);
         let mut ioctls = 0;
         for (done, (first, count)) in stretches.iter().enumerate() {
@@ -172,7 +164,7 @@ impl Container {
                     let forget = |part: (u64, u64), old: &mut dyn FnMut(&Old<'_>)| {
                         held.forget(part, old);
                     };
-                    return Err(self.restore(state, window, touched, e, forget));
+                    return Err(self.restore(window, touched, e, forget));
                 }
             }
         }
@@ -183,12 +175,12 @@ impl Container {
     /// to map is taken out of the mirror and released. Returns what to tell the caller.
     fn restore<E: From<BackendError> + From<LostError>>(
         &self,
-        state: &State,
         window: &Window,
         touched: impl Iterator<Item = (u64, u64)>,
         source: BackendError,
         mut forget: impl FnMut((u64, u64), &mut dyn FnMut(&Old<'_>)),
     ) -> E {
+        let state = self.state;
         let mut stretches = Stretches::default();
         for index in touched.flat_map(|(first, count)| first..first + count) {
             let tce = window.table.get(index).expect("what was locked is inside the table");
@@ -201,7 +193,7 @@ impl Container {
                 let _ = self.space.unmap(range);
                 continue;
             };
-            if self.put_back(state, range, memory, perm).is_err() {
+            if self.put_back(range, memory, perm).is_err() {
                 forget((first, count), &mut |old| lost.add(state, first, old));
             }
         }
@@ -210,21 +202,16 @@ impl Container {
 
     /// Maps again what the mirror says. If the kernel refuses, nothing shall be there; a container
     /// that refuses even that is lost, and closing it ends all it has.
-    fn put_back(
-        &self,
-        state: &State,
-        range: BusRange,
-        memory: Uaddr,
-        perm: Perm,
-    ) -> Result<u64, BackendError> {
+    fn put_back(&self, range: BusRange, memory: Uaddr, perm: Perm) -> Result<u64, BackendError> {
         self.space.map(range, memory, perm).inspect_err(|_| {
-            state.registrations.doubt(memory, range.bytes);
+            self.state.registrations.doubt(memory, range.bytes);
             let _ = self.space.unmap(range);
         })
     }
 
     /// Maps again what the mirrors of all windows say.
-    pub(super) fn replay(&self, state: &State, done: &mut Detached) -> Result<(), LostError> {
+    pub(super) fn replay(&self, done: &mut Detached) -> Result<(), LostError> {
+        let state = self.state;
         let mut failed = Ok(());
         for window in state.windows.iter().flatten() {
             if window.left_to_kvm {
@@ -239,7 +226,7 @@ impl Container {
             let (mut lost, mut refused) = (Lost::default(), None);
             for Stretch { first, count, was } in stretches.0 {
                 let Some((memory, perm, _)) = was else { continue };
-                match self.put_back(state, window.bus(first, count), memory, perm) {
+                match self.put_back(window.bus(first, count), memory, perm) {
                     Ok(requests) => {
                         done.ioctls += requests;
                         done.replayed += count;

@@ -7,7 +7,6 @@ use crate::backend::{CreateError, KillScope, MAX_WINDOWS, WindowProgram};
 use crate::error::{BackendError, WindowError};
 use crate::geometry::{Geometry, WindowSpec};
 use crate::ledger::{Charge, ChargeKind};
-use crate::sync::write;
 use crate::table::{Held, TceTable};
 
 /// One window and the table it owns.
@@ -69,7 +68,7 @@ impl Container {
     /// # Errors
     /// [`WindowError`]; no member has the window and nothing is charged.
     pub fn create_window(&self, spec: WindowSpec) -> Result<WindowInfo, WindowError> {
-        let mut state = write(&self.state);
+        let mut state = self.state.write();
         let caps = state.caps().ok_or(WindowError::NoGroup)?;
         let slots = caps.window_starts.iter().flatten().count();
         let free = (0..MAX_WINDOWS)
@@ -89,7 +88,8 @@ impl Container {
         let kernel = engine.caps.tables.kernel();
         let ahead = kernel.map(|k| k.paid_ahead).filter(|bytes| *bytes > 0);
         let ahead = ahead.map(|bytes| engine.ledger.charge(ChargeKind::Enable, bytes));
-        let table = TceTable::new(geometry, engine.backend.clone(), engine.tier)?;
+        let (memory, turns) = (engine.backend.clone(), self.state.turns().clone());
+        let table = TceTable::shared(geometry, memory, engine.tier, turns)?;
         let ahead = ahead.transpose()?;
         if let Err(CreateError { error, leaked }) = self.space.create_window(slot, start, &geometry)
         {
@@ -148,7 +148,7 @@ impl Container {
     /// # Errors
     /// [`WindowError::NotFound`], or [`WindowError::Mapped`] unless forced.
     pub fn remove_window(&self, start: Ioba, removal: Removal) -> Result<Receipt, WindowError> {
-        let mut state = write(&self.state);
+        let mut state = self.state.write();
         let found = state.windows.iter().flatten().find(|w| w.start == start);
         let window = found.ok_or(WindowError::NotFound(start))?;
         let live = window.table.live();
@@ -165,7 +165,7 @@ impl Container {
             }));
         }
         let slot = window.slot;
-        let ioctls = self.publish_clear(&state, window, &whole(window))?;
+        let ioctls = self.call_on(&state, |call| call.publish_clear(window, &whole(window)))?;
         self.space.remove_window(slot, start)?;
         Ok(Receipt { ioctls: ioctls + u64::from(window.kernel), ..self.unset(&mut state, slot) })
     }
@@ -178,7 +178,7 @@ impl Container {
     /// # Errors
     /// [`WindowError::NotFound`]; [`WindowError::Mapped`] if the engine has mapped something there.
     pub fn leave_to_kvm(&self, start: Ioba) -> Result<(), WindowError> {
-        let mut state = write(&self.state);
+        let mut state = self.state.write();
         let found = state.windows.iter_mut().flatten().find(|w| w.start == start);
         let window = found.ok_or(WindowError::NotFound(start))?;
         match window.table.live() {
@@ -191,7 +191,7 @@ impl Container {
     /// Removes a window whatever the platform says about it: when the groups leave, it goes anyway.
     pub(super) fn drop_window(&self, state: &mut State, slot: usize) {
         let Some(window) = &state.windows[slot] else { return };
-        let _ = self.publish_clear(state, window, &whole(window));
+        let _ = self.call_on(state, |call| call.publish_clear(window, &whole(window)));
         let _ = self.space.remove_window(slot, window.start);
         self.unset(state, slot);
     }
@@ -199,7 +199,7 @@ impl Container {
     /// Clear → kill → unset → free → uncharge, in this order.
     fn unset(&self, state: &mut State, slot: usize) -> Receipt {
         let Some(window) = state.windows[slot].take() else { return Receipt::default() };
-        let mut receipt = self.clear(state, &window, whole(&window));
+        let mut receipt = self.call_on(state, |call| call.clear(&window, whole(&window)));
         let backend = &*self.engine.backend;
         for Member { group, .. } in &state.members {
             backend.unset_window(*group, slot);

@@ -7,11 +7,13 @@
 //! included. A list is copied once, validated whole, then stored: all or nothing.
 
 mod ddw;
+mod vcpu;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 pub use ddw::{DdwQuery, RtasStatus};
+pub use vcpu::Vcpu;
 
 use crate::addr::{Gra, GroupId, Ioba, Liobn};
 use crate::backend::Memory;
@@ -135,7 +137,7 @@ pub enum PhbError {
 /// A PHB of the guest: a container with one group.
 struct Phb {
     spec: PhbSpec,
-    container: Container,
+    container: Arc<Container>,
 }
 
 /// A window that a LIOBN names.
@@ -185,7 +187,7 @@ impl Papr {
         container.attach(spec.group)?;
         container.register_memory(self.ram)?;
         let start = container.create_window(spec.window)?.start;
-        let phb = Arc::new(Phb { spec, container });
+        let phb = Arc::new(Phb { spec, container: Arc::new(container) });
         names.liobns.insert(spec.liobn, Target { phb: phb.clone(), start, default: true });
         names.phbs.insert(spec.buid, phb);
         Ok(())
@@ -242,15 +244,7 @@ impl Papr {
         }
         self.with_target(liobn, |t| {
             let mut words = [0u64; LIST_MAX];
-            let bad_list = EntryError::NotMemory { address: list };
-            if list & 0xfff != 0 || count > LIST_MAX as u64 {
-                return Err(bad_list);
-            }
-            let words = &mut words[..count as usize];
-            // The private copy: what is validated is what is stored.
-            if !memory.copy_words(Gra(list), words) {
-                return Err(bad_list);
-            }
+            let words = indirect(list, count, memory, &mut words)?;
             t.phb.container.store_words(t.start, Ioba(ioba), words)
         })
     }
@@ -258,8 +252,8 @@ impl Papr {
     /// H_STUFF_TCE: the same entry at `count` pages, at most 512.
     #[must_use]
     pub fn stuff_tce(&self, liobn: u64, ioba: u64, tce: u64, count: u64) -> Answer {
-        if count > LIST_MAX as u64 {
-            return Answer::refused(HCode::P4);
+        if let Some(refused) = stuff(count) {
+            return refused;
         }
         let tce = Tce::from_value(tce);
         self.with_target(liobn, |t| t.phb.container.store_same(t.start, Ioba(ioba), tce, count))
@@ -268,13 +262,41 @@ impl Papr {
     /// H_GET_TCE: the entry at `ioba`, the address of a page, as the guest stored it.
     #[must_use]
     pub fn get_tce(&self, liobn: u64, ioba: u64) -> (HCode, u64) {
-        let mut value = 0;
-        let answer = self.with_target(liobn, |t| {
-            value = t.phb.container.load(t.start, Ioba(ioba))?.value();
-            Ok(Receipt::default())
-        });
-        (answer.code, value)
+        get(|value| {
+            self.with_target(liobn, |t| {
+                *value = t.phb.container.load(t.start, Ioba(ioba))?.value();
+                Ok(Receipt::default())
+            })
+        })
     }
+}
+
+/// The private copy of a list: what is validated is what is stored.
+fn indirect<'a>(
+    list: u64,
+    count: u64,
+    memory: &dyn GuestMemory,
+    words: &'a mut [u64; LIST_MAX],
+) -> Result<&'a [u64], EntryError> {
+    let bad_list = EntryError::NotMemory { address: list };
+    if list & 0xfff != 0 || count > LIST_MAX as u64 {
+        return Err(bad_list);
+    }
+    let words = &mut words[..count as usize];
+    if memory.copy_words(Gra(list), words) { Ok(words) } else { Err(bad_list) }
+}
+
+/// Refuses H_STUFF_TCE of too many entries.
+#[inline]
+fn stuff(count: u64) -> Option<Answer> {
+    (count > LIST_MAX as u64).then(|| Answer::refused(HCode::P4))
+}
+
+/// H_GET_TCE's answer by a load that hands out the value.
+fn get(load: impl FnOnce(&mut u64) -> Answer) -> (HCode, u64) {
+    let mut value = 0;
+    let answer = load(&mut value);
+    (answer.code, value)
 }
 
 impl fmt::Debug for Papr {

@@ -2,10 +2,9 @@
 //! Ranges that are locked: all segments of all their parts, ascending.
 
 use super::tree::{Run, Step, Tree, Walk};
-use super::{Old, TceTable};
+use super::{Gone, Old, TceTable};
 use crate::simd::Tier;
-use crate::sync::RwLockReadGuard;
-use crate::tce::Tce;
+use crate::sync::{RwLockReadGuard, Who};
 
 /// The locks of the segments that hold some parts of a table. What is absent stays so for as long as
 /// this lives: either nothing is, or no level can be added, or it is one absent segment.
@@ -29,13 +28,15 @@ struct Many {
 }
 
 impl<'a> Locked<'a> {
-    pub(super) fn new(tree: &'a Tree, first: u64, count: u64) -> Self {
+    pub(super) fn new(tree: &'a Tree, who: Who, first: u64, count: u64) -> Self {
         let mut locked = Self { tree, range: (first, count), many: None, runs: 0, steps: 0 };
-        locked.lock(first, count);
+        if locked.lock(who, first, count) {
+            tree.turns().wait_until_not_relying();
+        }
         locked
     }
 
-    pub(super) fn parts(tree: &'a Tree, parts: &[(u64, u64)]) -> Self {
+    pub(super) fn parts(tree: &'a Tree, who: Who, parts: &[(u64, u64)]) -> Self {
         let (&first, more) = parts.split_first().expect("at least one part");
         let mut hulls = vec![first];
         for &(first, count) in more {
@@ -52,20 +53,27 @@ impl<'a> Locked<'a> {
         let end = parts[parts.len() - 1];
         let range = (first.0, end.0 + end.1 - first.0);
         let mut locked = Self { tree, range, many: None, runs: 0, steps: 0 };
-        hulls.iter().for_each(|(first, count)| locked.lock(*first, *count));
+        let mut taken_away = false;
+        hulls.iter().for_each(|(first, count)| taken_away |= locked.lock(who, *first, *count));
+        if taken_away {
+            tree.turns().wait_until_not_relying();
+        }
         locked.many = Some(Box::new(Many { hulls, parts: parts.into() }));
         locked
     }
 
-    /// Ascending, in every thread, so that no two can wait for each other.
-    fn lock(&mut self, first: u64, count: u64) {
+    /// Ascending, in every thread, so that no two can wait for each other. True if one was left to
+    /// another thread, which may still rely on it.
+    fn lock(&mut self, who: Who, first: u64, count: u64) -> bool {
+        let mut taken_away = false;
         for step in self.tree.walk(first, count) {
             self.steps += 1;
             if let Step::Run(run) = step {
-                run.segment.lock();
+                taken_away |= run.segment.lock(who);
                 self.runs += 1;
             }
         }
+        taken_away
     }
 
     /// First entry of all.
@@ -156,9 +164,9 @@ impl<'a> Held<'a> {
     /// Calls `f` with each stretch that has live entries.
     pub fn live(&self, mut f: impl FnMut(&Old<'_>)) {
         for run in self.range.runs().filter(|run| run.segment.live() > 0) {
-            let summary = self.table.tier.scan(run.slots);
-            if summary.live > 0 {
-                f(&Old { first: run.first, slots: run.slots, summary });
+            let old = Old::of(self.table.tier, &run);
+            if old.summary.live > 0 {
+                f(&old);
             }
         }
     }
@@ -183,18 +191,55 @@ impl<'a> Held<'a> {
         }
         self.range.steps
     }
+
+    /// The same for those who do not have to look at what has a known owner: it is counted and
+    /// cleared in one pass or, where the whole is too large for any cache, cleared unread past it.
+    pub(crate) fn sweep(self, mut gone: impl FnMut(Gone<'_>)) -> u64 {
+        let tier = self.table.tier;
+        let entries: u64 = self.parts().iter().map(|part| part.1).sum();
+        let stream = entries >= STREAM;
+        for run in self.range.runs() {
+            let (live, count) = (run.segment.live(), run.slots.len() as u64);
+            match run.segment.owner() {
+                // A stretch with few live entries is looked at: each of them is killed alone.
+                Some(owner) if live >= count => {
+                    let live = if stream && run.is_whole() {
+                        tier.clear_streaming(run.slots);
+                        live
+                    } else {
+                        tier.take(run.slots).live
+                    };
+                    run.segment.recount(live, 0, None);
+                    run.segment.set_write_only(run.at, run.slots.len(), false);
+                    if live > 0 {
+                        gone(Gone::Known { first: run.first, count, live, owner });
+                    }
+                }
+                _ if live == 0 && stream => tier.clear_streaming(run.slots),
+                _ => clear(tier, &run, &mut |old| gone(Gone::Look(old))),
+            }
+        }
+        if stream {
+            tier.drain();
+        }
+        self.range.steps
+    }
 }
+
+/// Entries from which on a clear does not read what it clears, and does not bring it into the
+/// caches: 64 MiB of table.
+const STREAM: u64 = 8 << 20;
 
 /// Clears a run whose segment is locked.
 fn clear(tier: &Tier, run: &Run<'_>, old: &mut impl FnMut(&Old<'_>)) {
     if run.segment.live() > 0 {
-        let summary = tier.scan(run.slots);
-        if summary.live > 0 {
-            old(&Old { first: run.first, slots: run.slots, summary });
+        let found = Old::of(tier, run);
+        if found.summary.live > 0 {
+            old(&found);
         }
-        run.segment.recount(summary.live, 0);
+        run.segment.recount(found.summary.live, 0, None);
         run.segment.set_write_only(run.at, run.slots.len(), false);
     }
     // Empty entries may hold poison, so the stretch is cleared even if none is live.
-    tier.store(run.slots, Tce::EMPTY);
+    tier.clear(run.slots);
 }

@@ -6,20 +6,25 @@
 //! owns its range and cannot fail.
 
 mod locks;
+mod one;
 mod segment;
 mod tree;
+mod writer;
 
 use crate::addr::Hpa;
 use crate::error::{BackendError, TableError};
 use crate::geometry::Geometry;
 use crate::mem::{ArenaUse, TableChunk, TableMemory};
 use crate::simd::Tier;
-use crate::sync::{Arc, Ordering, Slot};
+use crate::sync::{Arc, Ordering, Slot, Turns, Who};
 use crate::tce::{Summary, Tce};
 
 pub use locks::Held;
 use locks::Locked;
+pub(crate) use one::{Entry, Lane, One, User};
 use tree::{Run, Step, Tree};
+pub use writer::Writer;
+pub(crate) use writer::Written;
 
 /// One window's table, as a PHB walks it.
 pub struct TceTable {
@@ -33,9 +38,50 @@ pub struct Old<'a> {
     slots: &'a [Slot],
     /// Number and bounds of the live ones.
     pub summary: Summary,
+    /// Whose all of them are, where the table knows.
+    owner: Option<usize>,
 }
 
-impl Old<'_> {
+/// Live entries that go.
+pub(crate) enum Gone<'a> {
+    /// They are one owner's. So nobody has to look at them, and they were overwritten in the same
+    /// pass that counted them.
+    Known {
+        /// First entry of the stretch.
+        first: u64,
+        /// Length of the stretch.
+        count: u64,
+        /// Live entries in it.
+        live: u64,
+        /// Whose.
+        owner: usize,
+    },
+    /// They are still there.
+    Look(&'a Old<'a>),
+}
+
+impl Gone<'_> {
+    /// Number of live entries.
+    pub(crate) fn live(&self) -> u64 {
+        match self {
+            Self::Known { live, .. } => *live,
+            Self::Look(old) => old.summary.live,
+        }
+    }
+}
+
+impl<'a> Old<'a> {
+    /// What is live in a run.
+    fn of(tier: &Tier, run: &Run<'a>) -> Self {
+        let summary = tier.scan(run.slots);
+        Self { first: run.first, slots: run.slots, summary, owner: run.segment.owner() }
+    }
+
+    /// Whose all of them are, where the table knows.
+    pub(crate) fn owner(&self) -> Option<usize> {
+        self.owner
+    }
+
     /// The live entries with their numbers.
     pub fn entries(&self) -> impl Iterator<Item = (u64, Tce)> {
         (self.first..)
@@ -66,7 +112,17 @@ impl TceTable {
         memory: Arc<dyn TableMemory>,
         tier: &'static Tier,
     ) -> Result<Self, BackendError> {
-        Ok(Self { tree: Tree::new(geometry, memory)?, tier })
+        Self::shared(geometry, memory, tier, Arc::new(Turns::new()))
+    }
+
+    /// The same for threads that are registered with `turns`: segments may be left to them.
+    pub(crate) fn shared(
+        geometry: Geometry,
+        memory: Arc<dyn TableMemory>,
+        tier: &'static Tier,
+        turns: Arc<Turns>,
+    ) -> Result<Self, BackendError> {
+        Ok(Self { tree: Tree::new(geometry, memory, turns)?, tier })
     }
 
     /// The table's shape.
@@ -92,6 +148,7 @@ impl TceTable {
         self.tree.arena().chunks()
     }
 
+    #[inline]
     fn check(&self, first: u64, count: u64) -> Result<(), TableError> {
         let entries = self.geometry().entries();
         if first >= entries || count > entries - first {
@@ -106,8 +163,8 @@ impl TceTable {
     /// Beyond the table.
     pub fn get(&self, index: u64) -> Result<Tce, TableError> {
         self.check(index, 1)?;
-        let word = |r: Run<'_>| Tce::from_be_word(r.slots[0].load(Ordering::Relaxed));
-        Ok(self.tree.entry(index).map_or(Tce::EMPTY, word))
+        let slot = self.tree.slot(index);
+        Ok(slot.map_or(Tce::EMPTY, |(slot, ..)| Tce::from_be_word(slot.load(Ordering::Relaxed))))
     }
 
     /// True if the entry was asked for as write-only although it lets the device read.
@@ -116,7 +173,7 @@ impl TceTable {
     /// Beyond the table.
     pub fn write_only(&self, index: u64) -> Result<bool, TableError> {
         self.check(index, 1)?;
-        Ok(self.tree.entry(index).is_some_and(|r| r.segment.write_only(r.at)))
+        Ok(self.tree.slot(index).is_some_and(|(_, segment, at)| segment.write_only(at)))
     }
 
     /// Makes `count` entries from `first` writable: every level installed, every lock of the range
@@ -125,10 +182,20 @@ impl TceTable {
     /// # Errors
     /// Beyond the table, or no memory for a level: then no level was added.
     pub fn prepare(&self, first: u64, count: u64) -> Result<Writer<'_>, TableError> {
+        self.prepare_as(Who::ANYONE, first, count)
+    }
+
+    /// The same for a thread that may be registered, and then is inside and says that it waits.
+    pub(crate) fn prepare_as(
+        &self,
+        who: Who,
+        first: u64,
+        count: u64,
+    ) -> Result<Writer<'_>, TableError> {
         self.check(first, count)?;
         self.tree.install(first, count)?;
         // Leaves never go, so from here on the range has no absent part.
-        Ok(Writer { table: self, range: Locked::new(&self.tree, first, count), empty: false })
+        Ok(Writer::new(self, Locked::new(&self.tree, who, first, count)))
     }
 
     /// [`TceTable::prepare`] for several parts at once, ascending and disjoint.
@@ -139,9 +206,46 @@ impl TceTable {
     /// # Panics
     /// If there is no part, or they are not ascending and disjoint.
     pub fn prepare_all(&self, parts: &[(u64, u64)]) -> Result<Writer<'_>, TableError> {
+        self.prepare_all_as(Who::ANYONE, parts)
+    }
+
+    /// The same for a thread that may be registered.
+    pub(crate) fn prepare_all_as(
+        &self,
+        who: Who,
+        parts: &[(u64, u64)],
+    ) -> Result<Writer<'_>, TableError> {
         parts.iter().try_for_each(|part| self.check(part.0, part.1))?;
         parts.iter().try_for_each(|part| self.tree.install(part.0, part.1))?;
-        Ok(Writer { table: self, range: Locked::parts(&self.tree, parts), empty: false })
+        Ok(Writer::new(self, Locked::parts(&self.tree, who, parts)))
+    }
+
+    /// Locks one entry, and makes the levels above it if asked to. `None` if one is missing.
+    ///
+    /// # Errors
+    /// Beyond the table, or no memory for a level: then no level was added.
+    #[inline]
+    pub(crate) fn one(
+        &self,
+        index: u64,
+        install: bool,
+        user: User,
+    ) -> Result<Option<One<'_>>, TableError> {
+        self.check(index, 1)?;
+        if let Some(one) = One::lock(&self.tree, index, user) {
+            return Ok(Some(one));
+        }
+        if !install {
+            return Ok(None);
+        }
+        self.tree.install(index, 1)?;
+        Ok(One::lock(&self.tree, index, user))
+    }
+
+    /// The segment of an entry, if its levels exist.
+    pub(crate) fn lane(&self, index: u64) -> Option<Lane> {
+        self.check(index, 1).ok()?;
+        self.tree.lane(index)
     }
 
     /// Locks `count` entries from `first` for a clear; makes no level.
@@ -149,12 +253,17 @@ impl TceTable {
     /// # Errors
     /// Beyond the table.
     pub fn hold(&self, first: u64, count: u64) -> Result<Held<'_>, TableError> {
+        self.hold_as(Who::ANYONE, first, count)
+    }
+
+    /// The same for a thread that may be registered.
+    pub(crate) fn hold_as(&self, who: Who, first: u64, count: u64) -> Result<Held<'_>, TableError> {
         self.check(first, count)?;
         // As a map, a clear is one step for others: the range is locked as a whole. A leaf that
         // appeared in between would be one that is not locked.
         let one = count == 0 || self.tree.one_segment(first, count);
         let frozen = (!one).then(|| self.tree.freeze());
-        Ok(Held::new(self, Locked::new(&self.tree, first, count), frozen))
+        Ok(Held::new(self, Locked::new(&self.tree, who, first, count), frozen))
     }
 
     /// [`TceTable::hold`] for several parts at once, ascending and disjoint.
@@ -165,9 +274,18 @@ impl TceTable {
     /// # Panics
     /// If there is no part, or they are not ascending and disjoint.
     pub fn hold_all(&self, parts: &[(u64, u64)]) -> Result<Held<'_>, TableError> {
+        self.hold_all_as(Who::ANYONE, parts)
+    }
+
+    /// The same for a thread that may be registered.
+    pub(crate) fn hold_all_as(
+        &self,
+        who: Who,
+        parts: &[(u64, u64)],
+    ) -> Result<Held<'_>, TableError> {
         parts.iter().try_for_each(|part| self.check(part.0, part.1))?;
         let frozen = Some(self.tree.freeze());
-        Ok(Held::new(self, Locked::parts(&self.tree, parts), frozen))
+        Ok(Held::new(self, Locked::parts(&self.tree, who, parts), frozen))
     }
 
     /// Clears `count` entries from `first`; see [`Held::clear`].
@@ -197,7 +315,8 @@ impl TceTable {
         for step in self.tree.walk(first, count) {
             let Step::Run(run) = step else { continue };
             if run.segment.live() > 0 {
-                let old = Old { first: run.first, slots: run.slots, summary: Summary::NONE };
+                let (first, slots) = (run.first, run.slots);
+                let old = Old { first, slots, summary: Summary::NONE, owner: None };
                 old.entries().for_each(|(i, tce)| f(i, tce));
             }
         }
@@ -219,149 +338,6 @@ impl TceTable {
 impl std::fmt::Debug for TceTable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "TceTable(root {}, {:?})", self.root(), self.geometry())
-    }
-}
-
-/// What was written to a stretch.
-pub(crate) struct Written {
-    /// Live entries.
-    pub(crate) live: u64,
-    /// True if a write-only permission was asked for.
-    pub(crate) write_only: bool,
-}
-
-/// Sole writer of a range of a table. Dropping it lets others in.
-#[must_use]
-pub struct Writer<'a> {
-    table: &'a TceTable,
-    range: Locked<'a>,
-    /// Nothing is live in the range, as far as it was looked at.
-    empty: bool,
-}
-
-impl Writer<'_> {
-    /// First entry and number of entries of each part.
-    #[must_use]
-    pub fn parts(&self) -> &[(u64, u64)] {
-        self.range.asked()
-    }
-
-    /// Number of entries.
-    #[must_use]
-    pub fn count(&self) -> u64 {
-        self.parts().iter().map(|part| part.1).sum()
-    }
-
-    /// First entry of the first part.
-    fn base(&self) -> u64 {
-        self.range.first()
-    }
-
-    /// Live entries of a run.
-    fn live_in(&self, run: &Run<'_>) -> Summary {
-        // The common case of a bulk map: nothing to read.
-        if self.empty || run.segment.live() == 0 {
-            Summary::NONE
-        } else {
-            self.table.tier.scan(run.slots)
-        }
-    }
-
-    /// Number of live entries in the range.
-    #[must_use]
-    pub fn live(&mut self) -> u64 {
-        self.old(|_| ())
-    }
-
-    /// Calls `f` with each stretch that has live entries, and returns how many there are.
-    pub fn old(&mut self, mut f: impl FnMut(&Old<'_>)) -> u64 {
-        if self.empty {
-            return 0;
-        }
-        let mut live = 0;
-        for run in self.range.runs() {
-            let summary = self.live_in(&run);
-            live += summary.live;
-            if summary.live > 0 {
-                f(&Old { first: run.first, slots: run.slots, summary });
-            }
-        }
-        self.empty = live == 0;
-        live
-    }
-
-    /// Writes all parts. `f` gets each stretch with the number of its first entry, writes every
-    /// slot of it with the tier, and says what it has written.
-    pub(crate) fn write(&mut self, mut f: impl FnMut(&Tier, u64, &[Slot]) -> Written) {
-        for run in self.range.runs() {
-            let before = self.live_in(&run).live;
-            let written = f(self.table.tier, run.first, run.slots);
-            run.segment.recount(before, written.live);
-            run.segment.set_write_only(run.at, run.slots.len(), written.write_only);
-        }
-        self.empty = false;
-    }
-
-    /// Clears a part of what is locked, as [`Held::clear`] does.
-    pub fn forget(&mut self, part: (u64, u64), old: impl FnMut(&Old<'_>)) {
-        self.range.forget(self.table.tier, part, old);
-        self.empty = false;
-    }
-
-    /// Writes an arithmetic run: the entry that is `i` behind the first becomes `tce + i * step`.
-    ///
-    /// The low bits of `step` are 0 and `tce` is live, so that all entries are.
-    ///
-    /// # Panics
-    /// Otherwise.
-    pub fn fill(&mut self, tce: Tce, step: u64) {
-        assert!(!tce.is_empty() && step & Tce::CONTROL_MASK == 0);
-        let base = self.base();
-        self.write(|tier, first, slots| {
-            let value = tce.value().wrapping_add(step.wrapping_mul(first - base));
-            tier.fill(slots, Tce::from_value(value), step);
-            Written { live: slots.len() as u64, write_only: false }
-        });
-    }
-
-    /// Writes the same entry everywhere (H_STUFF_TCE).
-    pub fn stuff(&mut self, tce: Tce) {
-        self.write(|tier, _, slots| {
-            tier.store(slots, tce);
-            let live = if tce.is_empty() { 0 } else { slots.len() as u64 };
-            Written { live, write_only: false }
-        });
-    }
-
-    /// Writes a list of words that covers the range, and hands back what was there.
-    ///
-    /// # Panics
-    /// If a list is not as long as the range.
-    pub fn exchange(&mut self, words: &[u64], old: &mut [u64]) {
-        assert!(words.len() as u64 == self.count() && old.len() == words.len());
-        let base = self.base();
-        self.write(|tier, first, slots| {
-            let at = (first - base) as usize;
-            let words = &words[at..at + slots.len()];
-            tier.exchange(slots, words, &mut old[at..at + slots.len()]);
-            Written { live: tier.survey(words).live, write_only: false }
-        });
-    }
-
-    /// Writes a list of words that covers the range; `write_only` says whether a
-    /// write-only permission was asked for.
-    ///
-    /// # Panics
-    /// If the list is not as long as the range.
-    pub fn put(&mut self, words: &[u64], write_only: bool) {
-        assert!(words.len() as u64 == self.count());
-        let base = self.base();
-        self.write(|tier, first, slots| {
-            let at = (first - base) as usize;
-            let words = &words[at..at + slots.len()];
-            tier.put(slots, words);
-            Written { live: tier.survey(words).live, write_only }
-        });
     }
 }
 

@@ -1,49 +1,129 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What a table keeps beside its entries: per stretch of a leaf a lock, the number of live entries
-//! and, made on first use, which of them were asked for as write-only.
+//! What a table keeps beside its entries: per stretch of a leaf a lock, the number of live entries,
+//! whose they are if all are the same one's and, made on first use, which of them were asked for as
+//! write-only.
 
 use std::sync::OnceLock;
 
-use crate::sync::{AtomicU32, AtomicU64, Ordering, SpinLock};
+use crate::sync::{AtomicU32, AtomicU64, BiasLock, Ordering, Turns, Who};
 
 /// log2 of the most entries under one lock: 64 KiB of table, and a whole leaf on most hosts.
 pub(super) const SEGMENT_LG2: u32 = 13;
 
+/// After so many times, only a million calls in a row get a lock left to them.
+const MOST_TAKEN: u32 = 19;
+
+/// Live entries of more than one owner, or of nobody knows whom.
+const MIXED: u32 = u32::MAX;
+
 /// State of up to `1 << SEGMENT_LG2` consecutive entries of one leaf.
+#[repr(align(64))]
 pub(crate) struct Segment {
-    lock: SpinLock,
+    lock: BiasLock,
     /// Live entries; written by the lock's holder only.
     live: AtomicU32,
+    /// Whose all live entries are, or [`MIXED`]; of no meaning if none is live. Written by the
+    /// lock's holder only.
+    owner: AtomicU32,
+    /// Times that the lock was taken from who had it without taking it, up to a limit.
+    taken_away: AtomicU32,
     write_only: OnceLock<Box<[AtomicU64]>>,
 }
 
 impl Segment {
     pub(super) fn new() -> Self {
-        Self { lock: SpinLock::new(), live: AtomicU32::new(0), write_only: OnceLock::new() }
+        Self {
+            lock: BiasLock::new(),
+            live: AtomicU32::new(0),
+            owner: AtomicU32::new(MIXED),
+            taken_away: AtomicU32::new(0),
+            write_only: OnceLock::new(),
+        }
     }
 
-    pub(super) fn lock(&self) {
-        self.lock.acquire();
+    /// Takes the lock. True if `turns` have to be waited for before anything is touched; for that
+    /// segments can be collected.
+    #[inline]
+    #[must_use]
+    pub(super) fn lock(&self, who: Who) -> bool {
+        let taken_away = self.lock.acquire(who);
+        if taken_away {
+            let times = self.taken_away.load(Ordering::Relaxed);
+            self.taken_away.store((times + 1).min(MOST_TAKEN), Ordering::Relaxed);
+        }
+        taken_away
     }
 
+    /// The same for this segment alone.
+    #[inline]
+    pub(super) fn lock_alone(&self, who: Who, turns: &Turns) {
+        if self.lock(who) {
+            turns.wait_until_not_relying();
+        }
+    }
+
+    #[inline]
     pub(super) fn unlock(&self) {
         self.lock.release();
     }
 
+    /// Leaves the lock to its holder, who has taken it `streak` times in a row, if that is enough:
+    /// the more, the oftener it had to be taken away from someone.
+    pub(super) fn unlock_to(&self, who: Who, streak: u32) {
+        let enough = 2 << self.taken_away.load(Ordering::Relaxed);
+        if who.is_registered() && streak >= enough {
+            self.lock.release_to(who);
+        } else {
+            self.lock.release();
+        }
+    }
+
+    /// True if `who`, who is inside and does not wait, has it without taking it.
+    #[inline]
+    pub(super) fn is_biased_to(&self, who: Who) -> bool {
+        self.lock.is_biased_to(who)
+    }
+
     /// Live entries; exact for the lock's holder.
+    #[inline]
     pub(super) fn live(&self) -> u64 {
         u64::from(self.live.load(Ordering::Relaxed))
     }
 
-    /// For the lock's holder: `before` live entries became `after`.
-    pub(super) fn recount(&self, before: u64, after: u64) {
-        let live = self.live() + after - before;
+    /// For the lock's holder: whose all live entries are, if that is one's and known.
+    #[inline]
+    pub(super) fn owner(&self) -> Option<usize> {
+        let owner = self.owner.load(Ordering::Relaxed);
+        (owner != MIXED).then_some(owner as usize)
+    }
+
+    /// For the lock's holder: `before` live entries became `after`, which are `owner`'s.
+    #[inline]
+    pub(super) fn recount(&self, before: u64, after: u64, owner: Option<usize>) {
+        let others = self.live() - before;
+        let live = others + after;
         debug_assert!(live <= 1 << SEGMENT_LG2);
         self.live.store(live as u32, Ordering::Relaxed);
+        if after > 0 {
+            let owner = owner.map_or(MIXED, |owner| owner as u32);
+            let known = if others == 0 || self.owner.load(Ordering::Relaxed) == owner {
+                owner
+            } else {
+                MIXED
+            };
+            self.owner.store(known, Ordering::Relaxed);
+        }
     }
 
     /// For the lock's holder: remembers for `count` entries from `at` whether they are write-only.
+    #[inline]
     pub(super) fn set_write_only(&self, at: usize, count: usize, yes: bool) {
+        if yes || self.write_only.get().is_some() {
+            self.mark(at, count, yes);
+        }
+    }
+
+    fn mark(&self, at: usize, count: usize, yes: bool) {
         let bits = match (self.write_only.get(), yes) {
             (None, false) => return,
             (Some(bits), _) => bits,
@@ -72,6 +152,23 @@ impl Segment {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_owner_is_known_while_all_are_his() {
+        let segment = Segment::new();
+        assert_eq!(segment.owner(), None);
+        segment.recount(0, 5, Some(3));
+        segment.recount(0, 2, Some(3));
+        assert_eq!((segment.live(), segment.owner()), (7, Some(3)));
+        segment.recount(1, 1, Some(4));
+        assert_eq!((segment.live(), segment.owner()), (7, None));
+        segment.recount(2, 0, None);
+        assert_eq!(segment.owner(), None, "the rest may be of both");
+        segment.recount(5, 1, Some(4));
+        assert_eq!((segment.live(), segment.owner()), (1, Some(4)), "nobody else is left");
+        segment.recount(0, 1, None);
+        assert_eq!(segment.owner(), None);
+    }
 
     #[test]
     fn write_only_bits_equal_a_plain_vector() {

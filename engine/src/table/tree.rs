@@ -9,9 +9,10 @@ use crate::addr::Hpa;
 use crate::error::{BackendError, TableError};
 use crate::geometry::{Geometry, MAX_LEVELS};
 use crate::mem::{Arena, Block};
-use crate::sync::{Arc, Ordering, RwLock, RwLockReadGuard, Slot, read, write};
+use crate::sync::{Arc, Ordering, RwLock, RwLockReadGuard, Slot, Turns, read, write};
 use crate::tce::{Perm, Tce};
 
+use super::one::Lane;
 use super::segment::{SEGMENT_LG2, Segment};
 use crate::mem::TableMemory;
 
@@ -22,17 +23,28 @@ pub(super) struct Tree {
     root: Block,
     /// Held alone while levels are added.
     growing: RwLock<()>,
+    /// Threads to which segments may be left.
+    turns: Arc<Turns>,
 }
 
 /// A stretch of one leaf under one lock.
-pub(crate) struct Run<'a> {
+pub(super) struct Run<'a> {
     /// Number of the first entry.
-    pub(crate) first: u64,
+    pub(super) first: u64,
     /// The entries.
-    pub(crate) slots: &'a [Slot],
+    pub(super) slots: &'a [Slot],
     pub(super) segment: &'a Segment,
     /// The first entry's number inside the segment.
     pub(super) at: usize,
+    /// Entries of the segment.
+    of: usize,
+}
+
+impl Run<'_> {
+    /// True if it is all of its segment.
+    pub(super) fn is_whole(&self) -> bool {
+        self.slots.len() == self.of
+    }
 }
 
 /// What a walk over a range meets.
@@ -46,9 +58,11 @@ impl Tree {
     pub(super) fn new(
         geometry: Geometry,
         memory: Arc<dyn TableMemory>,
+        turns: Arc<Turns>,
     ) -> Result<Self, BackendError> {
         let arena = Arena::new(memory, geometry.level_entries_lg2() + 3, geometry.blocks())?;
-        let tree = Self { geometry, arena, root: Block::default(), growing: RwLock::new(()) };
+        let tree =
+            Self { geometry, arena, root: Block::default(), growing: RwLock::new(()), turns };
         // The first block of all, number 0.
         tree.take(1)?.for_each(|block| debug_assert_eq!(block, tree.root));
         Ok(tree)
@@ -56,6 +70,10 @@ impl Tree {
 
     pub(super) fn geometry(&self) -> &Geometry {
         &self.geometry
+    }
+
+    pub(super) fn turns(&self) -> &Turns {
+        &self.turns
     }
 
     pub(super) fn arena(&self) -> &Arena<Box<[Segment]>> {
@@ -73,6 +91,7 @@ impl Tree {
     }
 
     /// A segment never spans two leaves.
+    #[inline]
     fn segment_lg2(&self) -> u32 {
         SEGMENT_LG2.min(self.geometry.level_entries_lg2())
     }
@@ -82,18 +101,21 @@ impl Tree {
         self.geometry.level_entries_lg2() * level
     }
 
+    #[inline]
     fn slot_of(&self, block: Block, level: u32, index: u64) -> &Slot {
         let at = (index >> self.span_lg2(level)) & (self.geometry.level_entries() - 1);
         &self.arena.slots(block)[at as usize]
     }
 
     /// The block that `slot` leads to. Acquire: what was linked below is seen.
+    #[inline]
     fn below(&self, slot: &Slot) -> Option<Block> {
         let link = Tce::from_be_word(slot.load(Ordering::Acquire));
         (!link.is_empty()).then(|| self.arena.block_at(Hpa(link.address())))
     }
 
     /// The leaf of `index`, or the level of the block whose slot for it is empty, and that block.
+    #[inline]
     fn leaf(&self, index: u64) -> Result<Block, (u32, Block)> {
         let mut block = self.root;
         for level in (1..self.geometry.levels()).rev() {
@@ -172,23 +194,38 @@ impl Tree {
         self.slot_of(block, level, index).store(top, Ordering::Release);
     }
 
-    /// The entry `index` as a run of one.
+    /// The entry `index`, its segment, and its place in that.
     #[inline]
-    pub(super) fn entry(&self, index: u64) -> Option<Run<'_>> {
+    pub(super) fn slot(&self, index: u64) -> Option<(&Slot, &Segment, usize)> {
         let leaf = self.leaf(index).ok()?;
-        Some(self.run(leaf, index, index + 1))
+        let in_leaf = (index & (self.geometry.level_entries() - 1)) as usize;
+        let (part, first) = self.arena.chunk_of(leaf);
+        let (at, lg2) = (first + in_leaf, self.segment_lg2());
+        Some((&part.slots()[at], &part.beside[at >> lg2], at & ((1 << lg2) - 1)))
+    }
+
+    /// The segment of `index`, to be kept: see [`Lane`].
+    pub(super) fn lane(&self, index: u64) -> Option<Lane> {
+        let leaf = self.leaf(index).ok()?;
+        let (part, first) = self.arena.chunk_of(leaf);
+        let lg2 = self.segment_lg2();
+        let in_leaf = (index & (self.geometry.level_entries() - 1)) as usize;
+        let segment = (first + in_leaf) >> lg2;
+        let entries = index & !((1 << lg2) - 1)..(index | ((1 << lg2) - 1)) + 1;
+        Some(Lane { part: part.clone(), segment, lg2, entries })
     }
 
     /// The run from `index` to the end of its segment or to `end`.
     fn run(&self, leaf: Block, index: u64, end: u64) -> Run<'_> {
         let in_leaf = index & (self.geometry.level_entries() - 1);
-        let segment = 1u64 << self.segment_lg2();
-        let at = in_leaf & (segment - 1);
-        let count = (segment - at).min(end - index);
-        let (segments, first_slot) = self.arena.beside(leaf);
-        let nth = (first_slot as u64 + in_leaf) >> self.segment_lg2();
-        let slots = &self.arena.slots(leaf)[in_leaf as usize..(in_leaf + count) as usize];
-        Run { first: index, slots, segment: &segments[nth as usize], at: at as usize }
+        let segment_entries = 1usize << self.segment_lg2();
+        let at = in_leaf & (segment_entries as u64 - 1);
+        let count = (segment_entries as u64 - at).min(end - index);
+        let (part, first) = self.arena.chunk_of(leaf);
+        let from = first + in_leaf as usize;
+        let (segment, at) = (&part.beside[from >> self.segment_lg2()], at as usize);
+        let slots = &part.slots()[from..from + count as usize];
+        Run { first: index, slots, segment, at, of: segment_entries }
     }
 
     /// Walks the range. Each leaf is looked up once; what is absent is skipped at the highest

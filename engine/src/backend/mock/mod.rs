@@ -15,12 +15,13 @@ pub use phb::{Access, Fault, MockEvent, Translation};
 use crate::addr::{GroupId, Hpa, Ioba, PageShift, PageSizes, PeNumber};
 use crate::backend::layout::RealLayout;
 use crate::backend::{
-    Backend, Caps, GroupCaps, KillCaps, KillScope, MAX_WINDOWS, Memory, Tables, WindowProgram,
+    Backend, Caps, GroupCaps, KillCaps, KillPort, KillScope, MAX_WINDOWS, Memory, Tables,
+    WindowProgram,
 };
 use crate::error::BackendError;
 use crate::mem::{TableChunk, TableMemory};
 use crate::sync::Arc;
-use phb::Phb;
+use phb::{Phb, PortCounts};
 use real::RealMemory;
 
 /// What a POWER8 offers its groups: 4K, 64K, 16M and 256M pages, windows at 0 and at 1 << 59.
@@ -149,8 +150,10 @@ pub struct Mock {
 }
 
 impl Mock {
+    #[inline]
     fn pe(&self, group: GroupId) -> Result<PeNumber, BackendError> {
-        Ok(self.group(group)?.pe)
+        let group = self.setup.groups.get(group.0 as usize).ok_or(BackendError::NoGroup(group))?;
+        Ok(group.pe)
     }
 
     /// What the PE's device would reach: the PHB reads the TVE and the table in real memory.
@@ -289,11 +292,53 @@ impl Backend for Mock {
         self.phb.fence();
     }
 
+    fn kill_port(self: Arc<Self>) -> Option<Box<dyn KillPort>> {
+        let counts = self.phb.open_port();
+        Some(Box::new(Port { mock: self, counts }))
+    }
+
     fn pin(&self, memory: Memory) -> Result<RealLayout, BackendError> {
         self.real.pin(memory)
     }
 
     fn unpin(&self, memory: Memory, layout: &RealLayout) {
         self.real.unpin(memory, layout);
+    }
+}
+
+/// One thread's way to the kill registers: it counts for itself.
+struct Port {
+    mock: Arc<Mock>,
+    counts: Arc<PortCounts>,
+}
+
+impl KillPort for Port {
+    fn kill(&mut self, members: &[GroupId], scope: KillScope) -> u64 {
+        let (mock, counts) = (&self.mock, &self.counts);
+        let kill =
+            |group: &GroupId| mock.pe(*group).map_or(0, |pe| mock.phb.port_kill(counts, pe, scope));
+        members.iter().map(kill).sum()
+    }
+
+    fn fence(&mut self) {
+        self.mock.phb.port_fence(&self.counts);
+    }
+
+    fn kill_page_and_wait(&mut self, members: &[GroupId], start: Ioba, page: PageShift) -> u64 {
+        let _ = page;
+        let phb = &self.mock.phb;
+        for group in members {
+            if let Ok(pe) = self.mock.pe(*group) {
+                phb.store_page_kill(pe, start);
+            }
+        }
+        phb.port_count(&self.counts, members.len() as u64);
+        members.len() as u64
+    }
+}
+
+impl Drop for Port {
+    fn drop(&mut self) {
+        self.mock.phb.close_port(&self.counts);
     }
 }

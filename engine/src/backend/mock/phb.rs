@@ -7,7 +7,7 @@
 use super::real::RealMemory;
 use crate::addr::{Hpa, Ioba, PageShift, PeNumber};
 use crate::backend::{KillScope, MAX_WINDOWS, WindowProgram};
-use crate::sync::{AtomicU64, Mutex, Ordering, lock};
+use crate::sync::{Arc, AtomicU64, Mutex, Ordering, lock};
 use crate::tce::Perm;
 
 /// What a device does.
@@ -108,7 +108,31 @@ struct Pe {
 pub(super) struct Phb {
     pes: Box<[Pe]>,
     fences: AtomicU64,
+    /// Stores through ports that are closed; their fences are in `fences`.
+    closed_stores: AtomicU64,
+    /// Counters of threads that have a port.
+    ports: Mutex<Vec<Arc<PortCounts>>>,
     events: Option<Mutex<Vec<MockEvent>>>,
+}
+
+/// What went through one thread's port, which alone writes it.
+#[derive(Default)]
+#[repr(align(128))]
+pub(super) struct PortCounts {
+    stores: AtomicU64,
+    fences: AtomicU64,
+}
+
+/// Adds where nobody else writes.
+#[inline]
+fn bump(count: &AtomicU64, by: u64) {
+    // Release: what the thread wrote before, tables above all, is seen by who sees the count.
+    count.store(count.load(Ordering::Relaxed) + by, Ordering::Release);
+}
+
+#[cold]
+fn record(events: &Mutex<Vec<MockEvent>>, event: MockEvent) {
+    lock(events).push(event);
 }
 
 /// Bus address bit 59 selects the window.
@@ -133,16 +157,20 @@ impl Phb {
         Self {
             pes: (0..pes).map(|_| Pe::default()).collect(),
             fences: AtomicU64::new(0),
+            closed_stores: AtomicU64::new(0),
+            ports: Mutex::new(Vec::new()),
             events: record.then(|| Mutex::new(Vec::new())),
         }
     }
 
-    fn event(&self, event: MockEvent) {
+    #[inline]
+    fn event(&self, event: impl FnOnce() -> MockEvent) {
         if let Some(events) = &self.events {
-            lock(events).push(event);
+            record(events, event());
         }
     }
 
+    #[inline]
     fn pe(&self, pe: PeNumber) -> &Pe {
         &self.pes[usize::from(pe.0)]
     }
@@ -151,14 +179,14 @@ impl Phb {
         let taken = &self.pe(pe).taken;
         let free = taken.compare_exchange(0, 1, Ordering::AcqRel, Ordering::Acquire).is_ok();
         if free {
-            self.event(MockEvent::Take(pe));
+            self.event(|| MockEvent::Take(pe));
         }
         free
     }
 
     pub(super) fn give_back(&self, pe: PeNumber) {
         self.pe(pe).taken.store(0, Ordering::Release);
-        self.event(MockEvent::GiveBack(pe));
+        self.event(|| MockEvent::GiveBack(pe));
     }
 
     pub(super) fn bypass(&self, pe: PeNumber) -> bool {
@@ -181,13 +209,13 @@ impl Phb {
             return Err(OPAL_PARAMETER);
         }
         self.pe(pe).tve[slot].store(encode_tve(window), Ordering::Release);
-        self.event(MockEvent::SetWindow(pe, slot));
+        self.event(|| MockEvent::SetWindow(pe, slot));
         Ok(())
     }
 
     pub(super) fn unset_window(&self, pe: PeNumber, slot: usize) {
         self.pe(pe).tve[slot].store(0, Ordering::Release);
-        self.event(MockEvent::UnsetWindow(pe, slot));
+        self.event(|| MockEvent::UnsetWindow(pe, slot));
     }
 
     pub(super) fn windows_set(&self) -> usize {
@@ -196,6 +224,14 @@ impl Phb {
     }
 
     pub(super) fn kill(&self, pe: PeNumber, scope: KillScope) -> u64 {
+        let stores = self.store_kills(pe, scope);
+        self.pe(pe).stores.fetch_add(stores, Ordering::SeqCst);
+        stores
+    }
+
+    /// The stores of one kill, but for their count.
+    #[inline]
+    fn store_kills(&self, pe: PeNumber, scope: KillScope) -> u64 {
         match scope {
             KillScope::Pe => {
                 self.store_kill(pe, KILL_PE | u64::from(pe.0));
@@ -203,29 +239,71 @@ impl Phb {
             }
             KillScope::Pages { start, count, page } => {
                 for i in 0..count {
-                    let at = (start.0 + (i << page.get())) & !0xfff;
-                    self.store_kill(pe, KILL_PAGE | at | u64::from(pe.0));
+                    self.store_page_kill(pe, Ioba(start.0 + (i << page.get())));
                 }
                 count
             }
         }
     }
 
+    #[inline]
     fn store_kill(&self, pe: PeNumber, word: u64) {
-        let state = self.pe(pe);
-        // Sequentially consistent, as the barrier before a store to a device: table writes first.
-        state.stores.fetch_add(1, Ordering::SeqCst);
-        state.last_kill.store(word, Ordering::Relaxed);
-        self.event(MockEvent::Kill(pe, word));
+        // Release, as the barrier before a store to a device: table writes first.
+        self.pe(pe).last_kill.store(word, Ordering::Release);
+        self.event(|| MockEvent::Kill(pe, word));
     }
 
     pub(super) fn fence(&self) {
         self.fences.fetch_add(1, Ordering::AcqRel);
-        self.event(MockEvent::Fence);
+        self.event(|| MockEvent::Fence);
+    }
+
+    pub(super) fn open_port(&self) -> Arc<PortCounts> {
+        let counts = Arc::<PortCounts>::default();
+        lock(&self.ports).push(counts.clone());
+        counts
+    }
+
+    /// Keeps what a port has counted.
+    pub(super) fn close_port(&self, counts: &Arc<PortCounts>) {
+        let mut ports = lock(&self.ports);
+        ports.retain(|port| !Arc::ptr_eq(port, counts));
+        self.fences.fetch_add(counts.fences.load(Ordering::Acquire), Ordering::AcqRel);
+        let stores = counts.stores.load(Ordering::Acquire);
+        self.closed_stores.fetch_add(stores, Ordering::SeqCst);
+    }
+
+    #[inline]
+    pub(super) fn port_kill(&self, counts: &PortCounts, pe: PeNumber, scope: KillScope) -> u64 {
+        let stores = self.store_kills(pe, scope);
+        bump(&counts.stores, stores);
+        stores
+    }
+
+    /// The store that kills one page.
+    #[inline]
+    pub(super) fn store_page_kill(&self, pe: PeNumber, at: Ioba) {
+        self.store_kill(pe, KILL_PAGE | at.0 & !0xfff | u64::from(pe.0));
+    }
+
+    /// Counts stores and the fence that follows them.
+    #[inline]
+    pub(super) fn port_count(&self, counts: &PortCounts, stores: u64) {
+        bump(&counts.stores, stores);
+        self.port_fence(counts);
+    }
+
+    #[inline]
+    pub(super) fn port_fence(&self, counts: &PortCounts) {
+        bump(&counts.fences, 1);
+        self.event(|| MockEvent::Fence);
     }
 
     pub(super) fn register_stores(&self) -> u64 {
-        self.pes.iter().map(|pe| pe.stores.load(Ordering::Relaxed)).sum()
+        let ports = lock(&self.ports);
+        let pes = self.pes.iter().map(|pe| pe.stores.load(Ordering::Relaxed)).sum::<u64>();
+        let closed = self.closed_stores.load(Ordering::Acquire);
+        pes + closed + ports.iter().map(|port| port.stores.load(Ordering::Acquire)).sum::<u64>()
     }
 
     pub(super) fn last_kill_word(&self, pe: PeNumber) -> u64 {
@@ -233,7 +311,9 @@ impl Phb {
     }
 
     pub(super) fn fences(&self) -> u64 {
-        self.fences.load(Ordering::Acquire)
+        let ports = lock(&self.ports);
+        let closed = self.fences.load(Ordering::Acquire);
+        closed + ports.iter().map(|port| port.fences.load(Ordering::Acquire)).sum::<u64>()
     }
 
     pub(super) fn take_events(&self) -> Vec<MockEvent> {

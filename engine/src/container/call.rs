@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What a map or an unmap works with, whoever makes it.
+
+use super::windows::Window;
+use super::{Container, State};
+use crate::backend::{Backend, KillPort, Space};
+use crate::engine::Shared;
+use crate::kill::{KillCount, KillDebt};
+use crate::regions::{Counts, Hits};
+use crate::table::User;
+
+/// A call on a container whose structure does not change meanwhile.
+pub(super) struct Call<'a> {
+    pub(super) engine: &'a Shared,
+    pub(super) space: &'a dyn Space,
+    pub(super) state: &'a State,
+    pub(super) hand: Hand<'a>,
+}
+
+/// What is the caller's own: a thread's that has a [`Mapper`](super::Mapper), or made for one call.
+pub(super) struct Hand<'a> {
+    /// Nothing is owed between calls.
+    pub(super) debt: &'a mut KillDebt,
+    pub(super) port: &'a mut dyn KillPort,
+    /// By whom locks know it, and how often it has met the segment of a single page in a row.
+    pub(super) user: User,
+    /// Where mapped counts go.
+    pub(super) counts: Counts,
+    pub(super) hits: &'a mut Hits,
+}
+
+impl Container {
+    /// Makes a call that shares the structure with others.
+    pub(super) fn call<T>(&self, f: impl FnOnce(&mut Call<'_>) -> T) -> T {
+        self.call_on(&self.state.read(), f)
+    }
+
+    /// The same for who holds the structure already.
+    pub(super) fn call_on<T>(&self, state: &State, f: impl FnOnce(&mut Call<'_>) -> T) -> T {
+        let mut debt = KillDebt::new(self.engine.caps.tables.kill());
+        let mut port: &dyn Backend = &*self.engine.backend;
+        let hand = Hand {
+            debt: &mut debt,
+            port: &mut port,
+            user: User::ANYONE,
+            counts: Counts::SHARED,
+            hits: &mut Hits::default(),
+        };
+        f(&mut Call { engine: &self.engine, space: &*self.space, state, hand })
+    }
+}
+
+impl Call<'_> {
+    /// Kill → fence → release.
+    pub(super) fn settle(&mut self, window: &Window) -> KillCount {
+        let Self { engine, state, hand: Hand { debt, port, counts, .. }, .. } = self;
+        let at = (window.start, window.table.geometry().page());
+        debt.settle(engine.policy, *port, &state.member_ids, at, |(number, n)| {
+            state.registrations.unclaim(*counts, number, n);
+        })
+    }
+}

@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What a [`Mapper`](super::Mapper) remembers, so that one page of the usual kind costs no look-up
+//! and no locked instruction. Whatever is not usual it leaves to the general path.
+
+use super::State;
+use super::windows::Window;
+use crate::addr::{Hpa, Ioba, PageShift, Uaddr};
+use crate::backend::KillPort;
+use crate::backend::layout::RealLayout;
+use crate::regions::{Counts, Shard};
+use crate::sync::Who;
+use crate::table::{Entry, Lane};
+use crate::tce::{Perm, Tce};
+
+/// Segments that are remembered: rings and the data between them.
+const LANES: usize = 8;
+
+/// A segment of a table, by bus address.
+struct BusLane {
+    start: u64,
+    bytes: u64,
+    /// What of it the guest asked for.
+    guest_bytes: u64,
+    page: PageShift,
+    /// Start of the window.
+    window: Ioba,
+    lane: Lane,
+}
+
+/// A region of the process.
+struct UserHit {
+    start: u64,
+    /// Last offset at which a page begins.
+    last: u64,
+    page: PageShift,
+    number: usize,
+    layout: RealLayout,
+}
+
+/// The region of guest memory.
+#[derive(Clone, Copy, Default)]
+struct GuestHit {
+    start: u64,
+    bytes: u64,
+    number: usize,
+}
+
+/// See the [module](self). All of it is of one version of the structure.
+#[derive(Default)]
+pub(super) struct Fast {
+    lanes: [Option<BusLane>; LANES],
+    user: Option<UserHit>,
+    guest: GuestHit,
+    shard: Option<Shard>,
+    /// The segment that was locked last, and how often in a row.
+    last: Option<(Ioba, u64)>,
+    streak: u32,
+}
+
+/// What was done to one page.
+pub(super) struct Done {
+    /// A live entry went.
+    pub(super) released: bool,
+    /// Stores to kill registers.
+    pub(super) issued: u64,
+    /// Entries that had to be killed, times the members.
+    pub(super) asked: u64,
+}
+
+/// What the fast path needs of a mapper and of the structure it is inside of.
+pub(super) struct At<'a> {
+    pub(super) state: &'a State,
+    pub(super) who: Who,
+    pub(super) on_fill: bool,
+    pub(super) port: &'a mut dyn KillPort,
+}
+
+#[inline]
+fn nth(at: Ioba) -> usize {
+    // 32 MiB of bus are a segment of 4 KiB pages; the bit of the second window joins in.
+    ((at.0 >> 25) ^ (at.0 >> 59)) as usize % LANES
+}
+
+impl Fast {
+    /// Counts the visits to a segment that has to be locked.
+    pub(super) fn streak(&mut self, at: Ioba) -> u32 {
+        let segment = self.lanes[nth(at)].as_ref().map(|lane| (lane.window, lane.start));
+        if segment.is_some() && segment == self.last {
+            self.streak += 1;
+        } else {
+            (self.last, self.streak) = (segment, 1);
+        }
+        self.streak
+    }
+
+    /// Remembers what the general path found for a page at `at`, and where its memory was.
+    #[cold]
+    pub(super) fn learn(&mut self, state: &State, counts: Counts, at: Ioba, memory: Memory) {
+        if self.shard.is_none() {
+            self.shard = state.registrations.shard(counts);
+        }
+        let usual = |w: &&Window| !w.kernel && !w.left_to_kvm;
+        let Some(window) = state.window_at(at).filter(usual) else { return };
+        let page = window.table.geometry().page();
+        if self.lanes[nth(at)].as_ref().is_none_or(|lane| !lane.holds(at)) {
+            self.lanes[nth(at)] = BusLane::new(window, at);
+        }
+        match memory {
+            Memory::None => {}
+            Memory::User(memory) => {
+                if self.user.as_ref().is_none_or(|hit| hit.page(memory, page).is_none()) {
+                    self.user = UserHit::new(state, memory, page);
+                }
+            }
+            Memory::Guest(address) => {
+                if let Some((start, end, number)) = state.registrations.by_entry(address) {
+                    let (start, bytes) = (*start, end - start);
+                    self.guest = GuestHit { start, bytes, number: *number };
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn lane(&self, at: Ioba) -> Option<&BusLane> {
+        self.lanes[nth(at)].as_ref().filter(|lane| lane.holds(at))
+    }
+
+    /// Maps one page where nothing is.
+    #[inline]
+    pub(super) fn map(
+        &self,
+        at: &mut At<'_>,
+        bus: Ioba,
+        memory: Uaddr,
+        bytes: u64,
+        perm: Perm,
+    ) -> Option<Done> {
+        let lane = self.lane(bus)?;
+        let page = lane.page;
+        if bytes != page.bytes() || perm == Perm::NONE {
+            return None;
+        }
+        let entry = lane.entry(at.who, bus)?;
+        let (number, real) = self.user.as_ref()?.page(memory, page)?;
+        let old = entry.get();
+        if !old.is_empty() {
+            return None;
+        }
+        self.shard.as_ref()?.add(number, 1);
+        let tce = Tce::new(real.0, perm.powernv());
+        entry.set(Tce::EMPTY, tce, Some(number), perm == Perm::WRITE);
+        Some(at.kill(bus, page, false, at.on_fill))
+    }
+
+    /// Clears one page.
+    #[inline]
+    pub(super) fn unmap(&self, at: &mut At<'_>, bus: Ioba, bytes: u64) -> Option<Done> {
+        let lane = self.lane(bus)?;
+        if bytes != lane.page.bytes() {
+            return None;
+        }
+        let entry = lane.entry(at.who, bus)?;
+        self.clear(at, &entry, bus, lane.page)
+    }
+
+    #[inline]
+    fn clear(
+        &self,
+        at: &mut At<'_>,
+        entry: &Entry<'_>,
+        bus: Ioba,
+        page: PageShift,
+    ) -> Option<Done> {
+        let old = entry.get();
+        let owner = if old.is_empty() { None } else { Some(entry.owner()?) };
+        let shard = self.shard.as_ref()?;
+        entry.set(old, Tce::EMPTY, None, false);
+        let done = at.kill(bus, page, owner.is_some(), false);
+        // Waited for: released.
+        owner.into_iter().for_each(|number| shard.add(number, 1u64.wrapping_neg()));
+        Some(done)
+    }
+
+    /// Stores what a guest gives for one page of the window that starts at `window`.
+    #[inline]
+    pub(super) fn store(&self, at: &mut At<'_>, window: Ioba, bus: Ioba, tce: Tce) -> Option<Done> {
+        let lane = self.lane(bus)?;
+        if lane.window != window || bus.0 - lane.start >= lane.guest_bytes {
+            return None;
+        }
+        let entry = lane.entry(at.who, bus)?;
+        if tce == Tce::EMPTY {
+            return self.clear(at, &entry, bus, lane.page);
+        }
+        let offset = tce.address().wrapping_sub(self.guest.start);
+        let inside = offset < self.guest.bytes && self.guest.bytes - offset >= lane.page.bytes();
+        let bad = tce.is_empty() || tce.value() & Tce::must_be_zero(lane.page) != 0;
+        let old = entry.get();
+        let owner = if old.is_empty() { None } else { Some(entry.owner()?) };
+        if !inside || bad {
+            return None;
+        }
+        let shard = self.shard.as_ref()?;
+        shard.add(self.guest.number, 1);
+        entry.set(old, tce, Some(self.guest.number), false);
+        let done = at.kill(bus, lane.page, owner.is_some(), at.on_fill);
+        owner.into_iter().for_each(|number| shard.add(number, 1u64.wrapping_neg()));
+        Some(done)
+    }
+}
+
+impl At<'_> {
+    /// Kills the page on every member and waits.
+    #[inline]
+    fn kill(&mut self, bus: Ioba, page: PageShift, released: bool, filled: bool) -> Done {
+        if !(released || filled) {
+            return Done { released, issued: 0, asked: 0 };
+        }
+        let members = &self.state.member_ids;
+        let issued = self.port.kill_page_and_wait(members, bus, page);
+        Done { released, issued, asked: members.len() as u64 }
+    }
+}
+
+impl BusLane {
+    fn new(window: &Window, at: Ioba) -> Option<Self> {
+        let geometry = window.table.geometry();
+        let page = geometry.page();
+        let lane = window.table.lane((at.0 - window.start.0) >> page.get())?;
+        let entries = lane.entries();
+        // A table may end inside a segment.
+        let end = entries.end.min(geometry.entries());
+        let guest_end = geometry.requested_entries().clamp(entries.start, end);
+        Some(Self {
+            start: window.start.0 + (entries.start << page.get()),
+            bytes: (end - entries.start) << page.get(),
+            guest_bytes: (guest_end - entries.start) << page.get(),
+            page,
+            window: window.start,
+            lane,
+        })
+    }
+
+    #[inline]
+    fn holds(&self, at: Ioba) -> bool {
+        at.0.wrapping_sub(self.start) < self.bytes
+    }
+
+    /// The entry of a bus page, if nobody has to be asked.
+    #[inline]
+    fn entry(&self, who: Who, at: Ioba) -> Option<Entry<'_>> {
+        if !at.is_aligned(self.page) {
+            return None;
+        }
+        self.lane.entry(who, ((at.0 - self.start) >> self.page.get()) as usize)
+    }
+}
+
+impl UserHit {
+    fn new(state: &State, memory: Uaddr, page: PageShift) -> Option<Self> {
+        let (number, registration, offset) = state.registrations.user(memory).ok()?;
+        let region = &registration.region;
+        // A run may be aligned for one page and not for the next: only what holds for all is kept.
+        if !region.layout.can_map(offset, page) {
+            return None;
+        }
+        let last = region.memory.bytes().checked_sub(page.bytes())?;
+        let (start, layout) = (region.memory.start(), region.layout.clone());
+        Some(Self { start, last, page, number, layout })
+    }
+
+    /// Registration and entry address of the page at `at`.
+    #[inline]
+    fn page(&self, at: Uaddr, page: PageShift) -> Option<(usize, Hpa)> {
+        let offset = at.0.wrapping_sub(self.start);
+        let known = offset <= self.last && page == self.page && at.is_aligned(page);
+        known.then(|| (self.number, self.layout.page_at(offset)))
+    }
+}
+
+/// The memory of a page.
+pub(super) enum Memory {
+    /// Of none: it was cleared.
+    None,
+    /// Of the process.
+    User(Uaddr),
+    /// Of the guest.
+    Guest(u64),
+}

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A single page: the same steps as for a range, without what only ranges need.
+
+use super::call::{Call, Hand};
+use super::mapping::{Mode, Receipt};
+use super::windows::Window;
+use crate::addr::{Ioba, Uaddr};
+use crate::error::{EntryError, MapError};
+use crate::kill::KillCount;
+use crate::table::One;
+use crate::tce::{Perm, Tce};
+
+impl Call<'_> {
+    /// Maps the page at `memory`, which is aligned, as entry `index` of a window that the engine
+    /// owns.
+    #[inline]
+    pub(super) fn map_one(
+        &mut self,
+        window: &Window,
+        index: u64,
+        memory: Uaddr,
+        perm: Perm,
+        mode: Mode,
+    ) -> Result<Receipt, MapError> {
+        let page = window.table.geometry().page();
+        let (number, real) = self.state.registrations.page(memory, page, self.hand.hits)?;
+        let one = window.table.one(index, true, self.hand.user)?.expect("the levels were made");
+        let old = one.get();
+        if mode == Mode::Refuse && !old.is_empty() {
+            return Err(MapError::Overlap { start: window.bus(index, 1).at, live: 1 });
+        }
+        let tce = Tce::new(real.0, perm.powernv());
+        Ok(self.replace_one(window, index, one, old, tce, Some(number), perm == Perm::WRITE))
+    }
+
+    /// Clears entry `index` of a window that the engine owns.
+    #[inline]
+    pub(super) fn unmap_one(&mut self, window: &Window, index: u64) -> Receipt {
+        let one =
+            window.table.one(index, false, self.hand.user).expect("the range is inside the table");
+        let Some(one) = one else { return Receipt { requests: 1, steps: 1, ..Receipt::NONE } };
+        let old = one.get();
+        let done = self.replace_one(window, index, one, old, Tce::EMPTY, None, false);
+        Receipt { tces: done.released, steps: 1, ..done }
+    }
+
+    /// Stores what a guest gives as entry `index`.
+    #[inline]
+    pub(super) fn store_one(
+        &mut self,
+        window: &Window,
+        index: u64,
+        tce: Tce,
+    ) -> Result<Receipt, EntryError> {
+        let mut owner = None;
+        if !tce.is_empty() {
+            let page = window.table.geometry().page();
+            let registrations = &self.state.registrations;
+            owner = Some(registrations.guest_entry(tce, page, self.hand.hits)?);
+        }
+        // A clear makes no level; poison is an entry like others.
+        let Some(one) = window.table.one(index, tce != Tce::EMPTY, self.hand.user)? else {
+            return Ok(Receipt { tces: 1, steps: 1, ..Receipt::NONE });
+        };
+        let old = one.get();
+        let done = self.replace_one(window, index, one, old, tce, owner, false);
+        let steps = u64::from(tce == Tce::EMPTY);
+        Ok(Receipt { requests: 0, steps, ..done })
+    }
+
+    /// Claim → write → unlock → kill → fence → release, for one entry.
+    #[inline]
+    #[expect(clippy::too_many_arguments, reason = "one private place where three callers meet")]
+    fn replace_one(
+        &mut self,
+        window: &Window,
+        index: u64,
+        one: One<'_>,
+        old: Tce,
+        tce: Tce,
+        owner: Option<usize>,
+        write_only: bool,
+    ) -> Receipt {
+        let registrations = &self.state.registrations;
+        let was = if old.is_empty() { None } else { one.owner() };
+        if let Some(owner) = owner {
+            registrations.claim(self.hand.counts, owner, 1);
+        }
+        one.set(old, tce, owner, write_only);
+        drop(one);
+        // An empty entry may be cached too, if it is filled now.
+        let fills = self.hand.debt.on_fill() && tce != Tce::EMPTY;
+        let kills = if fills || !old.is_empty() {
+            let geometry = window.table.geometry();
+            let start = Ioba(window.start.0 + (index << geometry.page().get()));
+            let Hand { debt, port, counts, .. } = &mut self.hand;
+            let (policy, at) = (self.engine.policy, (start, geometry.page()));
+            debt.settle_one(policy, *port, &self.state.member_ids, at, || {
+                if !old.is_empty() {
+                    let number = was.or_else(|| Some(registrations.by_entry(old.address())?.2));
+                    number.into_iter().for_each(|n| registrations.unclaim(*counts, n, 1));
+                }
+            })
+        } else {
+            KillCount::default()
+        };
+        let released = u64::from(!old.is_empty());
+        Receipt { tces: 1, released, kills, requests: 1, ..Receipt::NONE }
+    }
+}

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Mapped counts of threads that count for themselves: no locked instruction, no shared line.
+
+use crate::sync::{Arc, AtomicU64, Ordering};
+
+/// Counts on a line, or on two that are fetched together.
+const LINE: usize = 16;
+
+#[repr(align(128))]
+struct Line([AtomicU64; LINE]);
+
+/// One thread's share of the mapped counts, by registration number. Modulo 2^64: it may unmap what
+/// another thread has mapped.
+#[derive(Clone)]
+pub(crate) struct Shard(Arc<[Line]>);
+
+impl Shard {
+    /// Room for so many registrations, with the counts of `old`.
+    fn new(numbers: usize, old: &[Line]) -> Self {
+        let count =
+            |line: usize, nth: usize| old.get(line).map(|l| l.0[nth].load(Ordering::Relaxed));
+        let line = |l| Line(std::array::from_fn(|n| AtomicU64::new(count(l, n).unwrap_or(0))));
+        Self((0..numbers.div_ceil(LINE).max(1)).map(line).collect())
+    }
+
+    #[inline]
+    fn count(&self, number: usize) -> &AtomicU64 {
+        &self.0[number / LINE].0[number % LINE]
+    }
+
+    /// Adds, or takes away the negative; only the shard's own thread may.
+    #[inline]
+    pub(crate) fn add(&self, number: usize, amount: u64) {
+        let count = self.count(number);
+        count.store(count.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
+    }
+
+    pub(super) fn get(&self, number: usize) -> u64 {
+        self.count(number).load(Ordering::Relaxed)
+    }
+}
+
+/// The shards of one container.
+#[derive(Default)]
+pub(super) struct Shards(Vec<Option<Shard>>);
+
+impl Shards {
+    /// A shard for so many registrations; its place.
+    pub(super) fn open(&mut self, numbers: usize) -> usize {
+        let free = self.0.iter().position(Option::is_none);
+        let nth = free.unwrap_or(self.0.len());
+        if free.is_none() {
+            self.0.push(None);
+        }
+        self.0[nth] = Some(Shard::new(numbers, &[]));
+        nth
+    }
+
+    pub(super) fn close(&mut self, nth: usize) -> Shard {
+        self.0[nth].take().expect("it was opened, and is closed once")
+    }
+
+    #[inline]
+    pub(super) fn get(&self, nth: usize) -> &Shard {
+        self.0[nth].as_ref().expect("it was opened and not closed")
+    }
+
+    /// Room for so many registrations in each. Threads that kept a shard have to get it anew.
+    pub(super) fn reach(&mut self, numbers: usize) {
+        for shard in self.0.iter_mut().flatten().filter(|s| s.0.len() * LINE < numbers) {
+            *shard = Shard::new(2 * numbers, &shard.0);
+        }
+    }
+
+    /// The number will name another registration.
+    pub(super) fn forget(&mut self, number: usize) {
+        for shard in self.0.iter().flatten() {
+            shard.count(number).store(0, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn sum(&self, number: usize) -> u64 {
+        self.0.iter().flatten().fold(0, |sum, shard| sum.wrapping_add(shard.get(number)))
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_thread_may_unmap_what_another_mapped() {
+        let mut shards = Shards::default();
+        let (a, b) = (shards.open(1), shards.open(1));
+        shards.get(a).add(3, 7);
+        shards.reach(40);
+        shards.get(a).add(39, 5);
+        shards.get(b).add(39, 3u64.wrapping_neg());
+        assert_eq!((shards.sum(39), shards.sum(3), shards.sum(0)), (2, 7, 0));
+        let gone = shards.close(a);
+        assert_eq!((gone.get(39), shards.sum(39)), (5, 0u64.wrapping_sub(3)));
+        assert_eq!(shards.open(40), a, "places are used again");
+        shards.forget(39);
+        assert_eq!(shards.sum(39), 0);
+    }
+}

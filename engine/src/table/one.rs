@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! One entry: the path of its own that a single page takes.
+
+use std::ops::{Deref, Range};
+
+use super::segment::Segment;
+use super::tree::Tree;
+use crate::mem::Part;
+use crate::sync::{Arc, Ordering, Slot, Who};
+use crate::tce::Tce;
+
+/// One entry, whose segment belongs to who has this.
+pub(crate) struct Entry<'a> {
+    slot: &'a Slot,
+    segment: &'a Segment,
+    /// Place in the segment.
+    at: usize,
+}
+
+impl Entry<'_> {
+    /// The entry.
+    #[inline]
+    pub(crate) fn get(&self) -> Tce {
+        Tce::from_be_word(self.slot.load(Ordering::Relaxed))
+    }
+
+    /// Whose the entry is if it is live, where the table knows.
+    #[inline]
+    pub(crate) fn owner(&self) -> Option<usize> {
+        self.segment.owner()
+    }
+
+    /// Writes the entry, which was `old`; `owner` says whose it is from now on.
+    #[inline]
+    pub(crate) fn set(&self, old: Tce, tce: Tce, owner: Option<usize>, write_only: bool) {
+        self.slot.store(tce.to_be_word(), Ordering::Relaxed);
+        let live = |tce: Tce| u64::from(!tce.is_empty());
+        self.segment.recount(live(old), live(tce), owner);
+        self.segment.set_write_only(self.at, 1, write_only);
+    }
+}
+
+/// One entry whose segment is locked. Dropping it lets others in.
+#[must_use]
+pub(crate) struct One<'a> {
+    entry: Entry<'a>,
+    user: User,
+}
+
+/// Who works on one entry.
+#[derive(Clone, Copy)]
+pub(crate) struct User {
+    pub(crate) who: Who,
+    /// Times in a row that this thread has locked the entry's segment.
+    pub(crate) streak: u32,
+}
+
+impl User {
+    pub(crate) const ANYONE: Self = Self { who: Who::ANYONE, streak: 0 };
+}
+
+impl<'a> One<'a> {
+    #[inline]
+    pub(super) fn lock(tree: &'a Tree, index: u64, user: User) -> Option<Self> {
+        let (slot, segment, at) = tree.slot(index)?;
+        segment.lock_alone(user.who, tree.turns());
+        Some(Self { entry: Entry { slot, segment, at }, user })
+    }
+}
+
+impl<'a> Deref for One<'a> {
+    type Target = Entry<'a>;
+
+    #[inline]
+    fn deref(&self) -> &Entry<'a> {
+        &self.entry
+    }
+}
+
+impl Drop for One<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.entry.segment.unlock_to(self.user.who, self.user.streak);
+    }
+}
+
+/// One segment, looked up once. Good as long as its table is; it keeps the memory in any case.
+pub(crate) struct Lane {
+    pub(super) part: Arc<Part<Box<[Segment]>>>,
+    /// The segment's number in the chunk.
+    pub(super) segment: usize,
+    /// log2 of a segment's entries.
+    pub(super) lg2: u32,
+    /// Its entries' numbers in the table.
+    pub(super) entries: Range<u64>,
+}
+
+impl Lane {
+    /// Its entries' numbers in the table.
+    pub(crate) fn entries(&self) -> Range<u64> {
+        self.entries.clone()
+    }
+
+    /// An entry by its place in the segment, if that is left to `who`, who is inside and does not
+    /// wait for any lock.
+    #[inline]
+    pub(crate) fn entry(&self, who: Who, at: usize) -> Option<Entry<'_>> {
+        let segment = &self.part.beside[self.segment];
+        let slot = &self.part.slots()[(self.segment << self.lg2) + at];
+        segment.is_biased_to(who).then_some(Entry { slot, segment, at })
+    }
+}
