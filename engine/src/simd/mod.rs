@@ -9,13 +9,15 @@ mod portable;
 #[cfg(all(test, not(loom)))]
 mod tests;
 #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
+mod x86;
+#[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
 mod x86_avx2;
 #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
 mod x86_avx512;
 
 use std::fmt;
 
-use crate::sync::Slot;
+use crate::sync::{Ordering, Slot};
 use crate::tce::{Summary, Tce};
 
 /// One implementation of the loops over TCEs. All tiers write the same bytes.
@@ -58,6 +60,10 @@ impl Tier {
 
     /// Every tier that this machine can run, the portable one first, the fastest last.
     pub fn all() -> impl Iterator<Item = &'static Self> {
+        // On Sapphire Rapids, minima of interleaved turns, AVX-512 is within 4 % of AVX2 where the
+        // second-level cache (64 KiB) or the third (4 MiB) limits a plain fill, store, put or take.
+        // It takes 5 % less for a list and 15 % less for a checked fill there, and 10 to 40 % less
+        // for all of them in the first-level cache, for scans, short runs and mixed entries.
         #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
         let fast = [x86_avx2::tier(), x86_avx512::tier()];
         #[cfg(not(all(target_arch = "x86_64", not(any(loom, miri)))))]
@@ -74,7 +80,10 @@ impl Tier {
     /// Writes an arithmetic run: entry *i* becomes `first + i * step`.
     #[inline]
     pub fn fill(&self, slots: &[Slot], first: Tce, step: u64) {
-        (self.fill)(slots, first, step);
+        match slots {
+            [slot] => write_one(slot, first),
+            _ => (self.fill)(slots, first, step),
+        }
     }
 
     /// Writes an arithmetic run like [`Tier::fill`] if no entry of the stretch is live; otherwise
@@ -82,13 +91,23 @@ impl Tier {
     #[inline]
     #[must_use]
     pub fn fill_empty(&self, slots: &[Slot], first: Tce, step: u64) -> bool {
-        (self.fill_empty)(slots, first, step)
+        match slots {
+            [slot] if read_one(slot).is_empty() => {
+                write_one(slot, first);
+                true
+            }
+            [_] => false,
+            _ => (self.fill_empty)(slots, first, step),
+        }
     }
 
     /// Writes the same entry everywhere.
     #[inline]
     pub fn store(&self, slots: &[Slot], tce: Tce) {
-        (self.store)(slots, tce);
+        match slots {
+            [slot] => write_one(slot, tce),
+            _ => (self.store)(slots, tce),
+        }
     }
 
     /// Writes a list of words.
@@ -135,7 +154,14 @@ impl Tier {
     /// one pass.
     #[inline]
     pub fn take(&self, slots: &[Slot]) -> Summary {
-        (self.take)(slots)
+        match slots {
+            [slot] => {
+                let old = read_one(slot);
+                write_one(slot, Tce::EMPTY);
+                Summary::NONE.with(old)
+            }
+            _ => (self.take)(slots),
+        }
     }
 
     /// Clears every entry to [`Tce::EMPTY`].
@@ -165,14 +191,20 @@ impl Tier {
     #[inline]
     #[must_use]
     pub fn any_live(&self, slots: &[Slot]) -> bool {
-        (self.any_live)(slots)
+        match slots {
+            [slot] => !read_one(slot).is_empty(),
+            _ => (self.any_live)(slots),
+        }
     }
 
     /// Counts and bounds the live entries of a stretch of table.
     #[inline]
     #[must_use]
     pub fn scan(&self, slots: &[Slot]) -> Summary {
-        (self.scan)(slots)
+        match slots {
+            [slot] => Summary::NONE.with(read_one(slot)),
+            _ => (self.scan)(slots),
+        }
     }
 
     /// Counts and bounds the live entries of a list of words.
@@ -181,6 +213,18 @@ impl Tier {
     pub fn survey(&self, words: &[u64]) -> Summary {
         (self.survey)(words)
     }
+}
+
+// A single page is a common request, and not worth a call of its own.
+
+#[inline]
+fn read_one(slot: &Slot) -> Tce {
+    Tce::from_be_word(slot.load(Ordering::Relaxed))
+}
+
+#[inline]
+fn write_one(slot: &Slot, tce: Tce) {
+    slot.store(tce.to_be_word(), Ordering::Relaxed);
 }
 
 impl fmt::Debug for Tier {

@@ -2,7 +2,6 @@
 //! Every tier against one-line definitions, with the memory around each stretch.
 
 use super::*;
-use crate::sync::Ordering;
 use crate::tce::Perm;
 
 /// Starts and lengths around every unrolling border.
@@ -24,6 +23,8 @@ const SHAPES: &[(usize, usize)] = &[
     (5, 63),
     (0, 64),
     (7, 131),
+    (2, 128),
+    (1, 159),
 ];
 const LEN: usize = 160;
 const NOISE: u64 = 0x5a5a_1234_5678_9abc;

@@ -5,18 +5,21 @@
 
 #![allow(unsafe_code)]
 
+mod tally;
+
 use std::arch::asm;
 use std::arch::x86_64::{
-    __m128i, __m256i, _mm_and_si128, _mm_cvtsi128_si64, _mm_or_si128, _mm_unpackhi_epi64,
-    _mm256_add_epi64, _mm256_and_si256, _mm256_andnot_si256, _mm256_castsi256_si128,
-    _mm256_cmpeq_epi64, _mm256_extract_epi64, _mm256_extracti128_si256, _mm256_loadu_si256,
-    _mm256_or_si256, _mm256_set_epi64x, _mm256_set1_epi64x, _mm256_setr_epi8, _mm256_setzero_si256,
-    _mm256_shuffle_epi8, _mm256_storeu_si256, _mm256_testc_si256, _mm256_testz_si256,
+    __m256i, _mm_sfence, _mm256_add_epi64, _mm256_loadu_si256, _mm256_or_si256, _mm256_set_epi64x,
+    _mm256_set1_epi64x, _mm256_setr_epi8, _mm256_setzero_si256, _mm256_shuffle_epi8,
+    _mm256_storeu_si256, _mm256_testz_si256,
 };
 
+use tally::Tally;
+
+use super::x86::Cut;
 use super::{Tier, portable};
 use crate::sync::Slot;
-use crate::tce::{Perm, Summary, Tce};
+use crate::tce::{Summary, Tce};
 
 /// Entries in a vector.
 const LANES: usize = 4;
@@ -49,7 +52,8 @@ pub(super) fn tier() -> Option<&'static Tier> {
         clear: |slots| unsafe { store(slots, Tce::EMPTY) },
         // SAFETY: as above.
         clear_streaming: |slots| unsafe { clear_streaming(slots) },
-        drain,
+        // SAFETY: every x86-64 has the instruction.
+        drain: || unsafe { _mm_sfence() },
         // SAFETY: as above.
         any_live: |slots| unsafe { any_live(slots) },
         // SAFETY: as above.
@@ -136,7 +140,7 @@ unsafe fn or4(at: *const Slot, or: &mut Turn) {
     }
 }
 
-/// Clears the turn at `at`, around the caches. Without a fence: see [`drain`].
+/// Clears the turn at `at`, around the caches. Without a fence: see [`Tier::drain`].
 ///
 /// # Safety
 /// `at` points to 16 slots that stay valid for the call, at a multiple of 32 bytes.
@@ -158,11 +162,20 @@ unsafe fn stream4(at: *const Slot) {
     }
 }
 
-/// Orders streaming stores before all later ones. Every x86-64 has the instruction.
-pub(super) fn drain() {
-    // SAFETY: a fence has no operands. The asm may touch memory as far as the compiler knows, so
-    // it moves no access across.
-    unsafe { asm!("sfence", options(nostack, preserves_flags)) };
+/// Fetches the turn that comes 512 bytes later, to be written. Where a loop has loads between its
+/// stores the machine does not look ahead far enough by itself: a list takes 10 % longer without.
+#[inline]
+fn prefetch(turn: &[Slot]) {
+    // SAFETY: a hint, without an effect on memory or on what else is seen; the address need not be
+    // one.
+    unsafe {
+        asm!(
+            "prefetchw [{at} + 512]",
+            "prefetchw [{at} + 576]",
+            at = in(reg) turn.as_ptr(),
+            options(nostack, preserves_flags, readonly),
+        );
+    }
 }
 
 /// Reads a turn of a list, which is ordinary memory.
@@ -175,10 +188,10 @@ fn read4(list: &[u64]) -> Turn {
         .map(|i| unsafe { _mm256_loadu_si256(list.as_ptr().wrapping_add(i * LANES).cast()) })
 }
 
-/// Splits off the part that whole turns cover.
+/// Cuts a stretch; vectors of the turns cross no cache line.
 #[inline]
-fn whole_turns<T>(slots: &[T]) -> (&[T], &[T]) {
-    slots.split_at(slots.len() - slots.len() % TURN)
+fn cut(slots: &[Slot]) -> Cut {
+    Cut::new(slots, TURN, LANES * 8)
 }
 
 /// Shuffle that reverses the bytes of each entry.
@@ -191,122 +204,26 @@ fn swap() -> __m256i {
     )
 }
 
-/// The summary of what a loop has passed, lane by lane.
-struct Tally {
-    /// The control bits, and one of them, where the entries have them.
-    control: __m256i,
-    read: __m256i,
-    and: __m256i,
-    or: __m256i,
-    /// The number of empty entries, negative.
-    empty: __m256i,
-}
-
-impl Tally {
-    /// For words.
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    fn words() -> Self {
-        let bits = |value| _mm256_set1_epi64x(Tce::from_value(value).to_be_word() as i64);
-        Self::new(bits(Tce::CONTROL_MASK), bits(Perm::READ.bits()))
-    }
-
-    /// For values.
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    fn values() -> Self {
-        let bits = |value| _mm256_set1_epi64x(value as i64);
-        Self::new(bits(Tce::CONTROL_MASK), bits(Perm::READ.bits()))
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    fn new(control: __m256i, read: __m256i) -> Self {
-        let zero = _mm256_setzero_si256();
-        Self { control, read, and: _mm256_set1_epi64x(-1), or: zero, empty: zero }
-    }
-
-    /// Adds a turn. The two usual ones need no look at single lanes: if AND has a control bit then
-    /// all are live, if OR has none then none is.
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    fn add(&mut self, v: Turn) {
-        let [a, b, c, d] = v;
-        let and = _mm256_and_si256(_mm256_and_si256(a, b), _mm256_and_si256(c, d));
-        let or = _mm256_or_si256(_mm256_or_si256(a, b), _mm256_or_si256(c, d));
-        if _mm256_testc_si256(and, self.read) != 0 {
-            self.and = _mm256_and_si256(self.and, and);
-            self.or = _mm256_or_si256(self.or, or);
-        } else if _mm256_testz_si256(or, self.control) != 0 {
-            self.empty = _mm256_add_epi64(self.empty, _mm256_set1_epi64x(-4));
-        } else {
-            for v in v {
-                let zero = _mm256_setzero_si256();
-                // A comparison gives −1.
-                let empty = _mm256_cmpeq_epi64(_mm256_and_si256(v, self.control), zero);
-                self.and = _mm256_and_si256(self.and, _mm256_or_si256(v, empty));
-                self.or = _mm256_or_si256(self.or, _mm256_andnot_si256(empty, v));
-                self.empty = _mm256_add_epi64(self.empty, empty);
-            }
-        }
-    }
-
-    /// The summary of `n` entries, in their byte order.
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    fn finish(&self, n: usize) -> Summary {
-        let (low, high) = halves(self.and);
-        let and = _mm_and_si128(low, high);
-        let and = _mm_and_si128(and, _mm_unpackhi_epi64(and, and));
-        let (low, high) = halves(self.or);
-        let or = _mm_or_si128(low, high);
-        let or = _mm_or_si128(or, _mm_unpackhi_epi64(or, or));
-        let e = self.empty;
-        let empty = _mm256_extract_epi64::<0>(e)
-            + _mm256_extract_epi64::<1>(e)
-            + _mm256_extract_epi64::<2>(e)
-            + _mm256_extract_epi64::<3>(e);
-        Summary {
-            live: (n as u64).wrapping_add_signed(empty),
-            and: _mm_cvtsi128_si64(and) as u64,
-            or: _mm_cvtsi128_si64(or) as u64,
-        }
-    }
-
-    /// The summary of `n` entries that were added as words.
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    fn finish_words(&self, n: usize) -> Summary {
-        let s = self.finish(n);
-        Summary { and: u64::from_be(s.and), or: u64::from_be(s.or), ..s }
-    }
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn halves(v: __m256i) -> (__m128i, __m128i) {
-    (_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v))
-}
-
 #[target_feature(enable = "avx2")]
 fn fill(slots: &[Slot], first: Tce, step: u64) {
-    let (body, rest) = whole_turns(slots);
-    let mut next = first.value();
-    if !body.is_empty() {
-        let nth = |i: u64| next.wrapping_add(step.wrapping_mul(i)) as i64;
-        let lanes = |i: u64| _mm256_set_epi64x(nth(i + 3), nth(i + 2), nth(i + 1), nth(i));
-        let mut v = [lanes(0), lanes(4), lanes(8), lanes(12)];
-        let ahead = _mm256_set1_epi64x(step.wrapping_mul(TURN as u64) as i64);
-        let swap = swap();
-        for turn in body.chunks_exact(TURN) {
-            let words = v.map(|v| _mm256_shuffle_epi8(v, swap));
-            // SAFETY: `turn` is 16 slots.
-            unsafe { store4(turn.as_ptr(), words) };
-            v = v.map(|v| _mm256_add_epi64(v, ahead));
-        }
-        next = next.wrapping_add(step.wrapping_mul(body.len() as u64));
+    if slots.len() < TURN {
+        return portable::fill(slots, first, step);
     }
-    portable::fill(rest, Tce::from_value(next), step);
+    let [head, body, rest] = cut(slots).split(slots);
+    let nth = |i: usize| first.value().wrapping_add(step.wrapping_mul(i as u64));
+    portable::fill(head, first, step);
+    let lane = |i: usize| nth(head.len() + i) as i64;
+    let lanes = |i| _mm256_set_epi64x(lane(i + 3), lane(i + 2), lane(i + 1), lane(i));
+    let mut v = [lanes(0), lanes(4), lanes(8), lanes(12)];
+    let ahead = _mm256_set1_epi64x(step.wrapping_mul(TURN as u64) as i64);
+    let swap = swap();
+    for turn in body.chunks_exact(TURN) {
+        let words = v.map(|v| _mm256_shuffle_epi8(v, swap));
+        // SAFETY: `turn` is 16 slots.
+        unsafe { store4(turn.as_ptr(), words) };
+        v = v.map(|v| _mm256_add_epi64(v, ahead));
+    }
+    portable::fill(rest, Tce::from_value(nth(head.len() + body.len())), step);
 }
 
 #[target_feature(enable = "avx2")]
@@ -320,7 +237,11 @@ fn fill_empty(slots: &[Slot], first: Tce, step: u64) -> bool {
 
 #[target_feature(enable = "avx2")]
 fn store(slots: &[Slot], tce: Tce) {
-    let (body, rest) = whole_turns(slots);
+    if slots.len() < TURN {
+        return portable::store(slots, tce);
+    }
+    let [head, body, rest] = cut(slots).split(slots);
+    portable::store(head, tce);
     let v = _mm256_set1_epi64x(tce.to_be_word() as i64);
     for turn in body.chunks_exact(TURN) {
         // SAFETY: `turn` is 16 slots.
@@ -331,9 +252,15 @@ fn store(slots: &[Slot], tce: Tce) {
 
 #[target_feature(enable = "avx2")]
 fn put(slots: &[Slot], words: &[u64]) {
-    let (body, rest) = whole_turns(slots);
-    let (words, words_rest) = words.split_at(body.len());
+    if slots.len() < TURN {
+        return portable::put(slots, words);
+    }
+    let cut = cut(slots);
+    let ([head, body, rest], [words_head, words, words_rest]) =
+        (cut.split(slots), cut.split(words));
+    portable::put(head, words_head);
     for (turn, words) in body.chunks_exact(TURN).zip(words.chunks_exact(TURN)) {
+        prefetch(turn);
         let v = read4(words);
         // SAFETY: `turn` is 16 slots.
         unsafe { store4(turn.as_ptr(), v) };
@@ -343,29 +270,36 @@ fn put(slots: &[Slot], words: &[u64]) {
 
 #[target_feature(enable = "avx2")]
 fn list(slots: &[Slot], values: &[u64]) -> Summary {
-    let (body, rest) = whole_turns(slots);
-    let (values, values_rest) = values.split_at(body.len());
-    let tail = portable::list(rest, values_rest);
-    if body.is_empty() {
-        return tail;
+    if slots.len() < TURN {
+        return portable::list(slots, values);
     }
+    let cut = cut(slots);
+    let ([head, body, rest], [head_values, values, rest_values]) =
+        (cut.split(slots), cut.split(values));
+    let ends = portable::list(head, head_values).merge(portable::list(rest, rest_values));
     let swap = swap();
     let mut tally = Tally::values();
     for (turn, values) in body.chunks_exact(TURN).zip(values.chunks_exact(TURN)) {
+        prefetch(turn);
         let v = read4(values);
         tally.add(v);
         let words = v.map(|v| _mm256_shuffle_epi8(v, swap));
         // SAFETY: `turn` is 16 slots.
         unsafe { store4(turn.as_ptr(), words) };
     }
-    tally.finish(body.len()).merge(tail)
+    tally.finish(body.len()).merge(ends)
 }
 
 #[target_feature(enable = "avx2")]
 fn exchange(slots: &[Slot], words: &[u64], old: &mut [u64]) {
-    let (body, rest) = whole_turns(slots);
-    let (words, words_rest) = words.split_at(body.len());
-    let (old, old_rest) = old.split_at_mut(body.len());
+    if slots.len() < TURN {
+        return portable::exchange(slots, words, old);
+    }
+    let cut = cut(slots);
+    let ([head, body, rest], [head_words, words, rest_words]) =
+        (cut.split(slots), cut.split(words));
+    let [head_old, old, rest_old] = cut.split_mut(old);
+    portable::exchange(head, head_words, head_old);
     let turns = body.chunks_exact(TURN).zip(words.chunks_exact(TURN));
     for ((turn, words), old) in turns.zip(old.chunks_exact_mut(TURN)) {
         // SAFETY: `turn` is 16 slots.
@@ -378,17 +312,18 @@ fn exchange(slots: &[Slot], words: &[u64], old: &mut [u64]) {
             unsafe { _mm256_storeu_si256(old.as_mut_ptr().cast(), before) };
         }
     }
-    portable::exchange(rest, words_rest, old_rest);
+    portable::exchange(rest, rest_words, rest_old);
 }
 
 #[target_feature(enable = "avx2")]
 fn replace(slots: &[Slot], words: &[u64]) -> Summary {
-    let (body, rest) = whole_turns(slots);
-    let (words, words_rest) = words.split_at(body.len());
-    let tail = portable::replace(rest, words_rest);
-    if body.is_empty() {
-        return tail;
+    if slots.len() < TURN {
+        return portable::replace(slots, words);
     }
+    let cut = cut(slots);
+    let ([head, body, rest], [head_words, words, rest_words]) =
+        (cut.split(slots), cut.split(words));
+    let ends = portable::replace(head, head_words).merge(portable::replace(rest, rest_words));
     let mut tally = Tally::words();
     for (turn, words) in body.chunks_exact(TURN).zip(words.chunks_exact(TURN)) {
         // SAFETY: `turn` is 16 slots.
@@ -397,16 +332,16 @@ fn replace(slots: &[Slot], words: &[u64]) -> Summary {
         // SAFETY: as above.
         unsafe { store4(turn.as_ptr(), v) };
     }
-    tally.finish_words(body.len()).merge(tail)
+    tally.finish_words(body.len()).merge(ends)
 }
 
 #[target_feature(enable = "avx2")]
 fn take(slots: &[Slot]) -> Summary {
-    let (body, rest) = whole_turns(slots);
-    let tail = portable::take(rest);
-    if body.is_empty() {
-        return tail;
+    if slots.len() < TURN {
+        return portable::take(slots);
     }
+    let [head, body, rest] = cut(slots).split(slots);
+    let ends = portable::take(head).merge(portable::take(rest));
     let zero = [_mm256_setzero_si256(); 4];
     let mut tally = Tally::words();
     for turn in body.chunks_exact(TURN) {
@@ -415,14 +350,13 @@ fn take(slots: &[Slot]) -> Summary {
         // SAFETY: as above.
         unsafe { store4(turn.as_ptr(), zero) };
     }
-    tally.finish_words(body.len()).merge(tail)
+    tally.finish_words(body.len()).merge(ends)
 }
 
 #[target_feature(enable = "avx2")]
 fn clear_streaming(slots: &[Slot]) {
     // Whole cache lines only: a part of one would be merged in memory.
-    let (head, slots) = slots.split_at(slots.as_ptr().align_offset(64).min(slots.len()));
-    let (body, rest) = whole_turns(slots);
+    let [head, body, rest] = Cut::lines(slots, TURN).split(slots);
     portable::clear(head);
     for turn in body.chunks_exact(TURN) {
         // SAFETY: `turn` is 16 slots; the first begins a cache line, and each is two of them.
@@ -431,48 +365,49 @@ fn clear_streaming(slots: &[Slot]) {
     portable::clear(rest);
 }
 
+/// Goes backwards, so that the entries that a fill touches first are still in the nearest cache.
 #[target_feature(enable = "avx2")]
 fn any_live(slots: &[Slot]) -> bool {
-    let (body, rest) = whole_turns(slots);
-    let live = portable::any_live(rest);
-    if body.is_empty() || live {
-        return live;
+    if slots.len() < TURN {
+        return portable::any_live(slots);
     }
+    let [head, body, rest] = cut(slots).split(slots);
     let mut or = [_mm256_setzero_si256(); 4];
-    for turn in body.chunks_exact(TURN) {
+    for turn in body.rchunks_exact(TURN) {
         // SAFETY: `turn` is 16 slots.
         unsafe { or4(turn.as_ptr(), &mut or) };
     }
     let [a, b, c, d] = or;
     let or = _mm256_or_si256(_mm256_or_si256(a, b), _mm256_or_si256(c, d));
-    _mm256_testz_si256(or, Tally::words().control) == 0
+    let live = _mm256_testz_si256(or, Tally::words().control) == 0;
+    live || portable::any_live(head) || portable::any_live(rest)
 }
 
 #[target_feature(enable = "avx2")]
 fn scan(slots: &[Slot]) -> Summary {
-    let (body, rest) = whole_turns(slots);
-    let tail = portable::scan(rest);
-    if body.is_empty() {
-        return tail;
+    if slots.len() < TURN {
+        return portable::scan(slots);
     }
+    let [head, body, rest] = cut(slots).split(slots);
+    let ends = portable::scan(head).merge(portable::scan(rest));
     let mut tally = Tally::words();
     for turn in body.chunks_exact(TURN) {
         // SAFETY: `turn` is 16 slots.
         tally.add(unsafe { load4(turn.as_ptr()) });
     }
-    tally.finish_words(body.len()).merge(tail)
+    tally.finish_words(body.len()).merge(ends)
 }
 
 #[target_feature(enable = "avx2")]
 fn survey(words: &[u64]) -> Summary {
-    let (body, rest) = whole_turns(words);
-    let tail = portable::survey(rest);
-    if body.is_empty() {
-        return tail;
+    if words.len() < TURN {
+        return portable::survey(words);
     }
+    let (body, rest) = words.split_at(words.len() - words.len() % TURN);
+    let end = portable::survey(rest);
     let mut tally = Tally::words();
     for turn in body.chunks_exact(TURN) {
         tally.add(read4(turn));
     }
-    tally.finish_words(body.len()).merge(tail)
+    tally.finish_words(body.len()).merge(end)
 }

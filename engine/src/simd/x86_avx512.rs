@@ -4,19 +4,22 @@
 
 #![allow(unsafe_code)]
 
+mod tally;
+
 use std::arch::asm;
 use std::arch::x86_64::{
-    __m512i, __mmask8, _mm_setr_epi8, _mm512_add_epi64, _mm512_broadcast_i32x4, _mm512_loadu_si512,
-    _mm512_mask_add_epi64, _mm512_mask_and_epi64, _mm512_mask_or_epi64, _mm512_mask_storeu_epi64,
-    _mm512_maskz_loadu_epi64, _mm512_mullo_epi64, _mm512_or_si512, _mm512_reduce_add_epi64,
-    _mm512_reduce_and_epi64, _mm512_reduce_or_epi64, _mm512_set1_epi64, _mm512_setr_epi64,
-    _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_storeu_si512, _mm512_ternarylogic_epi64,
-    _mm512_test_epi64_mask, _mm512_testn_epi64_mask,
+    __m512i, __mmask8, _mm_setr_epi8, _mm_sfence, _mm512_add_epi64, _mm512_broadcast_i32x4,
+    _mm512_loadu_si512, _mm512_mask_storeu_epi64, _mm512_maskz_loadu_epi64, _mm512_mullo_epi64,
+    _mm512_or_si512, _mm512_set1_epi64, _mm512_setr_epi64, _mm512_setzero_si512,
+    _mm512_shuffle_epi8, _mm512_storeu_si512, _mm512_test_epi64_mask,
 };
 
-use super::{Tier, portable, x86_avx2};
+use tally::{Tally, or3};
+
+use super::x86::Cut;
+use super::{Tier, portable};
 use crate::sync::Slot;
-use crate::tce::{Perm, Summary, Tce};
+use crate::tce::{Summary, Tce};
 
 /// Entries in a vector.
 const LANES: usize = 8;
@@ -25,7 +28,7 @@ const TURN: usize = 4 * LANES;
 /// A turn's entries.
 type Turn = [__m512i; 4];
 /// Fewer entries than this are quicker one by one than under a mask.
-const FEW: usize = 4;
+const FEW: usize = LANES;
 
 /// The tier, if this machine has AVX-512 with doublewords and bytes (all but the first such CPUs).
 pub(super) fn tier() -> Option<&'static Tier> {
@@ -51,7 +54,8 @@ pub(super) fn tier() -> Option<&'static Tier> {
         clear: |slots| unsafe { store(slots, Tce::EMPTY) },
         // SAFETY: as above.
         clear_streaming: |slots| unsafe { clear_streaming(slots) },
-        drain: x86_avx2::drain,
+        // SAFETY: every x86-64 has the instruction.
+        drain: || unsafe { _mm_sfence() },
         // SAFETY: as above.
         any_live: |slots| unsafe { any_live(slots) },
         // SAFETY: as above.
@@ -117,7 +121,7 @@ unsafe fn load4(at: *const Slot) -> Turn {
     [a, b, c, d]
 }
 
-/// Clears the turn at `at`, around the caches. Without a fence: see [`x86_avx2::drain`].
+/// Clears the turn at `at`, around the caches. Without a fence: see [`Tier::drain`].
 ///
 /// # Safety
 /// `at` points to 32 slots that stay valid for the call, at the beginning of a cache line.
@@ -139,7 +143,7 @@ unsafe fn stream4(at: *const Slot) {
     }
 }
 
-/// Stores the first `lanes.len` entries of a vector.
+/// Stores as many of a vector's entries as there are slots, up to all.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn store_some(slots: &[Slot], v: __m512i) {
@@ -176,7 +180,25 @@ fn load_some(slots: &[Slot]) -> __m512i {
 /// The lanes that a slice fills, up to a vector.
 #[inline]
 fn mask<T>(slice: &[T]) -> __mmask8 {
-    0xff >> (LANES - slice.len().min(LANES))
+    (0xffu32 >> (LANES - slice.len().min(LANES))) as __mmask8
+}
+
+/// Fetches the turn that comes 512 bytes later, to be written. Where a loop has loads between its
+/// stores the machine does not look ahead far enough by itself: a list takes 10 % longer without.
+#[inline]
+fn prefetch(turn: &[Slot]) {
+    // SAFETY: a hint, without an effect on memory or on what else is seen; the address need not be
+    // one.
+    unsafe {
+        asm!(
+            "prefetchw [{at} + 512]",
+            "prefetchw [{at} + 576]",
+            "prefetchw [{at} + 640]",
+            "prefetchw [{at} + 704]",
+            at = in(reg) turn.as_ptr(),
+            options(nostack, preserves_flags, readonly),
+        );
+    }
 }
 
 /// Reads a turn of a list, which is ordinary memory.
@@ -197,10 +219,17 @@ fn read_some(list: &[u64]) -> __m512i {
     unsafe { _mm512_maskz_loadu_epi64(mask(list), list.as_ptr().cast()) }
 }
 
-/// Splits off the part that whole turns cover.
+/// Cuts a stretch; vectors of the turns cross no cache line. What is around the turns goes under
+/// masks, vector by vector: the head, which may be nothing, is one.
 #[inline]
-fn whole_turns<T>(slots: &[T]) -> (&[T], &[T]) {
-    slots.split_at(slots.len() - slots.len() % TURN)
+fn cut(slots: &[Slot]) -> Cut {
+    Cut::new(slots, TURN, LANES * 8)
+}
+
+/// What is around the turns, as vectors.
+#[inline]
+fn ends<'a, T>(head: &'a [T], rest: &'a [T]) -> impl Iterator<Item = &'a [T]> {
+    std::iter::once(head).chain(rest.chunks(LANES))
 }
 
 /// Shuffle that reverses the bytes of each entry.
@@ -211,116 +240,25 @@ fn swap() -> __m512i {
     _mm512_broadcast_i32x4(two)
 }
 
-/// AND of three.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn and3(a: __m512i, b: __m512i, c: __m512i) -> __m512i {
-    _mm512_ternarylogic_epi64::<0x80>(a, b, c)
-}
-
-/// OR of three.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn or3(a: __m512i, b: __m512i, c: __m512i) -> __m512i {
-    _mm512_ternarylogic_epi64::<0xfe>(a, b, c)
-}
-
-/// The summary of what a loop has passed, lane by lane.
-struct Tally {
-    /// The control bits, and one of them, where the entries have them.
-    control: __m512i,
-    read: __m512i,
-    and: __m512i,
-    or: __m512i,
-    live: __m512i,
-}
-
-impl Tally {
-    /// For words.
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn words() -> Self {
-        let bits = |value| _mm512_set1_epi64(Tce::from_value(value).to_be_word() as i64);
-        Self::new(bits(Tce::CONTROL_MASK), bits(Perm::READ.bits()))
-    }
-
-    /// For values.
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn values() -> Self {
-        let bits = |value| _mm512_set1_epi64(value as i64);
-        Self::new(bits(Tce::CONTROL_MASK), bits(Perm::READ.bits()))
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn new(control: __m512i, read: __m512i) -> Self {
-        let zero = _mm512_setzero_si512();
-        Self { control, read, and: _mm512_set1_epi64(-1), or: zero, live: zero }
-    }
-
-    /// Adds a turn. The usual one needs no look at single lanes: if AND has a control bit then all
-    /// are live.
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn add4(&mut self, v: Turn) {
-        let [a, b, c, d] = v;
-        let and = and3(and3(self.and, a, b), c, d);
-        if _mm512_testn_epi64_mask(and, self.read) == 0 {
-            self.and = and;
-            self.or = or3(or3(self.or, a, b), c, d);
-            self.live = _mm512_add_epi64(self.live, _mm512_set1_epi64(4));
-        } else {
-            v.into_iter().for_each(|v| self.add(v));
-        }
-    }
-
-    /// Adds a vector.
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn add(&mut self, v: __m512i) {
-        let live = _mm512_test_epi64_mask(v, self.control);
-        self.and = _mm512_mask_and_epi64(self.and, live, self.and, v);
-        self.or = _mm512_mask_or_epi64(self.or, live, self.or, v);
-        self.live = _mm512_mask_add_epi64(self.live, live, self.live, _mm512_set1_epi64(1));
-    }
-
-    /// The summary of all that was added, as values.
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn finish(&self) -> Summary {
-        Summary {
-            live: _mm512_reduce_add_epi64(self.live) as u64,
-            and: _mm512_reduce_and_epi64(self.and) as u64,
-            or: _mm512_reduce_or_epi64(self.or) as u64,
-        }
-    }
-
-    /// The summary of all that was added, as words.
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn finish_words(&self) -> Summary {
-        let s = self.finish();
-        Summary { and: u64::from_be(s.and), or: u64::from_be(s.or), ..s }
-    }
-}
-
 #[target_feature(enable = "avx512f,avx512bw,avx512dq")]
 fn fill(slots: &[Slot], first: Tce, step: u64) {
     if slots.len() < FEW {
         return portable::fill(slots, first, step);
     }
-    let (first, step) = (_mm512_set1_epi64(first.value() as i64), _mm512_set1_epi64(step as i64));
-    let times = |n| _mm512_mullo_epi64(step, n);
-    let (swap, ahead) = (swap(), times(_mm512_set1_epi64(LANES as i64)));
-    let mut next = _mm512_add_epi64(first, times(_mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7)));
-    let (body, rest) = whole_turns(slots);
+    let [head, body, rest] = cut(slots).split(slots);
+    let times = |n: __m512i| _mm512_mullo_epi64(_mm512_set1_epi64(step as i64), n);
+    let entries = |n: usize| times(_mm512_set1_epi64(n as i64));
+    let (swap, ahead) = (swap(), entries(LANES));
+    let nth = times(_mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7));
+    let mut next = _mm512_add_epi64(_mm512_set1_epi64(first.value() as i64), nth);
     if !body.is_empty() {
-        let ahead4 = times(_mm512_set1_epi64(TURN as i64));
+        store_some(head, _mm512_shuffle_epi8(next, swap));
+        next = _mm512_add_epi64(next, entries(head.len()));
         let mut v = [next; 4];
         for i in 1..4 {
             v[i] = _mm512_add_epi64(v[i - 1], ahead);
         }
+        let ahead4 = entries(TURN);
         for turn in body.chunks_exact(TURN) {
             let words = v.map(|v| _mm512_shuffle_epi8(v, swap));
             // SAFETY: `turn` is 32 slots.
@@ -349,15 +287,14 @@ fn store(slots: &[Slot], tce: Tce) {
     if slots.len() < FEW {
         return portable::store(slots, tce);
     }
-    let (body, rest) = whole_turns(slots);
+    let [head, body, rest] = cut(slots).split(slots);
     let v = _mm512_set1_epi64(tce.to_be_word() as i64);
+    store_some(head, v);
     for turn in body.chunks_exact(TURN) {
         // SAFETY: `turn` is 32 slots.
         unsafe { store4(turn.as_ptr(), [v; 4]) };
     }
-    for some in rest.chunks(LANES) {
-        store_some(some, v);
-    }
+    rest.chunks(LANES).for_each(|some| store_some(some, v));
 }
 
 #[target_feature(enable = "avx512f")]
@@ -365,14 +302,17 @@ fn put(slots: &[Slot], words: &[u64]) {
     if slots.len() < FEW {
         return portable::put(slots, words);
     }
-    let (body, rest) = whole_turns(slots);
-    let (words, words_rest) = words.split_at(body.len());
+    let cut = cut(slots);
+    let ([head, body, rest], [head_words, words, rest_words]) =
+        (cut.split(slots), cut.split(words));
+    store_some(head, read_some(head_words));
     for (turn, words) in body.chunks_exact(TURN).zip(words.chunks_exact(TURN)) {
+        prefetch(turn);
         let v = read4(words);
         // SAFETY: `turn` is 32 slots.
         unsafe { store4(turn.as_ptr(), v) };
     }
-    for (some, words) in rest.chunks(LANES).zip(words_rest.chunks(LANES)) {
+    for (some, words) in rest.chunks(LANES).zip(rest_words.chunks(LANES)) {
         store_some(some, read_some(words));
     }
 }
@@ -382,18 +322,20 @@ fn list(slots: &[Slot], values: &[u64]) -> Summary {
     if slots.len() < FEW {
         return portable::list(slots, values);
     }
-    let (body, rest) = whole_turns(slots);
-    let (values, values_rest) = values.split_at(body.len());
+    let cut = cut(slots);
+    let ([head, body, rest], [head_values, values, rest_values]) =
+        (cut.split(slots), cut.split(values));
     let swap = swap();
     let mut tally = Tally::values();
     for (turn, values) in body.chunks_exact(TURN).zip(values.chunks_exact(TURN)) {
+        prefetch(turn);
         let v = read4(values);
         tally.add4(v);
         let words = v.map(|v| _mm512_shuffle_epi8(v, swap));
         // SAFETY: `turn` is 32 slots.
         unsafe { store4(turn.as_ptr(), words) };
     }
-    for (some, values) in rest.chunks(LANES).zip(values_rest.chunks(LANES)) {
+    for (some, values) in ends(head, rest).zip(ends(head_values, rest_values)) {
         let v = read_some(values);
         tally.add(v);
         store_some(some, _mm512_shuffle_epi8(v, swap));
@@ -406,9 +348,10 @@ fn exchange(slots: &[Slot], words: &[u64], old: &mut [u64]) {
     if slots.len() < FEW {
         return portable::exchange(slots, words, old);
     }
-    let (body, rest) = whole_turns(slots);
-    let (words, words_rest) = words.split_at(body.len());
-    let (old, old_rest) = old.split_at_mut(body.len());
+    let cut = cut(slots);
+    let ([head, body, rest], [head_words, words, rest_words]) =
+        (cut.split(slots), cut.split(words));
+    let [head_old, old, rest_old] = cut.split_mut(old);
     let turns = body.chunks_exact(TURN).zip(words.chunks_exact(TURN));
     for ((turn, words), old) in turns.zip(old.chunks_exact_mut(TURN)) {
         // SAFETY: `turn` is 32 slots.
@@ -421,8 +364,8 @@ fn exchange(slots: &[Slot], words: &[u64], old: &mut [u64]) {
             unsafe { _mm512_storeu_si512(old.as_mut_ptr().cast(), before) };
         }
     }
-    let some = rest.chunks(LANES).zip(words_rest.chunks(LANES));
-    for ((some, words), old) in some.zip(old_rest.chunks_mut(LANES)) {
+    let old = std::iter::once(head_old).chain(rest_old.chunks_mut(LANES));
+    for ((some, words), old) in ends(head, rest).zip(ends(head_words, rest_words)).zip(old) {
         let before = load_some(some);
         store_some(some, read_some(words));
         // SAFETY: the mask has no more lanes than `old` has doublewords.
@@ -435,8 +378,9 @@ fn replace(slots: &[Slot], words: &[u64]) -> Summary {
     if slots.len() < FEW {
         return portable::replace(slots, words);
     }
-    let (body, rest) = whole_turns(slots);
-    let (words, words_rest) = words.split_at(body.len());
+    let cut = cut(slots);
+    let ([head, body, rest], [head_words, words, rest_words]) =
+        (cut.split(slots), cut.split(words));
     let mut tally = Tally::words();
     for (turn, words) in body.chunks_exact(TURN).zip(words.chunks_exact(TURN)) {
         // SAFETY: `turn` is 32 slots.
@@ -445,7 +389,7 @@ fn replace(slots: &[Slot], words: &[u64]) -> Summary {
         // SAFETY: as above.
         unsafe { store4(turn.as_ptr(), v) };
     }
-    for (some, words) in rest.chunks(LANES).zip(words_rest.chunks(LANES)) {
+    for (some, words) in ends(head, rest).zip(ends(head_words, rest_words)) {
         tally.add(load_some(some));
         store_some(some, read_some(words));
     }
@@ -457,7 +401,7 @@ fn take(slots: &[Slot]) -> Summary {
     if slots.len() < FEW {
         return portable::take(slots);
     }
-    let (body, rest) = whole_turns(slots);
+    let [head, body, rest] = cut(slots).split(slots);
     let zero = _mm512_setzero_si512();
     let mut tally = Tally::words();
     for turn in body.chunks_exact(TURN) {
@@ -466,7 +410,7 @@ fn take(slots: &[Slot]) -> Summary {
         // SAFETY: as above.
         unsafe { store4(turn.as_ptr(), [zero; 4]) };
     }
-    for some in rest.chunks(LANES) {
+    for some in ends(head, rest) {
         tally.add(load_some(some));
         store_some(some, zero);
     }
@@ -476,31 +420,29 @@ fn take(slots: &[Slot]) -> Summary {
 #[target_feature(enable = "avx512f")]
 fn clear_streaming(slots: &[Slot]) {
     // Whole cache lines only: a part of one would be merged in memory.
-    let (head, slots) = slots.split_at(slots.as_ptr().align_offset(64).min(slots.len()));
-    let (body, rest) = whole_turns(slots);
-    store(head, Tce::EMPTY);
+    let [head, body, rest] = Cut::lines(slots, TURN).split(slots);
+    portable::clear(head);
     for turn in body.chunks_exact(TURN) {
         // SAFETY: `turn` is 32 slots; the first begins a cache line, and each is four of them.
         unsafe { stream4(turn.as_ptr()) };
     }
-    store(rest, Tce::EMPTY);
+    portable::clear(rest);
 }
 
+/// Goes backwards, so that the entries that a fill touches first are still in the nearest cache.
 #[target_feature(enable = "avx512f")]
 fn any_live(slots: &[Slot]) -> bool {
     if slots.len() < FEW {
         return portable::any_live(slots);
     }
-    let (body, rest) = whole_turns(slots);
+    let [head, body, rest] = cut(slots).split(slots);
     let mut or = _mm512_setzero_si512();
-    for turn in body.chunks_exact(TURN) {
+    for turn in body.rchunks_exact(TURN) {
         // SAFETY: `turn` is 32 slots.
         let [a, b, c, d] = unsafe { load4(turn.as_ptr()) };
         or = or3(or, or3(a, b, c), d);
     }
-    for some in rest.chunks(LANES) {
-        or = _mm512_or_si512(or, load_some(some));
-    }
+    ends(head, rest).for_each(|some| or = _mm512_or_si512(or, load_some(some)));
     _mm512_test_epi64_mask(or, Tally::words().control) != 0
 }
 
@@ -509,15 +451,13 @@ fn scan(slots: &[Slot]) -> Summary {
     if slots.len() < FEW {
         return portable::scan(slots);
     }
-    let (body, rest) = whole_turns(slots);
+    let [head, body, rest] = cut(slots).split(slots);
     let mut tally = Tally::words();
     for turn in body.chunks_exact(TURN) {
         // SAFETY: `turn` is 32 slots.
         tally.add4(unsafe { load4(turn.as_ptr()) });
     }
-    for some in rest.chunks(LANES) {
-        tally.add(load_some(some));
-    }
+    ends(head, rest).for_each(|some| tally.add(load_some(some)));
     tally.finish_words()
 }
 
@@ -526,13 +466,11 @@ fn survey(words: &[u64]) -> Summary {
     if words.len() < FEW {
         return portable::survey(words);
     }
-    let (body, rest) = whole_turns(words);
+    let (body, rest) = words.split_at(words.len() - words.len() % TURN);
     let mut tally = Tally::words();
     for turn in body.chunks_exact(TURN) {
         tally.add4(read4(turn));
     }
-    for some in rest.chunks(LANES) {
-        tally.add(read_some(some));
-    }
+    rest.chunks(LANES).for_each(|some| tally.add(read_some(some)));
     tally.finish_words()
 }
