@@ -21,12 +21,14 @@ impl Report {
         Self { text }
     }
 
-    /// Prints it and writes the file.
-    pub(crate) fn finish(self, args: &Args) -> ExitCode {
+    /// Prints it and writes the file. The exit code is 0 if all was `good`, else 1, and 2 if the
+    /// file cannot be written.
+    pub(crate) fn finish(self, args: &Args, good: bool) -> ExitCode {
         print!("{}", self.text);
-        let Some(path) = &args.out else { return ExitCode::SUCCESS };
+        let code = if good { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        let Some(path) = &args.out else { return code };
         match std::fs::write(path, &self.text) {
-            Ok(()) => ExitCode::SUCCESS,
+            Ok(()) => code,
             Err(e) => {
                 eprintln!("error: {}: {e}", path.display());
                 ExitCode::from(2)

@@ -121,5 +121,5 @@ fn main() -> ExitCode {
         };
         let _ = writeln!(text, "{what:<36}{map:>18}{unmap:>18}{pair:>18}");
     }
-    report.finish(&args)
+    report.finish(&args, true)
 }
