@@ -2,10 +2,12 @@
 //! One enum per operation. Every variant carries the value that was wrong and the limit it broke;
 //! when one is returned, nothing was changed.
 
+mod ioba;
 mod mapping;
 
 use thiserror::Error;
 
+pub use ioba::IobaError;
 pub use mapping::{EntryError, LostError, MapError, NoRealMemory, UnmapError};
 
 use crate::addr::{GroupId, Ioba, PageShift, PageSizes, Uaddr};

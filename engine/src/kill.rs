@@ -5,7 +5,7 @@
 //! counts that fall due. Only `KillDebt::settle` hands the counts out, after the fence. So nothing
 //! can be released before the kill has been waited for.
 
-use crate::addr::{GroupId, Ioba, PageShift};
+use crate::addr::{Ioba, PageShift};
 use crate::backend::{KillCaps, KillPort, KillScope};
 use crate::table::Old;
 
@@ -130,9 +130,9 @@ impl KillDebt {
         self.caps.is_some_and(|caps| caps.on_fill)
     }
 
-    /// True if a page that is killed alone is killed alone.
-    pub(crate) fn by_page(&self) -> bool {
-        self.caps.is_some_and(|caps| caps.max_page_kills > 0)
+    /// Most pages that are killed one by one; 0 also where a kernel kills.
+    pub(crate) fn max_page_kills(&self) -> u64 {
+        self.caps.map_or(0, |caps| caps.max_page_kills)
     }
 
     /// The counts that a stretch of old entries owes.
@@ -169,24 +169,24 @@ impl KillDebt {
         }
     }
 
-    /// Kills one page on every PE, waits, and then releases what was there.
+    /// Kills one page on every PE that `port` is aimed at, so many members, waits, and then releases what was there.
     #[inline]
     pub(crate) fn settle_one(
         &self,
         policy: KillPolicy,
         port: &mut dyn KillPort,
-        members: &[GroupId],
+        members: usize,
         (start, page): (Ioba, PageShift),
         release: impl FnOnce(),
     ) -> KillCount {
         let KillPolicy::Strict = policy;
         let mut kills = KillCount::default();
         if let Some(caps) = self.caps {
-            kills.asked = members.len() as u64;
+            kills.asked = members as u64;
             if caps.max_page_kills > 0 {
-                kills.issued = port.kill_page_and_wait(members, start, page);
+                kills.issued = port.kill_page_and_wait(start, page);
             } else {
-                kills.issued = port.kill(members, KillScope::Pe);
+                kills.issued = port.kill(KillScope::Pe);
                 port.fence();
             }
         }
@@ -194,25 +194,25 @@ impl KillDebt {
         kills
     }
 
-    /// Kills on every PE, waits, and then hands out what may be released. Nothing is owed after it.
+    /// Kills on every PE that `port` is aimed at, so many members, waits, and then hands out what may be released. Nothing is owed after it.
     pub(crate) fn settle(
         &mut self,
         policy: KillPolicy,
         port: &mut dyn KillPort,
-        members: &[GroupId],
+        members: usize,
         (start, page): (Ioba, PageShift),
         release: impl FnMut((usize, u64)),
     ) -> KillCount {
         let KillPolicy::Strict = policy;
         let mut kills = KillCount::default();
         if let Some(caps) = self.caps.filter(|_| self.queue.pages > 0) {
-            kills.asked = self.queue.pages * members.len() as u64;
+            kills.asked = self.queue.pages * members as u64;
             if self.queue.pages > caps.max_page_kills {
-                kills.issued = port.kill(members, KillScope::Pe);
+                kills.issued = port.kill(KillScope::Pe);
             } else {
                 for (first, count) in self.queue.ranges() {
                     let start = Ioba(start.0 + (first << page.get()));
-                    kills.issued += port.kill(members, KillScope::Pages { start, count, page });
+                    kills.issued += port.kill(KillScope::Pages { start, count, page });
                 }
             }
             if kills.issued > 0 {

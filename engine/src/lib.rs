@@ -107,6 +107,8 @@
 //! * Containers of a kernel, version 1 and 2, with a guard between the engine's requests and what a
 //!   kernel does wrong; batches whose neighbours become one request ([`backend::linux`],
 //!   [`Container::map_batch`]).
+//! * Bus addresses for those who do not choose them: an allocator with a magazine for each thread
+//!   ([`ioba`]).
 //!
 //! # What is not there yet
 //!
@@ -114,9 +116,13 @@
 //! * Deferred or batched kills; [`KillPolicy`] has one value.
 //! * A TCE cache in the software PHB, which would show a forgotten kill as a wrong translation. Its
 //!   kill registers and fences only count.
-//! * An allocator for bus addresses, EEH states, a tier for POWER's own vectors.
+//! * EEH states, a tier for POWER's own vectors.
 //! * Several guests on one engine: guest RAM is named by the guest's addresses alone.
 #![deny(missing_docs)]
+#![cfg_attr(
+    all(feature = "stdarch-powerpc", target_arch = "powerpc64", target_endian = "little"),
+    feature(asm_experimental_reg, powerpc_target_feature, stdarch_powerpc)
+)]
 
 pub mod addr;
 pub mod backend;
@@ -124,6 +130,10 @@ pub mod container;
 pub mod engine;
 pub mod error;
 pub mod geometry;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod internals;
+pub mod ioba;
 pub mod kill;
 pub mod ledger;
 pub mod mem;
@@ -145,10 +155,11 @@ pub use container::{
 };
 pub use engine::{DetachPolicy, Engine, EngineOptions};
 pub use error::{
-    AttachError, BackendError, EehError, EntryError, GeometryError, LimitError, MapError,
-    RegisterError, UnmapError, UnregisterError, WindowError,
+    AttachError, BackendError, EehError, EntryError, GeometryError, IobaError, LimitError,
+    MapError, RegisterError, UnmapError, UnregisterError, WindowError,
 };
 pub use geometry::{Geometry, Levels, WindowSpec};
+pub use ioba::{IobaAllocator, IobaOptions, IobaSpace, Magazine};
 pub use kill::{KillCount, KillPolicy};
 pub use ledger::{ChargeKind, Ledger, LedgerEntry};
 pub use mem::{ArenaUse, TablePages};

@@ -11,8 +11,9 @@ use crate::backend::testing::PlainMemory;
 use crate::container::{Container, Mapper, Mode};
 use crate::engine::{Engine, EngineOptions};
 use crate::geometry::{Geometry, WindowSpec};
+use crate::ioba::{IobaAllocator, IobaOptions, IobaSpace, Magazine};
 use crate::simd::Tier;
-use crate::sync::Arc;
+use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::table::TceTable;
 use crate::tce::{Perm, Tce};
 
@@ -198,5 +199,83 @@ fn a_late_joiner_sees_the_mapping() {
         let seen = |pe| mock.probe(PeNumber(pe), Ioba(0)).map(|t| t.at);
         assert_eq!(seen(0), seen(1));
         assert!(seen(1).is_ok());
+    });
+}
+
+/// An allocator of four pages, in two words of its bitmap.
+fn four_pages() -> Arc<IobaAllocator> {
+    let space = IobaSpace { start: Ioba(62 << 12), bytes: 4 << 12, page: HOST };
+    IobaAllocator::new(space, IobaOptions::default()).unwrap()
+}
+
+/// A thread's magazine, and a word for each of the four pages that only the page's owner touches:
+/// 1 while it is taken. Neither stale nor early values of it are ever seen.
+struct Taker(Magazine, Arc<[AtomicU64; 4]>);
+
+impl Taker {
+    fn pass(&self, at: Ioba, pages: u64, from: u64) {
+        let first = (at.0 >> 12) - 62;
+        for word in &self.1[first as usize..][..pages as usize] {
+            assert_eq!(word.load(Ordering::Relaxed), from);
+            word.store(1 - from, Ordering::Relaxed);
+        }
+    }
+
+    fn take(&mut self, pages: u64) -> Option<Ioba> {
+        let at = self.0.take(pages).ok()?;
+        self.pass(at, pages, 0);
+        Some(at)
+    }
+
+    fn give(&mut self, at: Ioba, pages: u64) {
+        self.pass(at, pages, 1);
+        self.0.give(at, pages);
+    }
+}
+
+/// Threads that take, keep and give back: no page is ever with two, who gets it sees what the one
+/// before did, and all are free in the end.
+#[test]
+fn magazines_never_share_a_page() {
+    model(|| {
+        let allocator = four_pages();
+        let words = Arc::new([0; 4].map(AtomicU64::new));
+        let mut mine = Taker(Magazine::new(&allocator), words.clone());
+        let mut other = Taker(Magazine::new(&allocator), words);
+        let thread = thread::spawn(move || {
+            let page = other.take(1).unwrap();
+            other.give(page, 1);
+            // Made of the page in the magazine, if no other two are left.
+            let run = other.take(2);
+            (run, other)
+        });
+        let run = mine.take(2);
+        run.into_iter().for_each(|run| mine.give(run, 2));
+        let page = mine.take(1).unwrap();
+        let (run, other) = thread.join().unwrap();
+        drop(other);
+        let taken = 1 + 2 * run.iter().len() as u64;
+        assert_eq!(allocator.in_use(), taken);
+
+        mine.give(page, 1);
+        run.into_iter().for_each(|run| mine.give(run, 2));
+        drop(mine);
+        assert_eq!((allocator.in_use(), allocator.held()), (0, 0));
+        allocator.reserve(Ioba(62 << 12), 4 << 12).unwrap();
+    });
+}
+
+/// Two that want runs of which only one fits: one gets it, and the other leaves nothing behind.
+#[test]
+fn a_run_is_claimed_whole_or_not_at_all() {
+    model(|| {
+        let allocator = four_pages();
+        let other = allocator.clone();
+        let thread = thread::spawn(move || Magazine::new(&other).take(3).ok());
+        let reserved = allocator.reserve(Ioba(63 << 12), 3 << 12).is_ok();
+        let taken = thread.join().unwrap();
+        assert_eq!(allocator.in_use(), if reserved || taken.is_some() { 3 } else { 0 });
+        assert!(!(reserved && taken.is_some()));
+        assert!(reserved || taken.is_some(), "both begin with the same word");
     });
 }

@@ -28,6 +28,12 @@ pub(crate) struct Region {
 }
 
 impl Region {
+    /// A region for measurements, which nobody pinned or charged.
+    #[cfg(feature = "internals")]
+    pub(crate) fn uncharged(memory: Memory, layout: RealLayout) -> Self {
+        Self { memory, layout, doubtful: AtomicBool::new(false), _charge: None }
+    }
+
     /// A kernel failed while it was mapping the region. By our reading, Linux then counts a mapping
     /// that is not there, and unregistering looks like success but frees nothing.
     pub(crate) fn doubt(&self) {

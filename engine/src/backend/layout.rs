@@ -138,6 +138,45 @@ impl RealLayout {
         }
     }
 
+    /// Writes for each of `pages`, pages of the process whose region begins at `start`, the number
+    /// of an entry with control bits `bits`. Stops at the first one that is not aligned, or more than
+    /// `last` behind the start, which is inside the region; returns how many were written.
+    #[inline]
+    pub(crate) fn entries_of(
+        &self,
+        (start, last): (u64, u64),
+        page: PageShift,
+        pages: &[Uaddr],
+        bits: u64,
+        values: &mut [u64],
+    ) -> usize {
+        let offset = |page_at: &Uaddr| {
+            let offset = page_at.0.wrapping_sub(start);
+            (offset <= last && page_at.is_aligned(page)).then_some(offset)
+        };
+        let mut done = 0;
+        match &self.frames {
+            Frames::Run(at) | Frames::Process(at) => {
+                for (value, page_at) in values.iter_mut().zip(pages) {
+                    let Some(offset) = offset(page_at) else { break };
+                    *value = (at.0 + offset) | bits;
+                    done += 1;
+                }
+            }
+            Frames::Scattered(frames) => {
+                let (lead, backing) = (self.lead, self.backing);
+                let inside = backing.bytes() - 1;
+                for (value, page_at) in values.iter_mut().zip(pages) {
+                    let Some(offset) = offset(page_at) else { break };
+                    let at = lead + offset;
+                    *value = (frames[(at >> backing.get()) as usize].0 + (at & inside)) | bits;
+                    done += 1;
+                }
+            }
+        }
+        done
+    }
+
     /// The extents of a part of the region, in order.
     ///
     /// # Panics

@@ -236,43 +236,61 @@ pub trait Backend: TableMemory + fmt::Debug {
     fn unpin(&self, memory: Memory, layout: &RealLayout);
 }
 
-/// One thread's way to the kill registers of a platform.
+/// A way to the kill registers of some groups' PHBs.
 pub trait KillPort: Send {
+    /// Says which groups' translations are killed from now on.
+    fn aim(&mut self, members: &[GroupId]);
+
     /// Stores to the kill register of each member's PHB; returns the number of stores. All table
     /// writes before it in program order are visible to the PHBs first.
-    fn kill(&mut self, members: &[GroupId], scope: KillScope) -> u64;
+    fn kill(&mut self, scope: KillScope) -> u64;
 
     /// Returns when all kills of this port are complete: no access that used a killed translation is
     /// in flight.
     fn fence(&mut self);
 
     /// Both for one page, in one call.
-    fn kill_page_and_wait(&mut self, members: &[GroupId], start: Ioba, page: PageShift) -> u64 {
-        let stores = self.kill(members, KillScope::Pages { start, count: 1, page });
+    fn kill_page_and_wait(&mut self, start: Ioba, page: PageShift) -> u64 {
+        let stores = self.kill(KillScope::Pages { start, count: 1, page });
         self.fence();
         stores
     }
 }
 
-/// The way that all threads share.
-impl KillPort for &dyn Backend {
-    fn kill(&mut self, members: &[GroupId], scope: KillScope) -> u64 {
-        members.iter().map(|member| Backend::kill(*self, *member, scope)).sum()
+/// The way that everybody shares.
+pub(crate) struct SharedPort<B, M> {
+    /// The platform.
+    pub(crate) backend: B,
+    /// The groups.
+    pub(crate) members: M,
+}
+
+impl KillPort for SharedPort<&dyn Backend, &[GroupId]> {
+    fn aim(&mut self, _: &[GroupId]) {
+        unreachable!("it is made for one call, with its members");
+    }
+
+    fn kill(&mut self, scope: KillScope) -> u64 {
+        self.members.iter().map(|member| self.backend.kill(*member, scope)).sum()
     }
 
     fn fence(&mut self) {
-        Backend::fence(*self);
+        self.backend.fence();
     }
 }
 
 /// The same for who keeps it.
-impl KillPort for Arc<dyn Backend> {
-    fn kill(&mut self, members: &[GroupId], scope: KillScope) -> u64 {
-        (&mut &**self).kill(members, scope)
+impl KillPort for SharedPort<Arc<dyn Backend>, Vec<GroupId>> {
+    fn aim(&mut self, members: &[GroupId]) {
+        self.members = members.to_vec();
+    }
+
+    fn kill(&mut self, scope: KillScope) -> u64 {
+        self.members.iter().map(|member| self.backend.kill(*member, scope)).sum()
     }
 
     fn fence(&mut self) {
-        Backend::fence(&**self);
+        self.backend.fence();
     }
 }
 

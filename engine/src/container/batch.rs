@@ -46,6 +46,13 @@ impl Piece {
     }
 }
 
+/// Memory that a thread's batches use again.
+#[derive(Default)]
+pub(super) struct Scratch {
+    pieces: Vec<Piece>,
+    parts: Vec<(u64, u64)>,
+}
+
 /// The end of the request before. Most requests of a batch go on from there, and of those only the
 /// length and the window's end are left to check.
 struct Tail {
@@ -127,7 +134,10 @@ impl Call<'_> {
         let page = window.table.geometry().page();
         let mut tail = Tail::new(window, head.at, head.bytes);
         let (mut memory, mut perm) = (head.memory.0.wrapping_add(head.bytes), head.perm);
-        let mut pieces = vec![first];
+        // Lost, and made anew next time, if the batch is refused.
+        let mut pieces = std::mem::take(&mut self.hand.scratch.pieces);
+        pieces.clear();
+        pieces.push(first);
         for request in &requests[1..] {
             if request.memory.0 == memory
                 && request.perm == perm
@@ -158,7 +168,9 @@ impl Call<'_> {
                 state.registrations.plan(piece.memory, piece.count << page.get(), page)?;
             planned.iter().for_each(|(number, pages)| claim.add(number, pages));
         }
-        let parts: Vec<_> = pieces.iter().map(|piece| (piece.first, piece.count)).collect();
+        let mut parts = std::mem::take(&mut self.hand.scratch.parts);
+        parts.clear();
+        parts.extend(pieces.iter().map(|piece| (piece.first, piece.count)));
         let mut writer =
             mode.admit(window.table.prepare_all_as(self.hand.user.who, &parts)?, head.at)?;
         let ioctls = if window.kernel { self.publish(window, &mut writer, &pieces)? } else { 0 };
@@ -173,6 +185,7 @@ impl Call<'_> {
                 fill(&state.registrations, tier, slots, at, piece.perm, page)
             })
         });
+        *self.hand.scratch = Scratch { pieces, parts };
         Ok(Receipt { requests: requests.len() as u64, ioctls, ..done })
     }
 
@@ -182,7 +195,9 @@ impl Call<'_> {
         let state = self.state;
         let (window, first, count) = state.unmap_range(head.at, head.bytes)?;
         let mut tail = Tail::new(window, head.at, head.bytes);
-        let mut parts = vec![(first, count)];
+        let mut parts = std::mem::take(&mut self.hand.scratch.parts);
+        parts.clear();
+        parts.push((first, count));
         for request in &requests[1..] {
             if let Some(count) = tail.goes_on(request.at, request.bytes)
                 && let Some(last) = parts.last_mut()
@@ -207,6 +222,7 @@ impl Call<'_> {
         let held = window.table.hold_all_as(self.hand.user.who, &parts).map_err(|_| outside)?;
         let ioctls = self.publish_clear(window, &held)?;
         let done = self.clear(window, held);
+        self.hand.scratch.parts = parts;
         Ok(Receipt { requests: requests.len() as u64, ioctls, ..done })
     }
 }

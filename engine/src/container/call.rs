@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What a map or an unmap works with, whoever makes it.
 
+use super::batch::Scratch;
 use super::windows::Window;
 use super::{Container, State};
-use crate::backend::{Backend, KillPort, Space};
+use crate::addr::GroupId;
+use crate::backend::{Backend, KillPort, SharedPort, Space};
 use crate::engine::Shared;
 use crate::kill::{KillCount, KillDebt};
 use crate::regions::{Counts, Hits};
@@ -21,12 +23,14 @@ pub(super) struct Call<'a> {
 pub(super) struct Hand<'a> {
     /// Nothing is owed between calls.
     pub(super) debt: &'a mut KillDebt,
+    /// Aimed at the container's members.
     pub(super) port: &'a mut dyn KillPort,
     /// By whom locks know it, and how often it has met the segment of a single page in a row.
     pub(super) user: User,
     /// Where mapped counts go.
     pub(super) counts: Counts,
     pub(super) hits: &'a mut Hits,
+    pub(super) scratch: &'a mut Scratch,
 }
 
 impl Container {
@@ -38,13 +42,15 @@ impl Container {
     /// The same for who holds the structure already.
     pub(super) fn call_on<T>(&self, state: &State, f: impl FnOnce(&mut Call<'_>) -> T) -> T {
         let mut debt = KillDebt::new(self.engine.caps.tables.kill());
-        let mut port: &dyn Backend = &*self.engine.backend;
+        let mut port: SharedPort<&dyn Backend, &[GroupId]> =
+            SharedPort { backend: &*self.engine.backend, members: &state.member_ids };
         let hand = Hand {
             debt: &mut debt,
             port: &mut port,
             user: User::ANYONE,
             counts: Counts::SHARED,
             hits: &mut Hits::default(),
+            scratch: &mut Scratch::default(),
         };
         f(&mut Call { engine: &self.engine, space: &*self.space, state, hand })
     }
@@ -55,7 +61,7 @@ impl Call<'_> {
     pub(super) fn settle(&mut self, window: &Window) -> KillCount {
         let Self { engine, state, hand: Hand { debt, port, counts, .. }, .. } = self;
         let at = (window.start, window.table.geometry().page());
-        debt.settle(engine.policy, *port, &state.member_ids, at, |(number, n)| {
+        debt.settle(engine.policy, *port, state.member_ids.len(), at, |(number, n)| {
             state.registrations.unclaim(*counts, number, n);
         })
     }

@@ -87,8 +87,10 @@ impl Call<'_> {
         let page = window.table.geometry().page();
         let claim = state.registrations.guest_entries(words.iter().copied(), summary, page)?;
         let writer = window.table.prepare_as(self.hand.user.who, first, words.len() as u64)?;
+        // Where filled entries are killed too, nobody needs to know which of them were live.
+        let look = !self.hand.debt.on_fill();
         Ok(self.commit(window, writer, &claim, |writer, gone| {
-            writer.put_for(words, summary.live, claim.sole(), gone)
+            writer.put_for(words, summary.live, claim.sole(), look, gone)
         }))
     }
 

@@ -5,10 +5,10 @@
 use super::State;
 use super::windows::Window;
 use crate::addr::{Hpa, Ioba, PageShift, Uaddr};
-use crate::backend::KillPort;
 use crate::backend::layout::RealLayout;
+use crate::backend::{KillPort, KillScope};
 use crate::regions::{Counts, Shard};
-use crate::sync::Who;
+use crate::sync::{Ordering, Slot, Who};
 use crate::table::{Entry, Lane};
 use crate::tce::{Perm, Tce};
 
@@ -57,10 +57,13 @@ pub(super) struct Fast {
     streak: u32,
 }
 
-/// What was done to one page.
+/// Most pages of a run that is cleared here.
+const RUN: u64 = 32;
+
+/// What was done to one page, or to a short run.
 pub(super) struct Done {
-    /// A live entry went.
-    pub(super) released: bool,
+    /// Live entries that went.
+    pub(super) released: u64,
     /// Stores to kill registers.
     pub(super) issued: u64,
     /// Entries that had to be killed, times the members.
@@ -69,9 +72,10 @@ pub(super) struct Done {
 
 /// What the fast path needs of a mapper and of the structure it is inside of.
 pub(super) struct At<'a> {
-    pub(super) state: &'a State,
     pub(super) who: Who,
     pub(super) on_fill: bool,
+    pub(super) members: u64,
+    pub(super) max_page_kills: u64,
     pub(super) port: &'a mut dyn KillPort,
 }
 
@@ -121,13 +125,14 @@ impl Fast {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn lane(&self, at: Ioba) -> Option<&BusLane> {
-        self.lanes[nth(at)].as_ref().filter(|lane| lane.holds(at))
+        let lane = self.lanes[nth(at)].as_ref()?;
+        if lane.holds(at) { Some(lane) } else { None }
     }
 
     /// Maps one page where nothing is.
-    #[inline]
+    #[inline(always)]
     pub(super) fn map(
         &self,
         at: &mut At<'_>,
@@ -149,22 +154,87 @@ impl Fast {
         }
         self.shard.as_ref()?.add(number, 1);
         let tce = Tce::new(real.0, perm.powernv());
-        entry.set(Tce::EMPTY, tce, Some(number), perm == Perm::WRITE);
+        entry.fill(tce, number, perm == Perm::WRITE);
         Some(at.kill(bus, page, false, at.on_fill))
     }
 
-    /// Clears one page.
-    #[inline]
+    /// Clears one page, or a short run.
+    #[inline(always)]
     pub(super) fn unmap(&self, at: &mut At<'_>, bus: Ioba, bytes: u64) -> Option<Done> {
         let lane = self.lane(bus)?;
         if bytes != lane.page.bytes() {
-            return None;
+            return self.unmap_run(at, lane, bus, bytes);
         }
         let entry = lane.entry(at.who, bus)?;
         self.clear(at, &entry, bus, lane.page)
     }
 
+    #[inline(never)]
+    fn unmap_run(&self, at: &mut At<'_>, lane: &BusLane, bus: Ioba, bytes: u64) -> Option<Done> {
+        let whole = bytes & (lane.page.bytes() - 1) == 0;
+        let inside = bytes > 0 && bytes <= lane.bytes - (bus.0 - lane.start);
+        if !whole || !inside {
+            None
+        } else {
+            self.clear_run(at, lane, bus, bytes >> lane.page.get())
+        }
+    }
+
+    /// Clears `count` entries of one lane: all of them, then the kills, then the counts.
+    fn clear_run(&self, at: &mut At<'_>, lane: &BusLane, bus: Ioba, count: u64) -> Option<Done> {
+        if count > RUN.min(at.max_page_kills) {
+            return None;
+        }
+        let (page, shard) = (lane.page, self.shard.as_ref()?);
+        let first = lane.entry(at.who, bus)?;
+        let owner = first.owner();
+        let run = lane.run(bus, count);
+        let mut live = 0u64;
+        for (n, slot) in run.iter().enumerate() {
+            let is_live = !Tce::from_be_word(slot.load(Ordering::Relaxed)).is_empty();
+            live |= u64::from(is_live) << n;
+        }
+        if live != 0 && owner.is_none() {
+            return None;
+        }
+        run.iter().for_each(|slot| slot.store(Tce::EMPTY.to_be_word(), Ordering::Relaxed));
+        let released = u64::from(live.count_ones());
+        first.cleared(count as usize, released);
+        let mut issued = 0;
+        let mut left = live;
+        while left != 0 {
+            let from = left.trailing_zeros();
+            let n = (left >> from).trailing_ones();
+            let start = Ioba(bus.0 + (u64::from(from) << page.get()));
+            issued += at.port.kill(KillScope::Pages { start, count: n.into(), page });
+            left &= !(((1 << n) - 1) << from);
+        }
+        if issued > 0 {
+            at.port.fence();
+        }
+        // Waited for: released.
+        owner.into_iter().for_each(|number| shard.add(number, released.wrapping_neg()));
+        Some(Done { released, issued, asked: released * at.members })
+    }
+
+    /// H_STUFF_TCE of 0 for a short run of the window that starts at `window`.
     #[inline]
+    pub(super) fn clear_guest(
+        &self,
+        at: &mut At<'_>,
+        window: Ioba,
+        bus: Ioba,
+        count: u64,
+    ) -> Option<Done> {
+        let lane = self.lane(bus)?;
+        let offset = bus.0 - lane.start;
+        let inside = offset < lane.guest_bytes
+            && count > 0
+            && count <= (lane.guest_bytes - offset) >> lane.page.get();
+        if lane.window == window && inside { self.clear_run(at, lane, bus, count) } else { None }
+    }
+
+    #[inline(always)]
     fn clear(
         &self,
         at: &mut At<'_>,
@@ -175,7 +245,7 @@ impl Fast {
         let old = entry.get();
         let owner = if old.is_empty() { None } else { Some(entry.owner()?) };
         let shard = self.shard.as_ref()?;
-        entry.set(old, Tce::EMPTY, None, false);
+        entry.clear(owner.is_some());
         let done = at.kill(bus, page, owner.is_some(), false);
         // Waited for: released.
         owner.into_iter().for_each(|number| shard.add(number, 1u64.wrapping_neg()));
@@ -183,7 +253,7 @@ impl Fast {
     }
 
     /// Stores what a guest gives for one page of the window that starts at `window`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn store(&self, at: &mut At<'_>, window: Ioba, bus: Ioba, tce: Tce) -> Option<Done> {
         let lane = self.lane(bus)?;
         if lane.window != window || bus.0 - lane.start >= lane.guest_bytes {
@@ -203,7 +273,11 @@ impl Fast {
         }
         let shard = self.shard.as_ref()?;
         shard.add(self.guest.number, 1);
-        entry.set(old, tce, Some(self.guest.number), false);
+        if owner.is_none() {
+            entry.fill(tce, self.guest.number, false);
+        } else {
+            entry.set(old, tce, Some(self.guest.number), false);
+        }
         let done = at.kill(bus, lane.page, owner.is_some(), at.on_fill);
         owner.into_iter().for_each(|number| shard.add(number, 1u64.wrapping_neg()));
         Some(done)
@@ -212,14 +286,14 @@ impl Fast {
 
 impl At<'_> {
     /// Kills the page on every member and waits.
-    #[inline]
+    #[inline(always)]
     fn kill(&mut self, bus: Ioba, page: PageShift, released: bool, filled: bool) -> Done {
+        let released_one = u64::from(released);
         if !(released || filled) {
-            return Done { released, issued: 0, asked: 0 };
+            return Done { released: released_one, issued: 0, asked: 0 };
         }
-        let members = &self.state.member_ids;
-        let issued = self.port.kill_page_and_wait(members, bus, page);
-        Done { released, issued, asked: members.len() as u64 }
+        let issued = self.port.kill_page_and_wait(bus, page);
+        Done { released: released_one, issued, asked: self.members }
     }
 }
 
@@ -247,8 +321,13 @@ impl BusLane {
         at.0.wrapping_sub(self.start) < self.bytes
     }
 
+    /// The slots of `count` pages from a bus page on, which are inside.
+    fn run(&self, at: Ioba, count: u64) -> &[Slot] {
+        self.lane.run(((at.0 - self.start) >> self.page.get()) as usize, count as usize)
+    }
+
     /// The entry of a bus page, if nobody has to be asked.
-    #[inline]
+    #[inline(always)]
     fn entry(&self, who: Who, at: Ioba) -> Option<Entry<'_>> {
         if !at.is_aligned(self.page) {
             return None;

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! One thread's handle to a container: maps and unmaps without a lock that others share.
 
+use super::batch::Scratch;
 use super::call::{Call, Hand};
 use super::fast::{At, Done, Fast, Memory};
 use super::mapping::{Mode, Receipt};
 use super::{Container, MapRequest, State, UnmapRequest};
 use crate::addr::{Ioba, Uaddr};
-use crate::backend::KillPort;
+use crate::backend::{KillPort, SharedPort};
 use crate::error::{EntryError, MapError, UnmapError};
-use crate::kill::{KillCount, KillDebt, KillPolicy};
+use crate::ioba::{IobaAllocator, Magazine};
+use crate::kill::{KillCount, KillDebt};
 use crate::regions::{Counts, Hits};
 use crate::sync::{Arc, Reader, Who};
 use crate::table::User;
@@ -30,14 +32,30 @@ pub struct Mapper {
     who: Who,
     counts: Counts,
     debt: KillDebt,
-    /// Pages are killed one by one here, and by the engine.
-    by_page: bool,
+    /// What every call on the fast path needs to know.
+    usual: Usual,
     port: Box<dyn KillPort>,
+    magazine: Option<Magazine>,
+    scratch: Scratch,
     /// What was looked up last, and the version of the structure that it is of.
     hits: Hits,
     fast: Fast,
     version: u64,
+    /// The same, or none if the fast path is not for this platform.
+    fast_version: u64,
 }
+
+/// See [`Mapper::usual`].
+struct Usual {
+    /// Filled entries are killed too.
+    on_fill: bool,
+    members: u64,
+    /// 0: the engine does not kill page by page, so nothing is usual.
+    max_page_kills: u64,
+}
+
+/// Of no structure.
+const NEVER: u64 = u64::MAX;
 
 impl Container {
     /// A handle for one thread.
@@ -52,12 +70,21 @@ impl Container {
             who: state.who(),
             state,
             counts,
-            by_page: debt.by_page() && self.engine.policy == KillPolicy::Strict,
+            usual: Usual {
+                on_fill: debt.on_fill(),
+                members: 0,
+                max_page_kills: debt.max_page_kills(),
+            },
             debt,
-            port: backend.clone().kill_port().unwrap_or_else(|| Box::new(backend.clone())),
+            port: backend.clone().kill_port().unwrap_or_else(|| {
+                Box::new(SharedPort { backend: backend.clone(), members: Vec::new() })
+            }),
+            magazine: None,
+            scratch: Scratch::default(),
             hits: Hits::default(),
             fast: Fast::default(),
-            version: 0,
+            version: NEVER,
+            fast_version: NEVER,
         }
     }
 }
@@ -74,8 +101,11 @@ impl Mapper {
         let state = self.state.enter(true);
         if self.version != state.version() {
             self.version = state.version();
+            self.fast_version = if self.usual.max_page_kills > 0 { self.version } else { NEVER };
             self.hits = Hits::default();
             self.fast = Fast::default();
+            self.port.aim(&state.member_ids);
+            self.usual.members = state.member_ids.len() as u64;
         }
         let streak = one.map_or(0, |at| self.fast.streak(at));
         let hand = Hand {
@@ -84,20 +114,22 @@ impl Mapper {
             user: User { who: self.who, streak },
             counts: self.counts,
             hits: &mut self.hits,
+            scratch: &mut self.scratch,
         };
         let (engine, space) = (&*self.container.engine, &*self.container.space);
         f(&mut Call { engine, space, state: &state, hand })
     }
 
     /// A call for one page of the usual kind; `None` if it is not, and nothing was done.
-    #[inline]
+    #[inline(always)]
     fn fast(&mut self, f: impl FnOnce(&Fast, &mut At<'_>) -> Option<Done>) -> Option<Done> {
         let state = self.state.enter(false);
-        if self.version != state.version() || !self.by_page {
+        if self.fast_version != state.version() {
             return None;
         }
-        let (who, on_fill) = (self.who, self.debt.on_fill());
-        f(&self.fast, &mut At { state: &state, who, on_fill, port: &mut *self.port })
+        let Usual { on_fill, members, max_page_kills } = self.usual;
+        let (who, port) = (self.who, &mut *self.port);
+        f(&self.fast, &mut At { who, on_fill, members, max_page_kills, port })
     }
 
     /// Remembers what a call on the general path found.
@@ -127,6 +159,7 @@ impl Mapper {
         }
     }
 
+    #[cold]
     fn map_slowly(
         &mut self,
         at: Ioba,
@@ -164,19 +197,116 @@ impl Mapper {
     pub fn unmap(&mut self, at: Ioba, bytes: u64) -> Result<Receipt, UnmapError> {
         match self.fast(|fast, call| fast.unmap(call, at, bytes)) {
             Some(done) => {
-                let tces = u64::from(done.released);
-                Ok(Receipt { tces, requests: 1, steps: 1, ..done.receipt() })
+                Ok(Receipt { tces: done.released, requests: 1, steps: 1, ..done.receipt() })
             }
             None => self.unmap_slowly(at, bytes),
         }
     }
 
+    #[cold]
     fn unmap_slowly(&mut self, at: Ioba, bytes: u64) -> Result<Receipt, UnmapError> {
         let done = self.call(Some(at), |call| call.unmap(at, bytes))?;
         if done.tces <= 1 {
             self.learn(at, Memory::None);
         }
         Ok(done)
+    }
+
+    /// The handle with a magazine of bus addresses, for [`Mapper::map_alloc`].
+    #[must_use]
+    pub fn with_addresses(mut self, addresses: &Arc<IobaAllocator>) -> Self {
+        self.magazine = Some(Magazine::new(addresses));
+        self
+    }
+
+    /// Maps registered memory where there is room on the bus, and says where. A range of pages gets a
+    /// range of addresses.
+    ///
+    /// # Errors
+    /// As [`Container::map`]; [`MapError::NoAddresses`] without an allocator, and
+    /// [`MapError::Addresses`] if it has no room. Nothing was mapped or taken.
+    #[inline]
+    pub fn map_alloc(&mut self, memory: Uaddr, bytes: u64, perm: Perm) -> Result<Ioba, MapError> {
+        let Some(magazine) = &mut self.magazine else { return Err(MapError::NoAddresses) };
+        let page = magazine.page();
+        if bytes != page.bytes() {
+            return self.map_alloc_run(memory, bytes, perm);
+        }
+        let at = magazine.take_page()?;
+        match self.fast(|fast, call| fast.map(call, at, memory, bytes, perm)) {
+            Some(_) => Ok(at),
+            None => self.map_taken(at, memory, bytes, perm),
+        }
+    }
+
+    fn map_alloc_run(&mut self, memory: Uaddr, bytes: u64, perm: Perm) -> Result<Ioba, MapError> {
+        let Some(magazine) = &mut self.magazine else { return Err(MapError::NoAddresses) };
+        let page = magazine.page();
+        if bytes & (page.bytes() - 1) != 0 {
+            return Err(MapError::Unaligned { what: "length", value: bytes, page });
+        }
+        let at = magazine.take(bytes >> page.get())?;
+        self.map_taken(at, memory, bytes, perm)
+    }
+
+    /// Maps at an address that was taken, or gives it back.
+    #[cold]
+    fn map_taken(
+        &mut self,
+        at: Ioba,
+        memory: Uaddr,
+        bytes: u64,
+        perm: Perm,
+    ) -> Result<Ioba, MapError> {
+        let done = self.map_slowly(at, memory, bytes, perm, Mode::Refuse);
+        if let (Err(_), Some(magazine)) = (&done, &mut self.magazine) {
+            magazine.give(at, bytes >> magazine.page().get());
+        }
+        done.map(|_| at)
+    }
+
+    /// Unmaps what [`Mapper::map_alloc`] of a handle with the same allocator mapped at `at`, and gives
+    /// the address back.
+    ///
+    /// # Errors
+    /// As [`Container::unmap`]; [`UnmapError::NoAddresses`] without an allocator, and
+    /// [`UnmapError::Foreign`] if it has no such run, change nothing. [`UnmapError::NotMapped`] if not
+    /// all of it was mapped: then no address was given back.
+    #[inline]
+    pub fn unmap_free(&mut self, at: Ioba, bytes: u64) -> Result<(), UnmapError> {
+        let Some(magazine) = &self.magazine else { return Err(UnmapError::NoAddresses) };
+        if bytes != magazine.page().bytes() || !magazine.covers(at, 1) {
+            return self.unmap_free_slowly(at, bytes);
+        }
+        match self.fast(|fast, call| fast.unmap(call, at, bytes)) {
+            Some(Done { released: 1, .. }) => self.give_page(at),
+            Some(_) => return Err(UnmapError::NotMapped { start: at, pages: 1, live: 0 }),
+            None => return self.unmap_free_slowly(at, bytes),
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn give_page(&mut self, at: Ioba) {
+        if let Some(magazine) = &mut self.magazine {
+            magazine.give_page(at);
+        }
+    }
+
+    #[cold]
+    fn unmap_free_slowly(&mut self, at: Ioba, bytes: u64) -> Result<(), UnmapError> {
+        let Some(magazine) = &self.magazine else { return Err(UnmapError::NoAddresses) };
+        let pages = bytes >> magazine.page().get();
+        if pages > 0 && !magazine.covers(at, pages) {
+            return Err(UnmapError::Foreign { start: at, pages });
+        }
+        // Says what else is wrong with the range.
+        let live = self.unmap_slowly(at, bytes)?.released;
+        match &mut self.magazine {
+            Some(magazine) if live == pages => magazine.give(at, pages),
+            _ => return Err(UnmapError::NotMapped { start: at, pages, live }),
+        }
+        Ok(())
     }
 
     /// See [`Container::map_batch`].
@@ -223,6 +353,7 @@ impl Mapper {
         }
     }
 
+    #[cold]
     fn store_slowly(&mut self, window: Ioba, at: Ioba, tce: Tce) -> Result<Receipt, EntryError> {
         let done = self.call(Some(at), |call| call.store_same(window, at, tce, 1))?;
         let memory = if tce.is_empty() { Memory::None } else { Memory::Guest(tce.address()) };
@@ -242,6 +373,11 @@ impl Mapper {
         if count == 1 {
             return self.store_one(window, at, tce);
         }
+        if tce == Tce::EMPTY
+            && let Some(done) = self.fast(|fast, call| fast.clear_guest(call, window, at, count))
+        {
+            return Ok(Receipt { tces: count, steps: 1, ..done.receipt() });
+        }
         self.call(None, |call| call.store_same(window, at, tce, count))
     }
 
@@ -254,7 +390,7 @@ impl Done {
     #[inline]
     fn receipt(&self) -> Receipt {
         Receipt {
-            released: u64::from(self.released),
+            released: self.released,
             kills: KillCount { asked: self.asked, issued: self.issued },
             ..Receipt::NONE
         }

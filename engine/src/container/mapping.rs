@@ -213,12 +213,8 @@ impl Call<'_> {
         let (window, first, count) = state.map_range(at, bytes, perm)?;
         let mut values = [0u64; LIST_MAX];
         let values = &mut values[..pages.len()];
-        let mut real = state.registrations.pages(page);
-        for (value, uaddr) in values.iter_mut().zip(pages) {
-            aligned("user address", *uaddr, page)?;
-            *value = Tce::new(real.real(*uaddr)?.0, perm.powernv()).value();
-        }
-        let claim = real.finish();
+        let bits = perm.powernv().bits();
+        let claim = state.registrations.list(pages, page, bits, values)?;
         let mut writer =
             mode.admit(window.table.prepare_as(self.hand.user.who, first, count)?, at)?;
         let ioctls = if window.kernel {

@@ -95,7 +95,7 @@ impl Call<'_> {
             let start = Ioba(window.start.0 + (index << geometry.page().get()));
             let Hand { debt, port, counts, .. } = &mut self.hand;
             let (policy, at) = (self.engine.policy, (start, geometry.page()));
-            debt.settle_one(policy, *port, &self.state.member_ids, at, || {
+            debt.settle_one(policy, *port, self.state.member_ids.len(), at, || {
                 if !old.is_empty() {
                     let number = was.or_else(|| Some(registrations.by_entry(old.address())?.2));
                     number.into_iter().for_each(|n| registrations.unclaim(*counts, n, 1));

@@ -3,7 +3,7 @@
 
 use thiserror::Error;
 
-use super::{BackendError, TableError};
+use super::{BackendError, IobaError, TableError};
 use crate::addr::{Hpa, Ioba, PageShift, Uaddr};
 
 /// A mapping that cannot be made. Nothing was changed.
@@ -74,6 +74,12 @@ pub enum MapError {
     /// Requests of a batch that are in different windows.
     #[error("a batch stays in one window; {0} and {1} are in two")]
     BatchWindows(Ioba, Ioba),
+    /// A handle was asked for a bus address and has no allocator.
+    #[error("this handle has no allocator of bus addresses; give it one with `with_addresses`")]
+    NoAddresses,
+    /// No bus address could be had.
+    #[error(transparent)]
+    Addresses(#[from] IobaError),
     /// The window was left to KVM.
     #[error("the window at {0} was left to KVM, which edits it for its guest")]
     LeftToKvm(Ioba),
@@ -113,6 +119,30 @@ pub enum UnmapError {
         value: u64,
         /// The window's page size.
         page: PageShift,
+    },
+    /// A handle was given an address back and has no allocator.
+    #[error("this handle has no allocator of bus addresses; unmap with `unmap`")]
+    NoAddresses,
+    /// What was to be given back is no run of the allocator's.
+    #[error("{pages} pages from {start} are no run of this handle's allocator; unmap with `unmap`")]
+    Foreign {
+        /// First page.
+        start: Ioba,
+        /// Pages.
+        pages: u64,
+    },
+    /// Not all of what was to be given back was mapped.
+    #[error(
+        "of {pages} pages from {start} only {live} were mapped; these are unmapped now, and no address \
+         was given back"
+    )]
+    NotMapped {
+        /// First page.
+        start: Ioba,
+        /// Pages.
+        pages: u64,
+        /// Those that were live.
+        live: u64,
     },
     /// The bus range is not inside one window.
     #[error("bus range {start}, {bytes:#x} bytes, is not inside one window")]

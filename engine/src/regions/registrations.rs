@@ -5,7 +5,7 @@ use super::Region;
 use super::counts::{Shard, Shards};
 use crate::addr::{Hpa, PageShift, Uaddr};
 use crate::backend::Memory;
-use crate::backend::layout::{Extent, RealLayout};
+use crate::backend::layout::Extent;
 use crate::error::{EntryError, MapError};
 use crate::kill::Tally;
 use crate::sync::{Arc, AtomicU64, Ordering};
@@ -219,9 +219,32 @@ impl Registrations {
         }
     }
 
-    /// Looks up single pages of user memory, of which most lie in the region of the one before.
-    pub(crate) fn pages(&self, page: PageShift) -> PageCursor<'_> {
-        PageCursor { registrations: self, page, hit: None, count: 0, tally: Tally::default() }
+    /// Writes for each of `pages` of user memory the number of an entry for it, with control bits
+    /// `bits`, and says how many fall to which registration. All that [`Registrations::plan`] checks
+    /// is checked for each, and that it is a multiple of the page.
+    pub(crate) fn list(
+        &self,
+        pages: &[Uaddr],
+        page: PageShift,
+        bits: u64,
+        values: &mut [u64],
+    ) -> Result<Tally, MapError> {
+        let mut tally = Tally::default();
+        let mut done = 0;
+        while let Some(at) = pages.get(done) {
+            if !at.is_aligned(page) {
+                return Err(MapError::Unaligned { what: "user address", value: at.0, page });
+            }
+            // A plan of one page makes every check there is; most pages lie in the same region.
+            self.plan(*at, page.bytes(), page)?;
+            let (number, registration, _) = self.user(*at)?;
+            let Region { memory, layout, .. } = &*registration.region;
+            let hull = (memory.start(), memory.bytes() - page.bytes());
+            let n = layout.entries_of(hull, page, &pages[done..], bits, &mut values[done..]);
+            tally.add(number, n as u64);
+            done += n;
+        }
+        Ok(tally)
     }
 
     /// Checks the live entries of a list of words that a guest gave for pages of `page`, and says
@@ -361,64 +384,5 @@ impl Registrations {
                 registration.mapped.fetch_add(shard.get(number), Ordering::AcqRel);
             }
         }
-    }
-}
-
-/// See [`Registrations::pages`].
-pub(crate) struct PageCursor<'a> {
-    registrations: &'a Registrations,
-    page: PageShift,
-    hit: Option<Found<'a>>,
-    /// Pages found in the region of the hit.
-    count: u64,
-    tally: Tally,
-}
-
-struct Found<'a> {
-    number: usize,
-    start: u64,
-    /// Last offset at which a whole page begins.
-    last: u64,
-    layout: &'a RealLayout,
-}
-
-impl PageCursor<'_> {
-    /// The real address of the page at `at`, which is a multiple of the page.
-    #[inline]
-    pub(crate) fn real(&mut self, at: Uaddr) -> Result<Hpa, MapError> {
-        if let Some(hit) = &self.hit {
-            let offset = at.0.wrapping_sub(hit.start);
-            if offset <= hit.last {
-                self.count += 1;
-                return Ok(hit.layout.page_at(offset));
-            }
-        }
-        self.look_up(at)
-    }
-
-    #[cold]
-    fn look_up(&mut self, at: Uaddr) -> Result<Hpa, MapError> {
-        // A plan of one page makes every check there is.
-        self.registrations.plan(at, self.page.bytes(), self.page)?;
-        let (number, registration, offset) = self.registrations.user(at)?;
-        self.flush();
-        let region = &registration.region;
-        let last = region.memory.bytes() - self.page.bytes();
-        let start = region.memory.start();
-        self.hit = Some(Found { number, start, last, layout: &region.layout });
-        self.count = 1;
-        Ok(region.layout.page_at(offset))
-    }
-
-    fn flush(&mut self) {
-        if let Some(hit) = &self.hit {
-            self.tally.add(hit.number, self.count);
-        }
-    }
-
-    /// How many pages fell to which registration.
-    pub(crate) fn finish(mut self) -> Tally {
-        self.flush();
-        self.tally
     }
 }

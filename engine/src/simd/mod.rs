@@ -6,6 +6,15 @@
 //! result.
 
 mod portable;
+#[cfg(all(target_arch = "powerpc64", target_endian = "little", not(any(loom, miri))))]
+mod ppc64;
+#[cfg(all(
+    feature = "stdarch-powerpc",
+    target_arch = "powerpc64",
+    target_endian = "little",
+    not(any(loom, miri))
+))]
+mod ppc64_stdarch;
 #[cfg(all(test, not(loom)))]
 mod tests;
 #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
@@ -66,12 +75,27 @@ impl Tier {
         // for all of them in the first-level cache, for scans, short runs and mixed entries.
         #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
         let fast = [x86_avx2::tier(), x86_avx512::tier()];
-        #[cfg(not(all(target_arch = "x86_64", not(any(loom, miri)))))]
+        // POWER's order has not been measured: a tier with fewer instructions comes later.
+        #[cfg(all(target_arch = "powerpc64", target_endian = "little", not(any(loom, miri))))]
+        let fast = [
+            #[cfg(feature = "stdarch-powerpc")]
+            ppc64_stdarch::tier(),
+            ppc64::power8(),
+            ppc64::power9(),
+        ];
+        #[cfg(any(
+            loom,
+            miri,
+            not(any(
+                target_arch = "x86_64",
+                all(target_arch = "powerpc64", target_endian = "little")
+            ))
+        ))]
         let fast = [None];
         std::iter::once(&portable::TIER).chain(fast.into_iter().flatten())
     }
 
-    /// The tier's name: `portable`, `avx2` or `avx512`.
+    /// The tier's name: `portable`, `avx2`, `avx512`, `power8` or `power9`.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.name

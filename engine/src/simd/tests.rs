@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Every tier against one-line definitions, with the memory around each stretch.
 
+use std::sync::atomic::AtomicBool;
+
 use super::*;
 use crate::tce::Perm;
 
@@ -193,6 +195,56 @@ tier_tests!(portable_equals_the_definition, "portable");
 tier_tests!(avx2_equals_the_definition, "avx2");
 #[cfg(target_arch = "x86_64")]
 tier_tests!(avx512_equals_the_definition, "avx512");
+#[cfg(all(target_arch = "powerpc64", target_endian = "little"))]
+tier_tests!(power8_equals_the_definition, "power8");
+#[cfg(all(target_arch = "powerpc64", target_endian = "little"))]
+tier_tests!(power9_equals_the_definition, "power9");
+#[cfg(all(feature = "stdarch-powerpc", target_arch = "powerpc64", target_endian = "little"))]
+tier_tests!(stdarch_equals_the_definition, "stdarch");
+
+/// What a device relies on that reads at any time.
+#[test]
+fn readers_see_whole_entries() {
+    const SLOTS: usize = 67;
+    let turns = if cfg!(miri) { 3 } else { 2000 };
+    // Of each entry's two values, no half is a half of the other or of 0.
+    let first = Tce::from_value(0x1111_1111_1111_1003);
+    let second: Vec<_> = (0..SLOTS as u64).map(|i| 0x2222_2222_2222_2002 + (i << 12)).collect();
+    let second_words: Vec<_> = second.iter().map(|v| v.to_be()).collect();
+    let is_whole = |i: usize, word| {
+        [0, first.value() + ((i as u64) << 12), second[i]]
+            .contains(&Tce::from_be_word(word).value())
+    };
+    for tier in Tier::all() {
+        let memory = slots(&[0; SLOTS]);
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let mut passes = 0;
+                while passes == 0 || !done.load(Ordering::Relaxed) {
+                    for (i, word) in words(&memory).into_iter().enumerate() {
+                        assert!(is_whole(i, word), "{}: {word:#x} at {i}", tier.name());
+                    }
+                    passes += 1;
+                }
+            });
+            for _ in 0..turns {
+                tier.fill(&memory, first, 0x1000);
+                tier.put(&memory, &second_words);
+                assert_eq!(tier.take(&memory).live, SLOTS as u64);
+                assert!(tier.fill_empty(&memory, first, 0x1000));
+                assert_eq!(tier.replace(&memory, &second_words).live, SLOTS as u64);
+                tier.clear(&memory);
+                tier.list(&memory, &second);
+                tier.clear_streaming(&memory);
+                tier.drain();
+                tier.exchange(&memory, &second_words, &mut [0; SLOTS]);
+            }
+            done.store(true, Ordering::Relaxed);
+            reader.join().expect("no entry is seen in part");
+        });
+    }
+}
 
 #[test]
 fn lengths_have_to_agree() {

@@ -192,8 +192,9 @@ impl<'a> Held<'a> {
         self.range.steps
     }
 
-    /// The same for those who do not have to look at what has a known owner: it is counted and
-    /// cleared in one pass or, where the whole is too large for any cache, cleared unread past it.
+    /// The same for those who do not have to look at a segment that is live throughout and one
+    /// owner's: it is counted and cleared in one pass or, where the whole is too large for any
+    /// cache, cleared unread and past it.
     pub(crate) fn sweep(self, mut gone: impl FnMut(Gone<'_>)) -> u64 {
         let tier = self.table.tier;
         let entries: u64 = self.parts().iter().map(|part| part.1).sum();
@@ -201,22 +202,21 @@ impl<'a> Held<'a> {
         for run in self.range.runs() {
             let (live, count) = (run.segment.live(), run.slots.len() as u64);
             match run.segment.owner() {
-                // A stretch with few live entries is looked at: each of them is killed alone.
-                Some(owner) if live >= count => {
-                    let live = if stream && run.is_whole() {
+                Some(owner) if live == count && run.is_whole() => {
+                    if stream {
                         tier.clear_streaming(run.slots);
-                        live
                     } else {
-                        tier.take(run.slots).live
-                    };
+                        let found = tier.take(run.slots).live;
+                        debug_assert_eq!(found, live);
+                    }
                     run.segment.recount(live, 0, None);
                     run.segment.set_write_only(run.at, run.slots.len(), false);
-                    if live > 0 {
-                        gone(Gone::Known { first: run.first, count, live, owner });
-                    }
+                    gone(Gone::Known { first: run.first, count, live, owner });
                 }
                 _ if live == 0 && stream => tier.clear_streaming(run.slots),
-                _ => clear(tier, &run, &mut |old| gone(Gone::Look(old))),
+                _ => run.tiles().for_each(|tile| {
+                    clear(tier, &tile, &mut |old| gone(Gone::Look(old)));
+                }),
             }
         }
         if stream {

@@ -215,6 +215,9 @@ impl TceTable {
         who: Who,
         parts: &[(u64, u64)],
     ) -> Result<Writer<'_>, TableError> {
+        if let [(first, count)] = *parts {
+            return self.prepare_as(who, first, count);
+        }
         parts.iter().try_for_each(|part| self.check(part.0, part.1))?;
         parts.iter().try_for_each(|part| self.tree.install(part.0, part.1))?;
         Ok(Writer::new(self, Locked::parts(&self.tree, who, parts)))
@@ -283,6 +286,9 @@ impl TceTable {
         who: Who,
         parts: &[(u64, u64)],
     ) -> Result<Held<'_>, TableError> {
+        if let [(first, count)] = *parts {
+            return self.hold_as(who, first, count);
+        }
         parts.iter().try_for_each(|part| self.check(part.0, part.1))?;
         let frozen = Some(self.tree.freeze());
         Ok(Held::new(self, Locked::parts(&self.tree, who, parts), frozen))

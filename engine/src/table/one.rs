@@ -19,15 +19,37 @@ pub(crate) struct Entry<'a> {
 
 impl Entry<'_> {
     /// The entry.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn get(&self) -> Tce {
         Tce::from_be_word(self.slot.load(Ordering::Relaxed))
     }
 
     /// Whose the entry is if it is live, where the table knows.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn owner(&self) -> Option<usize> {
         self.segment.owner()
+    }
+
+    /// Fills the entry, which was empty, for `owner`.
+    #[inline(always)]
+    pub(crate) fn fill(&self, tce: Tce, owner: usize, write_only: bool) {
+        self.slot.store(tce.to_be_word(), Ordering::Relaxed);
+        self.segment.one_more(owner);
+        self.segment.set_write_only(self.at, 1, write_only);
+    }
+
+    /// Clears the entry, which was live or not.
+    #[inline(always)]
+    pub(crate) fn clear(&self, was_live: bool) {
+        self.slot.store(Tce::EMPTY.to_be_word(), Ordering::Relaxed);
+        self.segment.some_less(u64::from(was_live));
+        self.segment.set_write_only(self.at, 1, false);
+    }
+
+    /// Says that `count` entries from this one on were cleared, of which `live` were live.
+    pub(crate) fn cleared(&self, count: usize, live: u64) {
+        self.segment.some_less(live);
+        self.segment.set_write_only(self.at, count, false);
     }
 
     /// Writes the entry, which was `old`; `owner` says whose it is from now on.
@@ -89,8 +111,8 @@ pub(crate) struct Lane {
     pub(super) part: Arc<Part<Box<[Segment]>>>,
     /// The segment's number in the chunk.
     pub(super) segment: usize,
-    /// log2 of a segment's entries.
-    pub(super) lg2: u32,
+    /// Its first slot in the chunk.
+    pub(super) first: usize,
     /// Its entries' numbers in the table.
     pub(super) entries: Range<u64>,
 }
@@ -101,12 +123,20 @@ impl Lane {
         self.entries.clone()
     }
 
+    /// Slots by their place in the segment, for who has an entry of it.
+    pub(crate) fn run(&self, at: usize, count: usize) -> &[Slot] {
+        &self.part.slots()[self.first + at..][..count]
+    }
+
     /// An entry by its place in the segment, if that is left to `who`, who is inside and does not
     /// wait for any lock.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn entry(&self, who: Who, at: usize) -> Option<Entry<'_>> {
         let segment = &self.part.beside[self.segment];
-        let slot = &self.part.slots()[(self.segment << self.lg2) + at];
-        segment.is_biased_to(who).then_some(Entry { slot, segment, at })
+        if !segment.is_biased_to(who) {
+            return None;
+        }
+        let slot = &self.part.slots()[self.first + at];
+        Some(Entry { slot, segment, at })
     }
 }

@@ -115,6 +115,25 @@ impl Segment {
         }
     }
 
+    /// [`Segment::recount`] for an entry that was empty.
+    #[inline(always)]
+    pub(super) fn one_more(&self, owner: usize) {
+        let live = self.live.load(Ordering::Relaxed);
+        self.live.store(live + 1, Ordering::Relaxed);
+        let owner = owner as u32;
+        if live == 0 {
+            self.owner.store(owner, Ordering::Relaxed);
+        } else if self.owner.load(Ordering::Relaxed) != owner {
+            self.owner.store(MIXED, Ordering::Relaxed);
+        }
+    }
+
+    /// [`Segment::recount`] for entries that go.
+    #[inline(always)]
+    pub(super) fn some_less(&self, before: u64) {
+        self.live.store(self.live.load(Ordering::Relaxed) - before as u32, Ordering::Relaxed);
+    }
+
     /// For the lock's holder: remembers for `count` entries from `at` whether they are write-only.
     #[inline]
     pub(super) fn set_write_only(&self, at: usize, count: usize, yes: bool) {
@@ -168,6 +187,12 @@ mod tests {
         assert_eq!((segment.live(), segment.owner()), (1, Some(4)), "nobody else is left");
         segment.recount(0, 1, None);
         assert_eq!(segment.owner(), None);
+        segment.some_less(2);
+        segment.one_more(7);
+        segment.one_more(7);
+        assert_eq!((segment.live(), segment.owner()), (2, Some(7)));
+        segment.one_more(8);
+        assert_eq!((segment.live(), segment.owner()), (3, None));
     }
 
     #[test]

@@ -40,10 +40,25 @@ pub(super) struct Run<'a> {
     of: usize,
 }
 
-impl Run<'_> {
+/// Entries that stay in the innermost cache from one pass to the next: 8 KiB.
+const TILE: usize = 1024;
+
+impl<'a> Run<'a> {
     /// True if it is all of its segment.
     pub(super) fn is_whole(&self) -> bool {
         self.slots.len() == self.of
+    }
+
+    /// Parts to be worked on in several passes.
+    pub(super) fn tiles(&self) -> impl Iterator<Item = Run<'a>> {
+        let (first, segment, at, of) = (self.first, self.segment, self.at, self.of);
+        self.slots.chunks(TILE).enumerate().map(move |(n, slots)| Run {
+            first: first + (n * TILE) as u64,
+            slots,
+            segment,
+            at: at + n * TILE,
+            of,
+        })
     }
 }
 
@@ -212,7 +227,7 @@ impl Tree {
         let in_leaf = (index & (self.geometry.level_entries() - 1)) as usize;
         let segment = (first + in_leaf) >> lg2;
         let entries = index & !((1 << lg2) - 1)..(index | ((1 << lg2) - 1)) + 1;
-        Some(Lane { part: part.clone(), segment, lg2, entries })
+        Some(Lane { part: part.clone(), segment, first: segment << lg2, entries })
     }
 
     /// The run from `index` to the end of its segment or to `end`.

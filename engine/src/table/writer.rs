@@ -92,17 +92,21 @@ impl Writer<'_> {
         mut gone: impl FnMut(Gone<'_>),
         mut f: impl FnMut(&Tier, u64, &[Slot]) -> Written,
     ) -> u64 {
-        let mut all = 0;
+        let (mut all, tier) = (0, self.table.tier);
         for run in self.range.runs() {
             // The common case of a bulk map: nothing to read.
-            let before = if self.empty || run.segment.live() == 0 {
-                0
-            } else {
-                look(self.table.tier, &run, &mut gone)
-            };
-            let written = f(self.table.tier, run.first, run.slots);
-            finish(&run, before, &written);
-            all += before;
+            if self.empty || run.segment.live() == 0 {
+                let written = f(tier, run.first, run.slots);
+                finish(&run, 0, &written);
+                continue;
+            }
+            // What is looked at is still in the innermost cache when it is written.
+            for tile in run.tiles() {
+                let before = look(tier, &tile, &mut gone);
+                let written = f(tier, tile.first, tile.slots);
+                finish(&tile, before, &written);
+                all += before;
+            }
         }
         self.empty = false;
         all
@@ -189,7 +193,8 @@ impl Writer<'_> {
     }
 
     /// Writes a guest's list of words that covers the range, of which `live` are live and
-    /// `owner`'s; `gone` gets what was live before. Returns how many that were.
+    /// `owner`'s; `gone` gets what was live before: with `look_at`, while it can still be looked at.
+    /// Returns how many that were.
     ///
     /// # Panics
     /// If the list is not as long as the range.
@@ -198,6 +203,7 @@ impl Writer<'_> {
         words: &[u64],
         live: u64,
         owner: Option<usize>,
+        look_at: bool,
         mut gone: impl FnMut(Gone<'_>),
     ) -> u64 {
         assert!(words.len() as u64 == self.count());
@@ -209,7 +215,7 @@ impl Writer<'_> {
             let before = if self.empty || run.segment.live() == 0 {
                 tier.put(run.slots, part);
                 0
-            } else if let Some(owner) = run.segment.owner() {
+            } else if let Some(owner) = run.segment.owner().filter(|_| !look_at) {
                 let before = tier.replace(run.slots, part).live;
                 let (first, count) = (run.first, run.slots.len() as u64);
                 if before > 0 {

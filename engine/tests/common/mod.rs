@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use tce_engine::addr::{GroupId, Hpa, Ioba, PageShift, PeNumber, Uaddr};
 use tce_engine::backend::layout::RealLayout;
 use tce_engine::backend::mock::{Fault, Mock, MockBuilder};
-use tce_engine::backend::{Backend, Caps, GroupCaps, KillScope, Memory, WindowProgram};
+use tce_engine::backend::{Backend, Caps, GroupCaps, KillPort, KillScope, Memory, WindowProgram};
 use tce_engine::container::Container;
 use tce_engine::engine::{Engine, EngineOptions};
 use tce_engine::error::BackendError;
@@ -235,6 +235,11 @@ impl Backend for FaultyBackend {
     fn fence(&self) {
         self.tell(Step::Fence);
         self.mock.fence();
+    }
+
+    fn kill_port(self: Arc<Self>) -> Option<Box<dyn KillPort>> {
+        // A watcher sees the shared way only.
+        if self.watcher.get().is_some() { None } else { self.mock.clone().kill_port() }
     }
 
     fn pin(&self, memory: Memory) -> Result<RealLayout, BackendError> {

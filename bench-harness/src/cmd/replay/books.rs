@@ -79,8 +79,8 @@ impl Books {
         counters.kills_issued = sum.kills.issued;
         counters.register_stores = machine.mock.register_stores() - machine.setup_stores;
         counters.pinned_peak_bytes = ledger.peak_pages() << page.get();
-        let Machine { mock, engine, papr, .. } = machine;
-        drop(papr);
+        let Machine { mock, engine, papr, vcpu, .. } = machine;
+        drop((vcpu, papr));
         books.charged = engine.ledger().pages();
         books.counters.pinned_end_bytes = books.charged << page.get();
         books.leftovers = mock.leftovers();

@@ -8,7 +8,7 @@ use tce_engine::backend::Backend;
 use tce_engine::backend::mock::{Fault, Mock, MockBuilder};
 use tce_engine::container::Receipt;
 use tce_engine::engine::{Engine, EngineOptions};
-use tce_engine::papr::{GuestMemory, HCode, Papr, PhbSpec};
+use tce_engine::papr::{GuestMemory, HCode, Papr, PhbSpec, Vcpu};
 use tce_engine::simd::Tier;
 
 use super::script::{Call, PhbSetup, Script, phb_of};
@@ -53,7 +53,9 @@ pub(super) struct Outcome {
 pub(super) struct Machine {
     pub(super) mock: Arc<Mock>,
     pub(super) engine: Engine,
-    pub(super) papr: Papr,
+    pub(super) papr: Arc<Papr>,
+    /// All calls are one vCPU's.
+    pub(super) vcpu: Vcpu,
     /// Stores to kill registers that attaching groups and making windows took.
     pub(super) setup_stores: u64,
 }
@@ -75,7 +77,7 @@ impl Machine {
         let mock = builder.build();
         let options = EngineOptions { tier: Some(setup.tier), ..EngineOptions::default() };
         let engine = Engine::new(mock.clone(), options);
-        let papr = Papr::new(ram);
+        let papr = Arc::new(Papr::new(ram));
         for (group, phb) in groups(&script.phbs) {
             let spec = PhbSpec {
                 buid: u64::from(phb.phb()),
@@ -90,25 +92,26 @@ impl Machine {
             })?;
         }
         let setup_stores = mock.register_stores();
-        Ok(Self { mock, engine, papr, setup_stores })
+        let vcpu = papr.vcpu();
+        Ok(Self { mock, engine, papr, vcpu, setup_stores })
     }
 
     /// Makes a hypercall; other calls do nothing.
     #[inline]
-    pub(super) fn hypercall(&self, call: &Call, words: &[u64]) -> Outcome {
+    pub(super) fn hypercall(&mut self, call: &Call, words: &[u64]) -> Outcome {
         let answer = match *call {
-            Call::Put { liobn, ioba, tce } => self.papr.put_tce(u64::from(liobn), ioba, tce),
+            Call::Put { liobn, ioba, tce } => self.vcpu.put_tce(u64::from(liobn), ioba, tce),
             Call::Indirect { liobn, ioba, start, end } => {
                 let list = &words[start as usize..end as usize];
                 let count = list.len() as u64;
                 let memory = ListPage(list);
-                self.papr.put_tce_indirect(u64::from(liobn), ioba, LIST_PAGE, count, &memory)
+                self.vcpu.put_tce_indirect(u64::from(liobn), ioba, LIST_PAGE, count, &memory)
             }
             Call::Stuff { liobn, ioba, value, count } => {
-                self.papr.stuff_tce(u64::from(liobn), ioba, value, count)
+                self.vcpu.stuff_tce(u64::from(liobn), ioba, value, count)
             }
             Call::Get { liobn, ioba, .. } => {
-                let (code, value) = self.papr.get_tce(u64::from(liobn), ioba);
+                let (code, value) = self.vcpu.get_tce(u64::from(liobn), ioba);
                 let tces = u64::from(code == HCode::SUCCESS);
                 let receipt = Receipt { tces, ..Receipt::default() };
                 return Outcome { code: code.0, value, receipt };

@@ -21,7 +21,7 @@ use crate::backend::{
 use crate::error::BackendError;
 use crate::mem::{TableChunk, TableMemory};
 use crate::sync::Arc;
-use phb::{Phb, PortCounts};
+use phb::{Pe, Phb, PortCounts};
 use real::RealMemory;
 
 /// What a POWER8 offers its groups: 4K, 64K, 16M and 256M pages, windows at 0 and at 1 << 59.
@@ -294,7 +294,7 @@ impl Backend for Mock {
 
     fn kill_port(self: Arc<Self>) -> Option<Box<dyn KillPort>> {
         let counts = self.phb.open_port();
-        Some(Box::new(Port { mock: self, counts }))
+        Some(Box::new(Port { mock: self, counts, pes: Vec::new() }))
     }
 
     fn pin(&self, memory: Memory) -> Result<RealLayout, BackendError> {
@@ -310,30 +310,36 @@ impl Backend for Mock {
 struct Port {
     mock: Arc<Mock>,
     counts: Arc<PortCounts>,
+    pes: Vec<Arc<Pe>>,
 }
 
 impl KillPort for Port {
-    fn kill(&mut self, members: &[GroupId], scope: KillScope) -> u64 {
-        let (mock, counts) = (&self.mock, &self.counts);
-        let kill =
-            |group: &GroupId| mock.pe(*group).map_or(0, |pe| mock.phb.port_kill(counts, pe, scope));
-        members.iter().map(kill).sum()
+    fn aim(&mut self, members: &[GroupId]) {
+        let pes = members.iter().filter_map(|group| self.mock.pe(*group).ok());
+        self.pes = pes.map(|pe| self.mock.phb.pe(pe).clone()).collect();
+    }
+
+    fn kill(&mut self, scope: KillScope) -> u64 {
+        let stores = self.pes.iter().map(|pe| self.mock.phb.port_kill(&self.counts, pe, scope));
+        stores.sum()
     }
 
     fn fence(&mut self) {
         self.mock.phb.port_fence(&self.counts);
     }
 
-    fn kill_page_and_wait(&mut self, members: &[GroupId], start: Ioba, page: PageShift) -> u64 {
-        let _ = page;
-        let phb = &self.mock.phb;
-        for group in members {
-            if let Ok(pe) = self.mock.pe(*group) {
-                phb.store_page_kill(pe, start);
-            }
+    fn kill_page_and_wait(&mut self, start: Ioba, page: PageShift) -> u64 {
+        if self.mock.setup.record {
+            let stores = self.kill(KillScope::Pages { start, count: 1, page });
+            self.fence();
+            return stores;
         }
-        phb.port_count(&self.counts, members.len() as u64);
-        members.len() as u64
+        // Nobody has to be told: only the registers and the counts are left.
+        for pe in &self.pes {
+            pe.store_page_kill(start);
+        }
+        self.counts.add(self.pes.len() as u64, 1);
+        self.pes.len() as u64
     }
 }
 

@@ -97,8 +97,8 @@ pub enum MockEvent {
 }
 
 /// One PE's state: two TVEs as the hardware has them, and whose it is.
-#[derive(Default)]
-struct Pe {
+pub(super) struct Pe {
+    number: PeNumber,
     tve: [AtomicU64; MAX_WINDOWS],
     taken: AtomicU64,
     last_kill: AtomicU64,
@@ -106,7 +106,7 @@ struct Pe {
 }
 
 pub(super) struct Phb {
-    pes: Box<[Pe]>,
+    pes: Box<[Arc<Pe>]>,
     fences: AtomicU64,
     /// Stores through ports that are closed; their fences are in `fences`.
     closed_stores: AtomicU64,
@@ -121,6 +121,39 @@ pub(super) struct Phb {
 pub(super) struct PortCounts {
     stores: AtomicU64,
     fences: AtomicU64,
+}
+
+impl Pe {
+    fn new(number: PeNumber) -> Self {
+        Self {
+            number,
+            tve: Default::default(),
+            taken: AtomicU64::new(0),
+            last_kill: AtomicU64::new(0),
+            stores: AtomicU64::new(0),
+        }
+    }
+
+    /// The store that kills one page; returns the word.
+    #[inline]
+    pub(super) fn store_page_kill(&self, at: Ioba) -> u64 {
+        self.store_kill(KILL_PAGE | at.0 & !0xfff | u64::from(self.number.0))
+    }
+
+    #[inline]
+    fn store_kill(&self, word: u64) -> u64 {
+        // Release, as the barrier before a store to a device: table writes first.
+        self.last_kill.store(word, Ordering::Release);
+        word
+    }
+}
+
+impl PortCounts {
+    #[inline]
+    pub(super) fn add(&self, stores: u64, fences: u64) {
+        bump(&self.stores, stores);
+        bump(&self.fences, fences);
+    }
 }
 
 /// Adds where nobody else writes.
@@ -155,7 +188,7 @@ fn encode_tve(w: &WindowProgram) -> u64 {
 impl Phb {
     pub(super) fn new(pes: usize, record: bool) -> Self {
         Self {
-            pes: (0..pes).map(|_| Pe::default()).collect(),
+            pes: (0..pes).map(|pe| Arc::new(Pe::new(PeNumber(pe as u16)))).collect(),
             fences: AtomicU64::new(0),
             closed_stores: AtomicU64::new(0),
             ports: Mutex::new(Vec::new()),
@@ -171,7 +204,7 @@ impl Phb {
     }
 
     #[inline]
-    fn pe(&self, pe: PeNumber) -> &Pe {
+    pub(super) fn pe(&self, pe: PeNumber) -> &Arc<Pe> {
         &self.pes[usize::from(pe.0)]
     }
 
@@ -224,33 +257,27 @@ impl Phb {
     }
 
     pub(super) fn kill(&self, pe: PeNumber, scope: KillScope) -> u64 {
+        let pe = self.pe(pe);
         let stores = self.store_kills(pe, scope);
-        self.pe(pe).stores.fetch_add(stores, Ordering::SeqCst);
+        pe.stores.fetch_add(stores, Ordering::SeqCst);
         stores
     }
 
     /// The stores of one kill, but for their count.
-    #[inline]
-    fn store_kills(&self, pe: PeNumber, scope: KillScope) -> u64 {
+    fn store_kills(&self, pe: &Pe, scope: KillScope) -> u64 {
+        let event = |word| self.event(|| MockEvent::Kill(pe.number, word));
         match scope {
             KillScope::Pe => {
-                self.store_kill(pe, KILL_PE | u64::from(pe.0));
+                event(pe.store_kill(KILL_PE | u64::from(pe.number.0)));
                 1
             }
             KillScope::Pages { start, count, page } => {
                 for i in 0..count {
-                    self.store_page_kill(pe, Ioba(start.0 + (i << page.get())));
+                    event(pe.store_page_kill(Ioba(start.0 + (i << page.get()))));
                 }
                 count
             }
         }
-    }
-
-    #[inline]
-    fn store_kill(&self, pe: PeNumber, word: u64) {
-        // Release, as the barrier before a store to a device: table writes first.
-        self.pe(pe).last_kill.store(word, Ordering::Release);
-        self.event(|| MockEvent::Kill(pe, word));
     }
 
     pub(super) fn fence(&self) {
@@ -273,29 +300,14 @@ impl Phb {
         self.closed_stores.fetch_add(stores, Ordering::SeqCst);
     }
 
-    #[inline]
-    pub(super) fn port_kill(&self, counts: &PortCounts, pe: PeNumber, scope: KillScope) -> u64 {
+    pub(super) fn port_kill(&self, counts: &PortCounts, pe: &Pe, scope: KillScope) -> u64 {
         let stores = self.store_kills(pe, scope);
-        bump(&counts.stores, stores);
+        counts.add(stores, 0);
         stores
     }
 
-    /// The store that kills one page.
-    #[inline]
-    pub(super) fn store_page_kill(&self, pe: PeNumber, at: Ioba) {
-        self.store_kill(pe, KILL_PAGE | at.0 & !0xfff | u64::from(pe.0));
-    }
-
-    /// Counts stores and the fence that follows them.
-    #[inline]
-    pub(super) fn port_count(&self, counts: &PortCounts, stores: u64) {
-        bump(&counts.stores, stores);
-        self.port_fence(counts);
-    }
-
-    #[inline]
     pub(super) fn port_fence(&self, counts: &PortCounts) {
-        bump(&counts.fences, 1);
+        counts.add(0, 1);
         self.event(|| MockEvent::Fence);
     }
 

@@ -9,7 +9,7 @@ use std::arch::x86_64::{
 };
 
 use super::Turn;
-use crate::tce::{Perm, Summary, Tce};
+use crate::tce::{Summary, Tce};
 
 /// AND of three.
 #[inline]
@@ -27,9 +27,8 @@ pub(super) fn or3(a: __m512i, b: __m512i, c: __m512i) -> __m512i {
 
 /// The summary of what a loop has passed, lane by lane.
 pub(super) struct Tally {
-    /// The control bits, and one of them, where the entries have them.
+    /// The control bits where the entries have them.
     pub(super) control: __m512i,
-    read: __m512i,
     and: __m512i,
     or: __m512i,
     live: __m512i,
@@ -40,33 +39,32 @@ impl Tally {
     #[inline]
     #[target_feature(enable = "avx512f")]
     pub(super) fn words() -> Self {
-        let bits = |value| _mm512_set1_epi64(Tce::from_value(value).to_be_word() as i64);
-        Self::new(bits(Tce::CONTROL_MASK), bits(Perm::READ.bits()))
+        Self::new(Tce::from_value(Tce::CONTROL_MASK).to_be_word())
     }
 
     /// For values.
     #[inline]
     #[target_feature(enable = "avx512f")]
     pub(super) fn values() -> Self {
-        let bits = |value| _mm512_set1_epi64(value as i64);
-        Self::new(bits(Tce::CONTROL_MASK), bits(Perm::READ.bits()))
+        Self::new(Tce::CONTROL_MASK)
     }
 
     #[inline]
     #[target_feature(enable = "avx512f")]
-    fn new(control: __m512i, read: __m512i) -> Self {
+    fn new(control: u64) -> Self {
         let zero = _mm512_setzero_si512();
-        Self { control, read, and: _mm512_set1_epi64(-1), or: zero, live: zero }
+        let control = _mm512_set1_epi64(control as i64);
+        Self { control, and: _mm512_set1_epi64(-1), or: zero, live: zero }
     }
 
-    /// Adds a turn. The usual one needs no look at single lanes: if AND has a control bit then all
-    /// are live.
+    /// Adds a turn. The usual one needs no look at single entries: if each lane of AND has a
+    /// control bit then all are live.
     #[inline]
     #[target_feature(enable = "avx512f")]
     pub(super) fn add4(&mut self, v: Turn) {
         let [a, b, c, d] = v;
         let and = and3(and3(self.and, a, b), c, d);
-        if _mm512_testn_epi64_mask(and, self.read) == 0 {
+        if _mm512_testn_epi64_mask(and, self.control) == 0 {
             self.and = and;
             self.or = or3(or3(self.or, a, b), c, d);
             self.live = _mm512_add_epi64(self.live, _mm512_set1_epi64(4));
