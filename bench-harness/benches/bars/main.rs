@@ -13,6 +13,7 @@ mod common;
 mod counts;
 mod line;
 mod lists;
+mod parts;
 mod replay;
 mod single;
 
@@ -57,6 +58,8 @@ const SECTIONS: &[Section] = &[
     ("clear", clear::clear),
     ("one page", single::pair),
     ("replay", replay::net_rx),
+    ("accounting", parts::accounting),
+    ("look-up", parts::lookup),
     #[cfg(target_arch = "x86_64")]
     ("counters", counts::counts),
 ];

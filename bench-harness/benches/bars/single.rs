@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! One page, mapped and unmapped again: a ring of pages, half of which are mapped at a time.
+//! One page, mapped and unmapped again, everything on: a ring of pages, half of which are mapped at a
+//! time. The crates change the entry and do nothing else: no address is allocated, nothing is
+//! accounted, nothing is killed.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tce_engine::Mode;
-
 use crate::Setup;
-use crate::common::peers::{self, Kind, RING};
-use crate::common::rig::{Rig, USUAL, WINDOW};
+use crate::common::peers::{self, Kind};
+use crate::common::rig::Ring;
 use crate::common::samples::Samples;
 use crate::line::{Bar, Line, Unit};
 
@@ -17,11 +17,10 @@ const GROUP: u64 = 64;
 const GROUPS: u64 = 8;
 
 pub(crate) fn pair(setup: &Setup) -> Vec<Line> {
-    let mut rig = Rig::new(WINDOW, USUAL, setup.tier);
+    let mut ring = Ring::new(setup.tier);
     let mut crates = peers::all();
     crates.retain(|peer| peer.kind() == Kind::Crate);
     crates.iter_mut().for_each(|peer| peer.start_ring());
-    (0..RING / 2).for_each(|page| rig.map(page, 1, page, Mode::Refuse));
     let words: Vec<_> = (0..GROUP).map(AtomicU64::new).collect();
     let mut samples = Samples::new();
     for rep in 0..Setup::WARM_UP + setup.reps {
@@ -34,10 +33,9 @@ pub(crate) fn pair(setup: &Setup) -> Vec<Line> {
                 words.iter().for_each(|word| _ = word.swap(first, Ordering::AcqRel));
             });
             samples.time("pair", GROUP, || {
-                for n in first..first + GROUP {
-                    let (map, unmap) = ((n + RING / 2) % RING, n % RING);
-                    rig.map(map, 1, map, Mode::Refuse);
-                    rig.unmap(unmap, 1);
+                for _ in 0..GROUP {
+                    ring.unmap();
+                    ring.map();
                 }
             });
             for peer in &mut crates {

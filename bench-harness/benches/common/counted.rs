@@ -7,7 +7,7 @@ use tce_engine::{Mode, Perm, Tce, Tier};
 
 use super::allocs::Counting;
 use super::peers::{PAGES, RING};
-use super::rig::{Guest, LEAF, LIST, PAGE, Rig, USUAL, WINDOW, lists};
+use super::rig::{Guest, LEAF, LIST, PAGE, Rig, Ring, USUAL, WINDOW, lists};
 use super::stepper::{Counts, between_breakpoints, count};
 
 /// Single pages in a stretch.
@@ -140,18 +140,16 @@ impl Work {
 
     /// The ring has turned some times, so what a handle learns it knows.
     fn run_ring(self, tier: &'static Tier, stretch: &mut dyn FnMut(&mut dyn FnMut())) {
-        let mut rig = Rig::new(WINDOW, USUAL, tier);
-        (0..RING / 2).for_each(|page| rig.map(page, 1, page, Mode::Refuse));
-        for n in 0..4 * RING {
-            rig.map((n + RING / 2) % RING, 1, n % RING, Mode::Refuse);
-            rig.unmap(n % RING, 1);
+        let mut ring = Ring::new(tier);
+        for _ in 0..4 * RING {
+            ring.unmap();
+            ring.map();
         }
-        let mut map =
-            || (RING / 2..RING / 2 + SINGLES).for_each(|n| rig.map(n, 1, n, Mode::Refuse));
-        if self == Self::MapOne {
-            stretch(&mut map);
+        if self == Self::UnmapOne {
+            stretch(&mut || (0..SINGLES).for_each(|nth| ring.unmap_nth(nth as usize)));
         } else {
-            stretch(&mut || (0..SINGLES).for_each(|n| rig.unmap(n, 1)));
+            (0..SINGLES).for_each(|nth| ring.unmap_nth(nth as usize));
+            stretch(&mut || (0..SINGLES).for_each(|_| ring.map()));
         }
     }
 

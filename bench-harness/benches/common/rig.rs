@@ -4,10 +4,13 @@
 
 use std::sync::Arc;
 
+use tce_engine::ioba::{IobaAllocator, IobaOptions, IobaSpace};
 use tce_engine::{
     Container, Engine, EngineOptions, Gra, GroupId, GuestMemory, Ioba, Liobn, Mapper, MockBuilder,
     Mode, PageShift, Papr, Perm, PhbSpec, Tier, Uaddr, Vcpu, WindowSpec,
 };
+
+use super::peers::RING;
 
 /// Where the buffer begins. The engine never follows the address.
 pub(crate) const BUFFER: Uaddr = Uaddr(0x7000_0000_0000);
@@ -67,7 +70,11 @@ impl Rig {
         let spec = WindowSpec::new(bytes, PageShift::K4).levels(2);
         let window = container.create_window(spec).expect("a shape that the mock has");
         assert_eq!(window.start, Ioba(0));
-        Self { mapper: container.mapper(), container, _engine: engine }
+        let space = IobaSpace { start: window.start, bytes, page: PageShift::K4 };
+        let addresses =
+            IobaAllocator::new(space, IobaOptions::default()).expect("a window's space");
+        let mapper = container.mapper().with_addresses(&addresses);
+        Self { mapper, container, _engine: engine }
     }
 
     /// Maps `count` pages from bus page `first` to as many pages of the buffer from `from`.
@@ -84,6 +91,49 @@ impl Rig {
     pub(crate) fn unmap(&mut self, first: u64, count: u64) {
         let done = self.mapper.unmap(Ioba(first * PAGE), count * PAGE).expect("inside the window");
         assert_eq!(done.released, count);
+    }
+}
+
+/// Single pages in a ring, everything on: addresses are allocated, half of the ring is mapped.
+pub(crate) struct Ring {
+    rig: Rig,
+    /// Where the mapped pages are, the oldest at `turns`, in turn.
+    mapped: [Ioba; Self::MAPPED],
+    turns: usize,
+}
+
+impl Ring {
+    const MAPPED: usize = RING as usize / 2;
+
+    pub(crate) fn new(tier: &'static Tier) -> Self {
+        let mut ring =
+            Self { rig: Rig::new(WINDOW, USUAL, tier), mapped: [Ioba(0); Self::MAPPED], turns: 0 };
+        for _ in 0..Self::MAPPED {
+            ring.map();
+        }
+        ring
+    }
+
+    /// Maps the next page of the buffer, wherever there is room on the bus.
+    #[inline]
+    pub(crate) fn map(&mut self) {
+        let memory = Uaddr(BUFFER.0 + self.turns as u64 % RING * PAGE);
+        let at = self.rig.mapper.map_alloc(memory, PAGE, Perm::READ_WRITE);
+        self.mapped[self.turns % Self::MAPPED] = at.expect("there is room");
+        self.turns += 1;
+    }
+
+    /// Unmaps the oldest page.
+    #[inline]
+    pub(crate) fn unmap(&mut self) {
+        self.unmap_nth(0);
+    }
+
+    /// Unmaps the `nth` oldest page.
+    #[inline]
+    pub(crate) fn unmap_nth(&mut self, nth: usize) {
+        let at = self.mapped[(self.turns + nth) % Self::MAPPED];
+        self.rig.mapper.unmap_free(at, PAGE).expect("it is mapped");
     }
 }
 

@@ -11,24 +11,21 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use tce_engine::mem::TableChunk;
-use tce_engine::{Container, Ioba, Mode, PageShift, Perm, Tce, Tier, Uaddr};
+use tce_engine::{Mode, Perm, Tce, Tier};
 
 use common::args::Args;
-use common::peers::{self, Kind, PAGE, PAGES, Peer, RING};
+use common::peers::{self, Kind, PAGES, Peer, RING};
 use common::report::Report;
-use common::rig::{BUFFER, Backing, Rig, WINDOW};
+use common::rig::{Rig, Ring, USUAL, WINDOW};
 use common::samples::Samples;
 
 /// Pairs of a map and an unmap between two readings of the clock.
 const GROUP: u64 = 64;
 
 /// The engine as one of the peers, everything on.
-struct Engine(Rig);
-
-impl Engine {
-    fn container(&self) -> &Container {
-        &self.0.container
-    }
+struct Engine {
+    rig: Rig,
+    ring: Ring,
 }
 
 impl Peer for Engine {
@@ -41,25 +38,32 @@ impl Peer for Engine {
     }
 
     fn map_all(&mut self) {
-        let done = self.container().map(Ioba(0), BUFFER, WINDOW, Perm::READ_WRITE, Mode::Refuse);
-        assert_eq!(done.expect("nothing is mapped").tces, PAGES);
+        self.rig.map(0, PAGES, 0, Mode::Refuse);
     }
 
     fn unmap_all(&mut self) {
-        let done = self.container().unmap(Ioba(0), WINDOW).expect("inside the window");
-        assert_eq!(done.released, PAGES);
+        self.rig.unmap(0, PAGES);
     }
 
     #[inline(always)]
-    fn map_one(&mut self, page: u64) {
-        let (at, memory) = (Ioba(page * PAGE), Uaddr(BUFFER.0 + page * PAGE));
-        let done = self.container().map(at, memory, PAGE, Perm::READ_WRITE, Mode::Refuse);
-        done.expect("the page is not mapped");
+    fn map_one(&mut self, _: u64) {
+        self.ring.map();
     }
 
     #[inline(always)]
-    fn unmap_one(&mut self, page: u64) {
-        self.container().unmap(Ioba(page * PAGE), PAGE).expect("inside the window");
+    fn unmap_one(&mut self, _: u64) {
+        self.ring.unmap();
+    }
+
+    fn start_ring(&mut self) {} // it turns since it was made
+
+    fn stop_ring(&mut self, _: u64) {}
+
+    fn turn_ring(&mut self, _: u64, count: u64) {
+        for _ in 0..count {
+            self.ring.unmap();
+            self.ring.map();
+        }
     }
 
     fn target(&self, _: u64) -> Option<u64> {
@@ -72,7 +76,7 @@ fn main() -> ExitCode {
     let rounds = if args.quick { 5 } else { 200 };
     let tier = Tier::best();
     let mut all: Vec<Box<dyn Peer>> =
-        vec![Box::new(Engine(Rig::new(WINDOW, Backing::Pages(PageShift::M2), tier)))];
+        vec![Box::new(Engine { rig: Rig::new(WINDOW, USUAL, tier), ring: Ring::new(tier) })];
     all.extend(peers::all());
     if let Some(only) = &args.only {
         all.retain(|peer| peer.name().contains(only.as_str()));
