@@ -58,9 +58,10 @@ pub(crate) fn scattered(setup: &Setup) -> Vec<Line> {
     ]
 }
 
-/// The engine beside its peers. Each maps what it has just unmapped, so that each finds its own table
-/// as near as it can be, whoever else was at work before.
+/// The engine beside its peers. Each has some rounds in a row and maps what it has just unmapped, so
+/// that its minimum is that of a table as near as it can be, whoever was at work before.
 pub(crate) fn against_peers(setup: &Setup) -> Vec<Line> {
+    const ROUNDS: usize = 3;
     let mut rig = Rig::new(WINDOW, USUAL, setup.tier);
     let limit = Limit::new(PAGES as usize);
     let mut peers = peers::all();
@@ -73,13 +74,19 @@ pub(crate) fn against_peers(setup: &Setup) -> Vec<Line> {
             samples.restart();
         }
         for peer in &mut peers {
-            peer.unmap_all();
-            samples.time(peer.name(), PAGES, || peer.map_all());
+            for _ in 0..ROUNDS {
+                peer.unmap_all();
+                samples.time(peer.name(), PAGES, || peer.map_all());
+            }
         }
-        limit.store();
-        samples.time("store", PAGES, || limit.store());
-        rig.unmap(0, PAGES);
-        samples.time("map", PAGES, || rig.map(0, PAGES, 0, Mode::Refuse));
+        for _ in 0..ROUNDS {
+            limit.store();
+            samples.time("store", PAGES, || limit.store());
+        }
+        for _ in 0..ROUNDS {
+            rig.unmap(0, PAGES);
+            samples.time("map", PAGES, || rig.map(0, PAGES, 0, Mode::Refuse));
+        }
     }
     let line = |what: &str, bar, peer: &str| {
         let [map, store, by] = ["map", "store", peer].map(|name| samples.min(name));

@@ -19,9 +19,9 @@ pub(crate) fn counts(setup: &Setup) -> Vec<Line> {
         lines.push(Line::new(what, Bar::AtMost(budget), Unit::Instructions, each));
     }
     for work in CALLS {
-        let (counts, units) = (count(work, setup.tier), work.units() as f64);
-        let note = format!("{:.1} instructions a call", counts.instructions as f64 / units);
         if let Some(budget) = work.locked_budget() {
+            let (counts, units) = (count(work, setup.tier), work.units() as f64);
+            let note = format!("{:.1} instructions a call", counts.instructions as f64 / units);
             let what = format!("{}, locked instructions", work.name());
             let each = counts.locked as f64 / units;
             lines.push(Line::new(what, Bar::AtMost(budget), Unit::Count, each).note(note));
