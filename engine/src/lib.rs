@@ -103,7 +103,9 @@
 //!   ([`ledger`]).
 //! * Strict kills: done and waited for before a call returns ([`kill`]).
 //! * H_PUT_TCE, H_PUT_TCE_INDIRECT, H_STUFF_TCE, H_GET_TCE and the four DDW calls ([`papr`]).
-//! * A portable and an AVX2 tier ([`simd`]).
+//! * Tiers for x86-64 and POWER beside the portable one ([`simd`]).
+//! * Handles for threads and vCPUs, whose single pages take no lock that others share ([`Mapper`],
+//!   [`Vcpu`]), and bus addresses for those who do not choose them ([`ioba`]).
 //! * Containers of a kernel, version 1 and 2, with a guard between the engine's requests and what a
 //!   kernel does wrong; batches whose neighbours become one request ([`backend::linux`],
 //!   [`Container::map_batch`]).
@@ -116,7 +118,7 @@
 //! * Deferred or batched kills; [`KillPolicy`] has one value.
 //! * A TCE cache in the software PHB, which would show a forgotten kill as a wrong translation. Its
 //!   kill registers and fences only count.
-//! * EEH states, a tier for POWER's own vectors.
+//! * EEH states of several groups.
 //! * Several guests on one engine: guest RAM is named by the guest's addresses alone.
 #![deny(missing_docs)]
 #![cfg_attr(

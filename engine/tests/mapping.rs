@@ -301,3 +301,38 @@ fn k6_table_then_kill_then_fence_then_release() {
     assert_eq!(log.iter().filter(|l| l.0 == "fence").count(), 1, "one fence a call");
     assert_eq!(counts(&c)[0], 0);
 }
+
+/// So long that several cores map and clear it, if there are, and that the clear goes past the caches:
+/// 40 GiB in 4 KiB pages is 80 MiB of table. Every entry is right, what stands in the middle with
+/// another permission too.
+#[test]
+fn ranges_for_several_cores() {
+    const PAGE: u64 = 4 * K;
+    let rig = Rig::new(MockBuilder::new(1));
+    let c = rig.container(&[G0]);
+    c.create_window(WindowSpec::new(64 * G, PageShift::K4).levels(2)).unwrap();
+    c.register(A, 40 * G).unwrap();
+    c.register(Uaddr(A.0 + 40 * G), G).unwrap();
+    let (pages, odd) = (40 * G / PAGE, 2_345_678);
+    let check = |from: u64, live: bool| {
+        for n in (0..pages + 4).step_by(4099).chain([0, 8191, 8192, pages - 1, pages]) {
+            let expected = (live && n < pages).then(|| (A.0 + (n * PAGE + from) % (41 * G), RW));
+            let expected = if live && n == odd { Some((A.0, Perm::READ)) } else { expected };
+            assert_eq!(reach(&rig.mock, 0, Ioba(n * PAGE)), expected, "page {n}");
+        }
+    };
+    let done = c.map(Ioba(0), A, 40 * G, RW, Mode::Refuse).unwrap();
+    assert_eq!((done.tces, done.released, done.kills.issued), (pages, 0, 1));
+    c.map(Ioba(odd * PAGE), A, PAGE, Perm::READ, Mode::Replace).unwrap();
+    check(0, true);
+    // Over the border of two regions, and over what is live.
+    let moved = c.map(Ioba(0), Uaddr(A.0 + G), 40 * G, RW, Mode::Replace).unwrap();
+    assert_eq!(moved.released, pages);
+    assert_eq!(counts(&c), [39 * G / PAGE, G / PAGE]);
+    c.map(Ioba(odd * PAGE), A, PAGE, Perm::READ, Mode::Replace).unwrap();
+    check(G, true);
+    let gone = c.unmap(Ioba(0), 64 * G).unwrap();
+    assert_eq!((gone.released, gone.kills.issued), (pages, 1));
+    check(0, false);
+    assert_eq!(counts(&c), [0, 0]);
+}

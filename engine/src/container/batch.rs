@@ -175,12 +175,8 @@ impl Call<'_> {
             mode.admit(window.table.prepare_all_as(self.hand.user.who, &parts)?, head.at)?;
         let ioctls = if window.kernel { self.publish(window, &mut writer, &pieces)? } else { 0 };
         let done = self.commit(window, writer, &claim, |writer, gone| {
-            let mut next = 0;
             writer.write(gone, |tier, first, slots| {
-                while first >= pieces[next].first + pieces[next].count {
-                    next += 1;
-                }
-                let piece = &pieces[next];
+                let piece = &pieces[pieces.partition_point(|piece| piece.first <= first) - 1];
                 let at = Uaddr(piece.memory.0 + ((first - piece.first) << page.get()));
                 fill(&state.registrations, tier, slots, at, piece.perm, page)
             })

@@ -10,7 +10,7 @@ use crate::addr::{Ioba, Uaddr};
 use crate::backend::{KillPort, SharedPort};
 use crate::error::{EntryError, MapError, UnmapError};
 use crate::ioba::{IobaAllocator, Magazine};
-use crate::kill::{KillCount, KillDebt};
+use crate::kill::{KillCount, KillDebt, KillPolicy};
 use crate::regions::{Counts, Hits};
 use crate::sync::{Arc, Reader, Who};
 use crate::table::User;
@@ -65,6 +65,8 @@ impl Container {
         let counts = self.state.write().registrations.open_counts();
         let backend = &self.engine.backend;
         let debt = KillDebt::new(self.engine.caps.tables.kill());
+        // The fast path waits for each kill.
+        let KillPolicy::Strict = self.engine.policy;
         Mapper {
             container: self.clone(),
             who: state.who(),

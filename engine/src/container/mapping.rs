@@ -186,11 +186,9 @@ impl Call<'_> {
             0
         };
         let done = self.commit(window, writer, &claim, |writer, gone| {
-            let mut next = memory;
-            writer.write(gone, |tier, _, slots| {
-                let written = fill(&state.registrations, tier, slots, next, perm, page);
-                next.0 += (slots.len() as u64) << page.get();
-                written
+            writer.write(gone, |tier, index, slots| {
+                let next = Uaddr(memory.0 + ((index - first) << page.get()));
+                fill(&state.registrations, tier, slots, next, perm, page)
             })
         });
         Ok(Receipt { requests: 1, ioctls, ..done })

@@ -2,7 +2,7 @@
 //! Ranges that are locked: all segments of all their parts, ascending.
 
 use super::tree::{Run, Step, Tree, Walk};
-use super::{Gone, Old, TceTable};
+use super::{Gone, Old, TceTable, wide};
 use crate::simd::Tier;
 use crate::sync::{RwLockReadGuard, Who};
 
@@ -199,22 +199,41 @@ impl<'a> Held<'a> {
         let tier = self.table.tier;
         let entries: u64 = self.parts().iter().map(|part| part.1).sum();
         let stream = entries >= STREAM;
+        let known = |run: &Run<'_>| {
+            let owner = run.segment.owner();
+            owner.filter(|_| run.is_whole() && run.segment.live() == run.slots.len() as u64)
+        };
+        let clear_known = |run: &Run<'_>| {
+            if stream {
+                tier.clear_streaming(run.slots);
+            } else {
+                let found = tier.take(run.slots).live;
+                debug_assert_eq!(found, run.slots.len() as u64);
+            }
+        };
+        let wide = wide::worth(entries);
+        if wide {
+            wide::for_each(self.range.runs().filter(|run| known(run).is_some()), |run| {
+                clear_known(run);
+                // By the core that stored.
+                tier.drain();
+            });
+        }
         for run in self.range.runs() {
-            let (live, count) = (run.segment.live(), run.slots.len() as u64);
-            match run.segment.owner() {
-                Some(owner) if live == count && run.is_whole() => {
-                    if stream {
-                        tier.clear_streaming(run.slots);
-                    } else {
-                        let found = tier.take(run.slots).live;
-                        debug_assert_eq!(found, live);
+            match known(&run) {
+                Some(owner) => {
+                    if !wide {
+                        clear_known(&run);
                     }
-                    run.segment.recount(live, 0, None);
+                    let (first, count) = (run.first, run.slots.len() as u64);
+                    run.segment.recount(count, 0, None);
                     run.segment.set_write_only(run.at, run.slots.len(), false);
-                    gone(Gone::Known { first: run.first, count, live, owner });
+                    gone(Gone::Known { first, count, live: count, owner });
                 }
-                _ if live == 0 && stream => tier.clear_streaming(run.slots),
-                _ => run.tiles().for_each(|tile| {
+                None if run.segment.live() == 0 && stream => {
+                    tier.clear_streaming(run.slots);
+                }
+                None => run.tiles().for_each(|tile| {
                     clear(tier, &tile, &mut |old| gone(Gone::Look(old)));
                 }),
             }

@@ -9,6 +9,7 @@ mod locks;
 mod one;
 mod segment;
 mod tree;
+mod wide;
 mod writer;
 
 use crate::addr::Hpa;

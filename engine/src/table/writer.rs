@@ -3,7 +3,7 @@
 
 use super::locks::Locked;
 use super::tree::Run;
-use super::{Gone, Old, TceTable};
+use super::{Gone, Old, TceTable, wide};
 use crate::simd::Tier;
 use crate::sync::Slot;
 use crate::tce::Tce;
@@ -90,14 +90,19 @@ impl Writer<'_> {
     pub(crate) fn write(
         &mut self,
         mut gone: impl FnMut(Gone<'_>),
-        mut f: impl FnMut(&Tier, u64, &[Slot]) -> Written,
+        f: impl Fn(&Tier, u64, &[Slot]) -> Written + Sync,
     ) -> u64 {
         let (mut all, tier) = (0, self.table.tier);
+        let write = |run: &Run<'_>| finish(run, 0, &f(tier, run.first, run.slots));
+        if wide::worth(self.count()) && self.range.runs().all(|run| run.segment.live() == 0) {
+            wide::for_each(self.range.runs(), write);
+            self.empty = false;
+            return 0;
+        }
         for run in self.range.runs() {
             // The common case of a bulk map: nothing to read.
             if self.empty || run.segment.live() == 0 {
-                let written = f(tier, run.first, run.slots);
-                finish(&run, 0, &written);
+                write(&run);
                 continue;
             }
             // What is looked at is still in the innermost cache when it is written.
