@@ -56,6 +56,7 @@ const SECTIONS: &[Section] = &[
     ("lists", lists::kernel),
     ("lists, papr", lists::papr),
     ("clear", clear::clear),
+    ("several cores", clear::cores),
     ("one page", single::pair),
     ("replay", replay::net_rx),
     ("accounting", parts::accounting),
