@@ -104,5 +104,6 @@ fn main() -> ExitCode {
     let bars = judged.iter().flatten().filter(|j| j.judged());
     let (all, met) = bars.fold((0, 0), |(all, met), j| (all + 1, met + u32::from(j.passed())));
     let _ = writeln!(report.text, "\n{met} of {all} bars met");
-    report.finish(&args, met == all)
+    // A smoke test proves nothing about bars.
+    report.finish(&args, met == all || args.quick)
 }
