@@ -8,11 +8,13 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use criterion::{Bencher, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use tce_engine::internals::Accounts;
+use tce_engine::ioba::{IobaAllocator, IobaOptions, IobaSpace, Magazine};
 use tce_engine::mem::TableChunk;
-use tce_engine::{Ioba, MapRequest, Mode, Perm, Tce, Tier, Uaddr, UnmapRequest};
+use tce_engine::{Ioba, MapRequest, Mode, PageShift, Perm, Tce, Tier, Uaddr, UnmapRequest};
 
 use common::peers::PAGES;
-use common::rig::{BUFFER, Guest, LEAF, LIST, PAGE, Rig, USUAL, WINDOW, lists};
+use common::rig::{BUFFER, Guest, LEAF, LIST, PAGE, Random, Rig, USUAL, WINDOW, lists};
 
 const RW: Perm = Perm::READ_WRITE;
 
@@ -141,6 +143,12 @@ fn single(c: &mut Criterion) {
             rig.container.unmap(at, PAGE).expect("inside")
         });
     });
+    group.bench_function("handle, address allocated, map + unmap", |b| {
+        b.iter(|| {
+            let at = rig.mapper.map_alloc(BUFFER, PAGE, RW).expect("there is room");
+            rig.mapper.unmap_free(at, PAGE).expect("it is mapped");
+        });
+    });
     group.bench_function("handle, map + unmap", |b| {
         b.iter(|| {
             rig.mapper.map(at, BUFFER, PAGE, RW, mode).expect("empty");
@@ -176,5 +184,47 @@ fn papr(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, loops, bulk, many, single, papr);
+/// Bus addresses alone.
+fn addresses(c: &mut Criterion) {
+    let space = IobaSpace { start: Ioba(0), bytes: WINDOW, page: PageShift::K4 };
+    let addresses = IobaAllocator::new(space, IobaOptions::default()).expect("a window's space");
+    let mut magazine = Magazine::new(&addresses);
+    let mut group = c.benchmark_group("addresses");
+    group.bench_function("take + give one page", |b| {
+        b.iter(|| {
+            let at = magazine.take_page().expect("there is room");
+            magazine.give_page(black_box(at));
+        });
+    });
+    group.bench_function("take + give 16 pages", |b| {
+        b.iter(|| {
+            let at = magazine.take(16).expect("there is room");
+            magazine.give(black_box(at), 16);
+        });
+    });
+    group.finish();
+}
+
+/// Registered memory alone.
+fn regions(c: &mut Criterion) {
+    const REGIONS: u64 = 10_000;
+    let start = |n: u64| Uaddr(BUFFER.0 + (n << 21));
+    let mut accounts = Accounts::new((0..REGIONS).map(|n| (start(n), 1 << 20)));
+    let mut random = Random::new(5);
+    let anywhere: Vec<_> = (0..8192).map(|_| start(random.below(REGIONS))).collect();
+    let mut group = c.benchmark_group("regions");
+    group.bench_function("look-up, the same", |b| {
+        b.iter(|| accounts.look_up(black_box(start(7)), PageShift::K4));
+    });
+    group.bench_function("look-up, one of 10,000", |b| {
+        let mut next = anywhere.iter().cycle();
+        b.iter(|| accounts.look_up(*next.next().expect("it has no end"), PageShift::K4));
+    });
+    group.bench_function("accounting of 256 pages", |b| {
+        b.iter(|| accounts.range(black_box(start(7)), 1 << 20, PageShift::K4));
+    });
+    group.finish();
+}
+
+criterion_group!(benches, loops, bulk, many, single, papr, addresses, regions);
 criterion_main!(benches);
