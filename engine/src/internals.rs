@@ -33,8 +33,8 @@ impl Accounts {
     ///
     /// # Errors
     /// [`MapError`], as a map's.
-    pub fn range(&self, at: Uaddr, bytes: u64, page: PageShift) -> Result<u64, MapError> {
-        let claim = self.registrations.plan(at, bytes, page)?;
+    pub fn range(&mut self, at: Uaddr, bytes: u64, page: PageShift) -> Result<u64, MapError> {
+        let claim = self.registrations.plan(at, bytes, page, &mut self.hits)?;
         let mut pages = 0;
         for (number, amount) in claim.iter() {
             self.registrations.claim(self.counts, number, amount);
@@ -46,13 +46,13 @@ impl Accounts {
         Ok(pages)
     }
 
-    /// Where the page at `at` lies, as a thread's handle looks it up: first in the region that it
+    /// The number of the region of `at`, as a thread's handle looks it up: first in the one that it
     /// found last.
     ///
     /// # Errors
-    /// [`MapError`], as a map's.
+    /// [`MapError::NotRegistered`].
     #[inline]
-    pub fn look_up(&mut self, at: Uaddr, page: PageShift) -> Result<Hpa, MapError> {
-        Ok(self.registrations.page(at, page, &mut self.hits)?.1)
+    pub fn look_up(&mut self, at: Uaddr) -> Result<usize, MapError> {
+        self.registrations.number(at, &mut self.hits)
     }
 }

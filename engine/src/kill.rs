@@ -83,6 +83,12 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
+    /// One amount.
+    #[inline]
+    pub(crate) fn of(number: usize, amount: u64) -> Self {
+        Self { last: Some((number, amount)), more: Vec::new() }
+    }
+
     #[inline]
     pub(crate) fn add(&mut self, number: usize, amount: u64) {
         match &mut self.last {

@@ -4,6 +4,7 @@
 
 mod counts;
 mod registrations;
+mod sorted;
 
 use std::collections::BTreeMap;
 

@@ -164,8 +164,8 @@ impl Call<'_> {
         }
         let mut claim = Tally::default();
         for piece in &pieces {
-            let planned =
-                state.registrations.plan(piece.memory, piece.count << page.get(), page)?;
+            let bytes = piece.count << page.get();
+            let planned = state.registrations.plan(piece.memory, bytes, page, self.hand.hits)?;
             planned.iter().for_each(|(number, pages)| claim.add(number, pages));
         }
         let mut parts = std::mem::take(&mut self.hand.scratch.parts);

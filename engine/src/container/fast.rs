@@ -16,6 +16,7 @@ use crate::tce::{Perm, Tce};
 const LANES: usize = 8;
 
 /// A segment of a table, by bus address.
+#[repr(align(128))]
 struct BusLane {
     start: u64,
     bytes: u64,
@@ -35,6 +36,9 @@ struct UserHit {
     page: PageShift,
     number: usize,
     layout: RealLayout,
+    /// The extent of the last page: start, last offset at which a page begins, and what leads from
+    /// user addresses to entry addresses.
+    near: (u64, u64, u64),
 }
 
 /// The region of guest memory.
@@ -43,6 +47,12 @@ struct GuestHit {
     start: u64,
     bytes: u64,
     number: usize,
+}
+
+#[inline(always)]
+fn lane(lanes: &[Option<BusLane>; LANES], at: Ioba) -> Option<&BusLane> {
+    let lane = lanes[nth(at)].as_ref()?;
+    if lane.holds(at) { Some(lane) } else { None }
 }
 
 /// See the [module](self). All of it is of one version of the structure.
@@ -112,7 +122,7 @@ impl Fast {
         match memory {
             Memory::None => {}
             Memory::User(memory) => {
-                if self.user.as_ref().is_none_or(|hit| hit.page(memory, page).is_none()) {
+                if self.user.as_mut().is_none_or(|hit| hit.page(memory, page).is_none()) {
                     self.user = UserHit::new(state, memory, page);
                 }
             }
@@ -125,29 +135,23 @@ impl Fast {
         }
     }
 
-    #[inline(always)]
-    fn lane(&self, at: Ioba) -> Option<&BusLane> {
-        let lane = self.lanes[nth(at)].as_ref()?;
-        if lane.holds(at) { Some(lane) } else { None }
-    }
-
     /// Maps one page where nothing is.
     #[inline(always)]
     pub(super) fn map(
-        &self,
+        &mut self,
         at: &mut At<'_>,
         bus: Ioba,
         memory: Uaddr,
         bytes: u64,
         perm: Perm,
     ) -> Option<Done> {
-        let lane = self.lane(bus)?;
+        let lane = lane(&self.lanes, bus)?;
         let page = lane.page;
         if bytes != page.bytes() || perm == Perm::NONE {
             return None;
         }
         let entry = lane.entry(at.who, bus)?;
-        let (number, real) = self.user.as_ref()?.page(memory, page)?;
+        let (number, real) = self.user.as_mut()?.page(memory, page)?;
         let old = entry.get();
         if !old.is_empty() {
             return None;
@@ -161,7 +165,7 @@ impl Fast {
     /// Clears one page, or a short run.
     #[inline(always)]
     pub(super) fn unmap(&self, at: &mut At<'_>, bus: Ioba, bytes: u64) -> Option<Done> {
-        let lane = self.lane(bus)?;
+        let lane = lane(&self.lanes, bus)?;
         if bytes != lane.page.bytes() {
             return self.unmap_run(at, lane, bus, bytes);
         }
@@ -226,7 +230,7 @@ impl Fast {
         bus: Ioba,
         count: u64,
     ) -> Option<Done> {
-        let lane = self.lane(bus)?;
+        let lane = lane(&self.lanes, bus)?;
         let offset = bus.0 - lane.start;
         let inside = offset < lane.guest_bytes
             && count > 0
@@ -255,7 +259,7 @@ impl Fast {
     /// Stores what a guest gives for one page of the window that starts at `window`.
     #[inline(always)]
     pub(super) fn store(&self, at: &mut At<'_>, window: Ioba, bus: Ioba, tce: Tce) -> Option<Done> {
-        let lane = self.lane(bus)?;
+        let lane = lane(&self.lanes, bus)?;
         if lane.window != window || bus.0 - lane.start >= lane.guest_bytes {
             return None;
         }
@@ -346,15 +350,33 @@ impl UserHit {
         }
         let last = region.memory.bytes().checked_sub(page.bytes())?;
         let (start, layout) = (region.memory.start(), region.layout.clone());
-        Some(Self { start, last, page, number, layout })
+        // No page is in an extent that ends before it begins.
+        Some(Self { start, last, page, number, layout, near: (u64::MAX, 0, 0) })
     }
 
     /// Registration and entry address of the page at `at`.
-    #[inline]
-    fn page(&self, at: Uaddr, page: PageShift) -> Option<(usize, Hpa)> {
+    #[inline(always)]
+    fn page(&mut self, at: Uaddr, page: PageShift) -> Option<(usize, Hpa)> {
+        let (start, last, to_real) = self.near;
+        if page != self.page || !at.is_aligned(page) {
+            return None;
+        }
+        if at.0.wrapping_sub(start) <= last {
+            return Some((self.number, Hpa(at.0.wrapping_add(to_real))));
+        }
+        self.far(at)
+    }
+
+    #[inline(never)]
+    fn far(&mut self, at: Uaddr) -> Option<(usize, Hpa)> {
         let offset = at.0.wrapping_sub(self.start);
-        let known = offset <= self.last && page == self.page && at.is_aligned(page);
-        known.then(|| (self.number, self.layout.page_at(offset)))
+        if offset > self.last {
+            return None;
+        }
+        let extent = self.layout.extent_at(offset);
+        let last = extent.bytes.checked_sub(self.page.bytes())?;
+        self.near = (at.0, last, extent.at.0.wrapping_sub(at.0));
+        Some((self.number, extent.at))
     }
 }
 

@@ -124,14 +124,14 @@ impl Mapper {
 
     /// A call for one page of the usual kind; `None` if it is not, and nothing was done.
     #[inline(always)]
-    fn fast(&mut self, f: impl FnOnce(&Fast, &mut At<'_>) -> Option<Done>) -> Option<Done> {
+    fn fast(&mut self, f: impl FnOnce(&mut Fast, &mut At<'_>) -> Option<Done>) -> Option<Done> {
         let state = self.state.enter(false);
         if self.fast_version != state.version() {
             return None;
         }
         let Usual { on_fill, members, max_page_kills } = self.usual;
         let (who, port) = (self.who, &mut *self.port);
-        f(&self.fast, &mut At { who, on_fill, members, max_page_kills, port })
+        f(&mut self.fast, &mut At { who, on_fill, members, max_page_kills, port })
     }
 
     /// Remembers what a call on the general path found.

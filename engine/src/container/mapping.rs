@@ -177,7 +177,7 @@ impl Call<'_> {
         if count == 1 && !window.kernel {
             return self.map_one(window, first, memory, perm, mode);
         }
-        let claim = state.registrations.plan(memory, bytes, page)?;
+        let claim = state.registrations.plan(memory, bytes, page, self.hand.hits)?;
         let mut writer =
             mode.admit(window.table.prepare_as(self.hand.user.who, first, count)?, at)?;
         let ioctls = if window.kernel {

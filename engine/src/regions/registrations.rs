@@ -3,6 +3,7 @@
 
 use super::Region;
 use super::counts::{Shard, Shards};
+use super::sorted::Sorted;
 use crate::addr::{Hpa, PageShift, Uaddr};
 use crate::backend::Memory;
 use crate::backend::layout::Extent;
@@ -27,8 +28,10 @@ pub(crate) struct Registrations {
     slots: Vec<Option<Registration>>,
     /// Numbers by memory, user ranges first.
     by_memory: Vec<(Memory, usize)>,
-    /// Starts of user ranges, ascending: the first of `by_memory` once more, packed for the search.
-    user_starts: Vec<u64>,
+    /// Starts of user ranges, ascending, and what lies there: the first of `by_memory` once more, for
+    /// the search.
+    user_starts: Sorted,
+    users: Vec<Hit>,
     /// Spans of entry addresses with the registration's number, by start.
     spans: Vec<(u64, u64, usize)>,
     /// Counts of threads that have their own.
@@ -94,8 +97,9 @@ impl Registrations {
         self.shards.reach(self.slots.len());
         let at = self.by_memory.partition_point(|(other, _)| *other < memory);
         self.by_memory.insert(at, (memory, number));
-        if let Memory::User { start, .. } = memory {
+        if let Memory::User { start, bytes } = memory {
             self.user_starts.insert(at, start.0);
+            self.users.insert(at, Hit { start: start.0, bytes, number });
         }
         let at = self.spans.partition_point(|(start, ..)| *start < span.start);
         self.spans.insert(at, (span.start, span.end, number));
@@ -109,6 +113,7 @@ impl Registrations {
             self.by_memory.remove(at);
             if at < self.user_starts.len() {
                 self.user_starts.remove(at);
+                self.users.remove(at);
             }
         }
         self.spans.retain(|(_, _, n)| *n != number);
@@ -120,17 +125,27 @@ impl Registrations {
         numbers.into_iter().map(|number| self.remove(number)).collect()
     }
 
-    /// The registration of the user memory at `at`, its number, and the offset in it.
+    /// The range of user memory that `at` lies in.
     #[inline]
+    fn user_hit(&self, at: Uaddr) -> Result<Hit, MapError> {
+        let before = self.user_starts.up_to(at.0).checked_sub(1);
+        let hit = before.map(|n| self.users[n]).filter(|hit| at.0 - hit.start < hit.bytes);
+        hit.ok_or(MapError::NotRegistered { at })
+    }
+
+    /// The registration of the user memory at `at`, its number, and the offset in it.
     pub(crate) fn user(&self, at: Uaddr) -> Result<(usize, &Registration, u64), MapError> {
-        let before = self.user_starts.partition_point(|start| *start <= at.0);
-        before
-            .checked_sub(1)
-            .map(|n| self.by_memory[n])
-            .map(|(memory, number)| (number, at.0 - memory.start(), memory.bytes()))
-            .filter(|(_, offset, bytes)| offset < bytes)
-            .map(|(number, offset, _)| (number, self.get(number), offset))
-            .ok_or(MapError::NotRegistered { at })
+        let hit = self.user_hit(at)?;
+        Ok((hit.number, self.get(hit.number), at.0 - hit.start))
+    }
+
+    /// The number of the registration of the user memory at `at`: often that of the last look-up.
+    #[inline]
+    pub(crate) fn number(&self, at: Uaddr, hits: &mut Hits) -> Result<usize, MapError> {
+        if at.0.wrapping_sub(hits.user.start) >= hits.user.bytes {
+            hits.user = self.user_hit(at)?;
+        }
+        Ok(hits.user.number)
     }
 
     /// The entry address of the one page of user memory at `at`, a multiple of `page`, and the
@@ -142,25 +157,40 @@ impl Registrations {
         page: PageShift,
         hits: &mut Hits,
     ) -> Result<(usize, Hpa), MapError> {
-        let hit = &mut hits.user;
-        let mut offset = at.0.wrapping_sub(hit.start);
-        if offset >= hit.bytes {
-            let (number, registration, found) = self.user(at)?;
-            let memory = registration.region.memory;
-            *hit = Hit { start: memory.start(), bytes: memory.bytes(), number };
-            offset = found;
-        }
-        let layout = &self.get(hit.number).region.layout;
-        if hit.bytes - offset < page.bytes() || !layout.can_map(offset, page) {
+        let number = self.number(at, hits)?;
+        let offset = at.0 - hits.user.start;
+        let layout = &self.get(number).region.layout;
+        if hits.user.bytes - offset < page.bytes() || !layout.can_map(offset, page) {
             // Says what is wrong.
-            self.plan(at, page.bytes(), page)?;
+            self.plan_parts(at, page.bytes(), page)?;
         }
-        Ok((hit.number, layout.page_at(offset)))
+        Ok((number, layout.page_at(offset)))
     }
 
     /// Checks that `bytes` of user memory from `at` can be mapped in pages of `page`, and says how
     /// many pages fall to which registration.
-    pub(crate) fn plan(&self, at: Uaddr, bytes: u64, page: PageShift) -> Result<Tally, MapError> {
+    #[inline]
+    pub(crate) fn plan(
+        &self,
+        at: Uaddr,
+        bytes: u64,
+        page: PageShift,
+        hits: &mut Hits,
+    ) -> Result<Tally, MapError> {
+        // Mostly it is one region, and often that of the last look-up.
+        if let Ok(number) = self.number(at, hits) {
+            let offset = at.0 - hits.user.start;
+            let inside = bytes <= hits.user.bytes - offset;
+            if inside && self.get(number).region.layout.can_map(offset, page) {
+                return Ok(Tally::of(number, bytes >> page.get()));
+            }
+        }
+        self.plan_parts(at, bytes, page)
+    }
+
+    /// The same region by region.
+    #[cold]
+    fn plan_parts(&self, at: Uaddr, bytes: u64, page: PageShift) -> Result<Tally, MapError> {
         let mut tally = Tally::default();
         let end = at.0.checked_add(bytes).ok_or(MapError::NotRegistered { at })?;
         let mut next = at;
@@ -236,7 +266,7 @@ impl Registrations {
                 return Err(MapError::Unaligned { what: "user address", value: at.0, page });
             }
             // A plan of one page makes every check there is; most pages lie in the same region.
-            self.plan(*at, page.bytes(), page)?;
+            self.plan_parts(*at, page.bytes(), page)?;
             let (number, registration, _) = self.user(*at)?;
             let Region { memory, layout, .. } = &*registration.region;
             let hull = (memory.start(), memory.bytes() - page.bytes());

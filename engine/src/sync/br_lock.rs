@@ -8,18 +8,15 @@ use std::ops::{Deref, DerefMut};
 
 use super::bias::Who;
 use super::turns::{Ticket, Turns};
-use super::{
-    Arc, AtomicBool, AtomicU64, Ordering, RwLock, RwLockReadGuard, RwLockWriteGuard, read, write,
-};
+use super::{Arc, AtomicU64, Ordering, RwLock, RwLockReadGuard, RwLockWriteGuard, read, write};
 
 /// `T` behind a lock for many registered readers, a few others, and a rare writer.
 pub(crate) struct BrLock<T> {
     value: UnsafeCell<T>,
     /// Readers that are not registered share it; a writer has it alone.
     others: RwLock<()>,
-    writing: AtomicBool,
     turns: Arc<Turns>,
-    /// Writers so far.
+    /// Twice the number of writers so far, and one more while somebody writes.
     version: AtomicU64,
 }
 
@@ -32,7 +29,6 @@ impl<T> BrLock<T> {
         Self {
             value: UnsafeCell::new(value),
             others: RwLock::new(()),
-            writing: AtomicBool::new(false),
             turns: Arc::new(Turns::new()),
             version: AtomicU64::new(0),
         }
@@ -55,9 +51,8 @@ impl<T> BrLock<T> {
     /// Access for one, after all that are inside have left.
     pub(crate) fn write(&self) -> Write<'_, T> {
         let guard = write(&self.others);
-        self.writing.store(true, Ordering::SeqCst);
+        self.version.fetch_add(1, Ordering::SeqCst);
         self.turns.wait_until_left();
-        self.version.fetch_add(1, Ordering::Relaxed);
         Write { lock: self, _guard: guard }
     }
 
@@ -92,7 +87,7 @@ impl<T> Deref for Write<'_, T> {
 
     fn deref(&self) -> &T {
         // SAFETY: `write` has waited until no reader of either kind was left, and none comes in
-        // while `writing` is set and `others` is held; the reference ends before this guard does.
+        // while the version is odd and `others` is held; the reference ends before this guard does.
         unsafe { &*self.lock.value.get() }
     }
 }
@@ -107,7 +102,7 @@ impl<T> DerefMut for Write<'_, T> {
 impl<T> Drop for Write<'_, T> {
     fn drop(&mut self) {
         // Release: a reader that finds nobody writing sees all that was written.
-        self.lock.writing.store(false, Ordering::Release);
+        self.lock.version.fetch_add(1, Ordering::Release);
     }
 }
 
@@ -129,8 +124,9 @@ impl<T> Reader<T> {
     pub(crate) fn enter(&mut self, waiting: bool) -> Inside<'_, T> {
         loop {
             self.ticket.enter(waiting);
-            if !self.lock.writing.load(Ordering::Acquire) {
-                return Inside { lock: &self.lock, ticket: &mut self.ticket };
+            let version = self.lock.version.load(Ordering::Acquire);
+            if version & 1 == 0 {
+                return Inside { lock: &self.lock, ticket: &mut self.ticket, version };
             }
             self.wait();
         }
@@ -149,13 +145,14 @@ impl<T> Reader<T> {
 pub(crate) struct Inside<'a, T> {
     lock: &'a BrLock<T>,
     ticket: &'a mut Ticket,
+    version: u64,
 }
 
 impl<T> Inside<'_, T> {
-    /// The number of writers so far; what was learnt inside holds until it changes.
+    /// Even, and another after each writer: what was learnt inside holds until it changes.
     #[inline]
     pub(crate) fn version(&self) -> u64 {
-        self.lock.version.load(Ordering::Relaxed)
+        self.version
     }
 }
 
@@ -164,7 +161,7 @@ impl<T> Deref for Inside<'_, T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        // SAFETY: a writer that sets `writing` after `enter` looked finds this ticket inside, since
+        // SAFETY: a writer that makes the version odd after `enter` looked finds this ticket inside, since
         // the barrier stands between, and waits until the drop below. One that set it before has
         // ended, and its release was read. So no `&mut T` exists while this does.
         unsafe { &*self.lock.value.get() }
@@ -222,6 +219,6 @@ mod tests {
         drop(inside);
         *lock.write() = 2;
         let inside = reader.enter(false);
-        assert_eq!((*inside, inside.version()), (2, 1));
+        assert_eq!((*inside, inside.version()), (2, 2));
     }
 }

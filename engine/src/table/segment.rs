@@ -20,22 +20,23 @@ const MIXED: u32 = u32::MAX;
 #[repr(align(64))]
 pub(crate) struct Segment {
     lock: BiasLock,
-    /// Live entries; written by the lock's holder only.
-    live: AtomicU32,
-    /// Whose all live entries are, or [`MIXED`]; of no meaning if none is live. Written by the
-    /// lock's holder only.
-    owner: AtomicU32,
+    /// Low half: live entries. High half: whose they all are, or [`MIXED`]; of no meaning if none is
+    /// live. Written by the lock's holder only.
+    state: AtomicU64,
     /// Times that the lock was taken from who had it without taking it, up to a limit.
     taken_away: AtomicU32,
     write_only: OnceLock<Box<[AtomicU64]>>,
+}
+
+fn state(owner: u32, live: u32) -> u64 {
+    u64::from(owner) << 32 | u64::from(live)
 }
 
 impl Segment {
     pub(super) fn new() -> Self {
         Self {
             lock: BiasLock::new(),
-            live: AtomicU32::new(0),
-            owner: AtomicU32::new(MIXED),
+            state: AtomicU64::new(state(MIXED, 0)),
             taken_away: AtomicU32::new(0),
             write_only: OnceLock::new(),
         }
@@ -87,51 +88,46 @@ impl Segment {
     /// Live entries; exact for the lock's holder.
     #[inline]
     pub(super) fn live(&self) -> u64 {
-        u64::from(self.live.load(Ordering::Relaxed))
+        self.state.load(Ordering::Relaxed) & u64::from(u32::MAX)
     }
 
     /// For the lock's holder: whose all live entries are, if that is one's and known.
     #[inline]
     pub(super) fn owner(&self) -> Option<usize> {
-        let owner = self.owner.load(Ordering::Relaxed);
+        let owner = (self.state.load(Ordering::Relaxed) >> 32) as u32;
         (owner != MIXED).then_some(owner as usize)
     }
 
     /// For the lock's holder: `before` live entries became `after`, which are `owner`'s.
     #[inline]
     pub(super) fn recount(&self, before: u64, after: u64, owner: Option<usize>) {
-        let others = self.live() - before;
-        let live = others + after;
-        debug_assert!(live <= 1 << SEGMENT_LG2);
-        self.live.store(live as u32, Ordering::Relaxed);
+        self.some_less(before);
         if after > 0 {
-            let owner = owner.map_or(MIXED, |owner| owner as u32);
-            let known = if others == 0 || self.owner.load(Ordering::Relaxed) == owner {
-                owner
-            } else {
-                MIXED
-            };
-            self.owner.store(known, Ordering::Relaxed);
+            self.some_more(after, owner.map_or(MIXED, |owner| owner as u32));
         }
+        debug_assert!(self.live() <= 1 << SEGMENT_LG2);
     }
 
     /// [`Segment::recount`] for an entry that was empty.
     #[inline(always)]
     pub(super) fn one_more(&self, owner: usize) {
-        let live = self.live.load(Ordering::Relaxed);
-        self.live.store(live + 1, Ordering::Relaxed);
-        let owner = owner as u32;
-        if live == 0 {
-            self.owner.store(owner, Ordering::Relaxed);
-        } else if self.owner.load(Ordering::Relaxed) != owner {
-            self.owner.store(MIXED, Ordering::Relaxed);
-        }
+        self.some_more(1, owner as u32);
+    }
+
+    #[inline(always)]
+    fn some_more(&self, after: u64, owner: u32) {
+        let (old, mine) = (self.state.load(Ordering::Relaxed), u64::from(owner) << 32);
+        let live = old & u64::from(u32::MAX);
+        let all_mine = old ^ live == mine || live == 0;
+        let owner = if all_mine { mine } else { u64::from(MIXED) << 32 };
+        self.state.store(owner | (live + after), Ordering::Relaxed);
     }
 
     /// [`Segment::recount`] for entries that go.
     #[inline(always)]
     pub(super) fn some_less(&self, before: u64) {
-        self.live.store(self.live.load(Ordering::Relaxed) - before as u32, Ordering::Relaxed);
+        debug_assert!(before <= self.live());
+        self.state.store(self.state.load(Ordering::Relaxed) - before, Ordering::Relaxed);
     }
 
     /// For the lock's holder: remembers for `count` entries from `at` whether they are write-only.

@@ -330,9 +330,7 @@ impl KillPort for Port {
 
     fn kill_page_and_wait(&mut self, start: Ioba, page: PageShift) -> u64 {
         if self.mock.setup.record {
-            let stores = self.kill(KillScope::Pages { start, count: 1, page });
-            self.fence();
-            return stores;
+            return self.recorded(start, page);
         }
         // Nobody has to be told: only the registers and the counts are left.
         for pe in &self.pes {
@@ -340,6 +338,17 @@ impl KillPort for Port {
         }
         self.counts.add(self.pes.len() as u64, 1);
         self.pes.len() as u64
+    }
+}
+
+impl Port {
+    /// A page's kill and fence, one after the other, with their events.
+    #[cold]
+    #[inline(never)]
+    fn recorded(&mut self, start: Ioba, page: PageShift) -> u64 {
+        let stores = self.kill(KillScope::Pages { start, count: 1, page });
+        self.fence();
+        stores
     }
 }
 
