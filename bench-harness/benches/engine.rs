@@ -1,120 +1,230 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! criterion: the tiers' loops over one leaf, and the public calls on the mock.
+//! criterion: every loop of every tier over one leaf, and every path of the engine on the mock.
+
+#[path = "common/mod.rs"]
+mod common;
 
 use std::hint::black_box;
+use std::time::{Duration, Instant};
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Bencher, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use tce_engine::internals::Accounts;
+use tce_engine::ioba::{IobaAllocator, IobaOptions, IobaSpace, Magazine};
 use tce_engine::mem::TableChunk;
-use tce_engine::{
-    Container, Engine, EngineOptions, Gra, GroupId, Ioba, LIST_MAX, Liobn, MockBuilder, Mode,
-    PageShift, Papr, Perm, PhbSpec, Tce, Tier, Uaddr, WindowSpec,
-};
+use tce_engine::{Ioba, MapRequest, Mode, PageShift, Perm, Tce, Tier, Uaddr, UnmapRequest};
 
-const LEAF: usize = 8192;
-const BUFFER: Uaddr = Uaddr(0x7000_0000_0000);
+use common::peers::PAGES;
+use common::rig::{BUFFER, Guest, LEAF, LIST, PAGE, Random, Rig, USUAL, WINDOW, lists};
 
-fn tiers(c: &mut Criterion) {
+const RW: Perm = Perm::READ_WRITE;
+
+/// Times `work` alone; `ready` goes before each turn.
+fn after(b: &mut Bencher<'_>, mut ready: impl FnMut(), mut work: impl FnMut()) {
+    b.iter_custom(|turns| {
+        let mut sum = Duration::ZERO;
+        for _ in 0..turns {
+            ready();
+            let at = Instant::now();
+            work();
+            sum += at.elapsed();
+        }
+        sum
+    });
+}
+
+fn loops(c: &mut Criterion) {
     let chunk = TableChunk::new(2 << 20).expect("2 MiB of memory");
     let slots = &chunk.slots()[..LEAF];
-    let words: Vec<_> = (0..LEAF as u64).map(|i| (i << 12 | 3).to_be()).collect();
+    let words: Vec<_> = lists(PAGES).into_iter().flatten().take(LEAF).collect();
+    let values: Vec<_> = words.iter().map(|word| u64::from_be(*word)).collect();
     let mut old = vec![0; LEAF];
+    let first = Tce::new(1 << 30, RW);
     let mut group = c.benchmark_group("leaf");
     group.throughput(Throughput::Elements(LEAF as u64));
     for tier in Tier::all() {
-        let name = |what: &str| format!("{what}/{}", tier.name());
-        let first = Tce::new(1 << 30, Perm::READ_WRITE);
-        group.bench_function(name("fill"), |b| {
-            b.iter(|| tier.fill(black_box(slots), first, 4096));
+        let id = |what| BenchmarkId::new(what, tier.name());
+        group.bench_function(id("fill"), |b| b.iter(|| tier.fill(black_box(slots), first, PAGE)));
+        group.bench_function(id("fill_empty"), |b| {
+            let fill = || assert!(tier.fill_empty(black_box(slots), first, PAGE));
+            after(b, || tier.clear(slots), fill);
         });
-        group.bench_function(name("store"), |b| b.iter(|| tier.store(black_box(slots), first)));
-        group.bench_function(name("put"), |b| b.iter(|| tier.put(black_box(slots), &words)));
-        group.bench_function(name("exchange"), |b| {
+        group.bench_function(id("store"), |b| b.iter(|| tier.store(black_box(slots), first)));
+        group.bench_function(id("put"), |b| b.iter(|| tier.put(black_box(slots), &words)));
+        group.bench_function(id("list"), |b| b.iter(|| tier.list(black_box(slots), &values)));
+        group.bench_function(id("exchange"), |b| {
             b.iter(|| tier.exchange(black_box(slots), &words, &mut old));
         });
-        group.bench_function(name("scan"), |b| b.iter(|| tier.scan(black_box(slots))));
+        group.bench_function(id("replace"), |b| b.iter(|| tier.replace(black_box(slots), &words)));
+        group.bench_function(id("take"), |b| {
+            after(b, || tier.put(slots, &words), || _ = black_box(tier.take(slots)));
+        });
+        group.bench_function(id("clear"), |b| b.iter(|| tier.clear(black_box(slots))));
+        group.bench_function(id("clear_streaming"), |b| {
+            b.iter(|| {
+                tier.clear_streaming(black_box(slots));
+                tier.drain();
+            });
+        });
+        group.bench_function(id("any_live, none"), |b| b.iter(|| tier.any_live(black_box(slots))));
+        tier.put(slots, &words);
+        group.bench_function(id("scan"), |b| b.iter(|| tier.scan(black_box(slots))));
+        group.bench_function(id("survey"), |b| b.iter(|| tier.survey(black_box(&words))));
     }
     group.finish();
 }
 
-fn container(engine: &Engine, window: u64) -> Container {
-    let container = engine.container();
-    container.attach(GroupId(0)).expect("the mock has a group");
-    container.register(BUFFER, window).expect("no limit");
-    let spec = WindowSpec::new(window, PageShift::K4).levels(2);
-    container.create_window(spec).expect("a plain window");
-    container
-}
-
-fn calls(c: &mut Criterion) {
-    let engine = Engine::new(MockBuilder::new(1).build(), EngineOptions::default());
-    let window = 2 << 30;
-    let container = container(&engine, window);
-    let (rw, mode) = (Perm::READ_WRITE, Mode::Refuse);
-    let mut group = c.benchmark_group("mock");
-    group.throughput(Throughput::Elements(window >> 12));
-    group.bench_function("bulk map + unmap 2G", |b| {
+fn bulk(c: &mut Criterion) {
+    let mut rig = Rig::with_buffer(WINDOW, 2 * WINDOW, USUAL, Tier::best());
+    let mut group = c.benchmark_group("2 GiB");
+    group.throughput(Throughput::Elements(PAGES));
+    group.bench_function("map + unmap", |b| {
         b.iter(|| {
-            container.map(Ioba(0), BUFFER, window, rw, mode).expect("empty");
-            container.unmap(Ioba(0), window).expect("inside")
+            rig.map(0, PAGES, 0, Mode::Refuse);
+            rig.unmap(0, PAGES);
         });
     });
-    let page = |i: u64| Uaddr(BUFFER.0 + ((i * 7919 % (window >> 12)) << 12));
-    let list: Vec<_> = (0..LIST_MAX as u64).map(page).collect();
-    group.throughput(Throughput::Elements(LIST_MAX as u64));
-    group.bench_function("list of 512, map + unmap", |b| {
+    rig.map(0, PAGES, 0, Mode::Refuse);
+    let mut from = 0;
+    group.bench_function("map that replaces", |b| {
         b.iter(|| {
-            container.map_list(Ioba(0), &list, rw, mode).expect("empty");
-            container.unmap(Ioba(0), (LIST_MAX as u64) << 12).expect("inside")
+            from = PAGES - from;
+            rig.map(0, PAGES, from, Mode::Replace);
         });
     });
-    group.throughput(Throughput::Elements(1));
-    group.bench_function("one page, map + unmap", |b| {
+    rig.unmap(0, PAGES);
+    let (leaf, leaves) = (LEAF as u64, PAGES / LEAF as u64);
+    (0..leaves).for_each(|n| rig.map(n * leaf + leaf - 1, 1, 0, Mode::Refuse));
+    group.bench_function("map beside live pages + unmap", |b| {
         b.iter(|| {
-            container.map(Ioba(0x5000), BUFFER, 4096, rw, mode).expect("empty");
-            container.unmap(Ioba(0x5000), 4096).expect("inside")
+            for n in 0..leaves {
+                rig.map(n * leaf, leaf - 1, n * leaf, Mode::Refuse);
+                rig.unmap(n * leaf, leaf - 1);
+            }
         });
     });
     group.finish();
 }
 
-struct List(Vec<u64>);
+/// 512 pages a call.
+fn many(c: &mut Criterion) {
+    let mut rig = Rig::new(WINDOW, USUAL, Tier::best());
+    let memory = |n: u64| Uaddr(BUFFER.0 + n * PAGE);
+    let scattered: Vec<_> = (0..LIST as u64).map(|n| memory(n * 7919 % PAGES)).collect();
+    let at = |n: usize| Ioba(n as u64 * PAGE);
+    let maps: Vec<_> = (0..LIST)
+        .map(|n| MapRequest { at: at(n), memory: memory(n as u64), bytes: PAGE, perm: RW })
+        .collect();
+    let unmaps: Vec<_> = (0..LIST).map(|n| UnmapRequest { at: at(n), bytes: PAGE }).collect();
+    let bytes = LIST as u64 * PAGE;
+    let mut group = c.benchmark_group("512 pages");
+    group.throughput(Throughput::Elements(LIST as u64));
+    group.bench_function("list, map + unmap", |b| {
+        b.iter(|| {
+            rig.mapper.map_list(Ioba(0), &scattered, RW, Mode::Refuse).expect("empty");
+            rig.mapper.unmap(Ioba(0), bytes).expect("inside")
+        });
+    });
+    group.bench_function("batch, map + unmap", |b| {
+        b.iter(|| {
+            rig.mapper.map_batch(&maps, Mode::Refuse).expect("empty");
+            rig.mapper.unmap_batch(&unmaps).expect("inside")
+        });
+    });
+    group.finish();
+}
 
-impl tce_engine::GuestMemory for List {
-    fn copy_words(&self, _: Gra, words: &mut [u64]) -> bool {
-        words.copy_from_slice(&self.0[..words.len()]);
-        true
-    }
+fn single(c: &mut Criterion) {
+    let mut rig = Rig::new(WINDOW, USUAL, Tier::best());
+    let mut group = c.benchmark_group("one page");
+    let (at, mode) = (Ioba(0x5000), Mode::Refuse);
+    group.bench_function("container, map + unmap", |b| {
+        b.iter(|| {
+            rig.container.map(at, BUFFER, PAGE, RW, mode).expect("empty");
+            rig.container.unmap(at, PAGE).expect("inside")
+        });
+    });
+    group.bench_function("handle, address allocated, map + unmap", |b| {
+        b.iter(|| {
+            let at = rig.mapper.map_alloc(BUFFER, PAGE, RW).expect("there is room");
+            rig.mapper.unmap_free(at, PAGE).expect("it is mapped");
+        });
+    });
+    group.bench_function("handle, map + unmap", |b| {
+        b.iter(|| {
+            rig.mapper.map(at, BUFFER, PAGE, RW, mode).expect("empty");
+            rig.mapper.unmap(at, PAGE).expect("inside")
+        });
+    });
+    group.finish();
 }
 
 fn papr(c: &mut Criterion) {
-    let engine = Engine::new(MockBuilder::new(1).build(), EngineOptions::default());
-    let papr = Papr::new(2 << 30);
-    let liobn = 0x8000_0000;
-    let spec = PhbSpec {
-        buid: 1,
-        group: GroupId(0),
-        liobn: Liobn(liobn as u32),
-        window: WindowSpec::new(1 << 30, PageShift::K4),
-    };
-    papr.add_phb(&engine, spec).expect("a plain PHB");
-    let list = List((0..512u64).map(|i| ((i * 7919 % (1 << 19)) << 12 | 3).to_be()).collect());
+    let mut guest = Guest::new(Tier::best());
+    let lists = lists(Guest::RAM / PAGE);
     let mut group = c.benchmark_group("papr");
-    group.throughput(Throughput::Elements(1));
     group.bench_function("put + stuff", |b| {
         b.iter(|| {
-            black_box(papr.put_tce(liobn, 0x10000, 0x12_3003));
-            papr.stuff_tce(liobn, 0x10000, 0, 1)
+            black_box(guest.vcpu.put_tce(Guest::LIOBN, 0x10000, 0x12_3003));
+            guest.vcpu.stuff_tce(Guest::LIOBN, 0x10000, 0, 1)
         });
     });
-    group.throughput(Throughput::Elements(512));
+    group.bench_function("get", |b| b.iter(|| guest.vcpu.get_tce(Guest::LIOBN, 0x10000)));
+    group.throughput(Throughput::Elements(LIST as u64));
     group.bench_function("indirect 512 + stuff 512", |b| {
+        let mut next = lists.iter().cycle();
         b.iter(|| {
-            black_box(papr.put_tce_indirect(liobn, 0x10000, 0x4000, 512, &list));
-            papr.stuff_tce(liobn, 0x10000, 0, 512)
+            guest.put_list(16, next.next().expect("it has no end"));
+            guest.vcpu.stuff_tce(Guest::LIOBN, 0x10000, 0, LIST as u64)
+        });
+    });
+    group.bench_function("indirect 512 over live entries", |b| {
+        let mut next = lists.iter().cycle();
+        b.iter(|| guest.put_list(16, next.next().expect("it has no end")));
+    });
+    group.finish();
+}
+
+/// Bus addresses alone.
+fn addresses(c: &mut Criterion) {
+    let space = IobaSpace { start: Ioba(0), bytes: WINDOW, page: PageShift::K4 };
+    let addresses = IobaAllocator::new(space, IobaOptions::default()).expect("a window's space");
+    let mut magazine = Magazine::new(&addresses);
+    let mut group = c.benchmark_group("addresses");
+    group.bench_function("take + give one page", |b| {
+        b.iter(|| {
+            let at = magazine.take_page().expect("there is room");
+            magazine.give_page(black_box(at));
+        });
+    });
+    group.bench_function("take + give 16 pages", |b| {
+        b.iter(|| {
+            let at = magazine.take(16).expect("there is room");
+            magazine.give(black_box(at), 16);
         });
     });
     group.finish();
 }
 
-criterion_group!(benches, tiers, calls, papr);
+/// Registered memory alone.
+fn regions(c: &mut Criterion) {
+    const REGIONS: u64 = 10_000;
+    let start = |n: u64| Uaddr(BUFFER.0 + (n << 21));
+    let mut accounts = Accounts::new((0..REGIONS).map(|n| (start(n), 1 << 20)));
+    let mut random = Random::new(5);
+    let anywhere: Vec<_> = (0..8192).map(|_| start(random.below(REGIONS))).collect();
+    let mut group = c.benchmark_group("regions");
+    group.bench_function("look-up, the same", |b| {
+        b.iter(|| accounts.look_up(black_box(start(7))));
+    });
+    group.bench_function("look-up, one of 10,000", |b| {
+        let mut next = anywhere.iter().cycle();
+        b.iter(|| accounts.look_up(*next.next().expect("it has no end")));
+    });
+    group.bench_function("accounting of 256 pages", |b| {
+        b.iter(|| accounts.range(black_box(start(7)), 1 << 20, PageShift::K4));
+    });
+    group.finish();
+}
+
+criterion_group!(benches, loops, bulk, many, single, papr, addresses, regions);
 criterion_main!(benches);

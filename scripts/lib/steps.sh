@@ -8,6 +8,8 @@
 #   powerpc_ready NAME           true if this machine can build and run powerpc64le programs;
 #                                installs what is missing as root, otherwise skips NAME
 #   powerpc_test CPU             the engine's unit tests on an emulated CPU
+#   valgrind_ready NAME          true if this machine has valgrind; installs it as root, otherwise
+#                                skips NAME
 #
 # The table of times is printed when the script ends, whichever way it ends.
 
@@ -115,4 +117,16 @@ powerpc_env() { # COMMAND [ARG...], with qemu's CPU in $powerpc_cpu
 powerpc_test() {
     local powerpc_cpu=$1
     powerpc_env cargo test -p tce-engine --lib --target "$powerpc" --locked
+}
+
+valgrind_ready() {
+    command -v valgrind >/dev/null && return
+    if [[ $(id -u) -ne 0 ]] || ! command -v apt-get >/dev/null; then
+        skip "$1" "valgrind is missing; it takes root and apt-get to install it"
+        return 1
+    fi
+    if ! apt-get update || ! apt-get install -y --no-install-recommends valgrind; then
+        skip "$1" "apt-get could not install valgrind"
+        return 1
+    fi
 }

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Parts of a call that are held to bars of their own: the accounting of a range, and the look-up of
+//! the region that memory belongs to.
+
+use std::hint::black_box;
+
+use tce_engine::internals::Accounts;
+use tce_engine::{PageShift, Uaddr};
+
+use crate::Setup;
+use crate::common::rig::{BUFFER, PAGE, Random};
+use crate::common::samples::Samples;
+use crate::line::{Bar, Line, Unit};
+
+/// Operations between two readings of the clock.
+const GROUP: u64 = 64;
+/// Groups in a repetition.
+const GROUPS: usize = 8;
+
+/// Plan, claim and release of a range in one region.
+pub(crate) fn accounting(setup: &Setup) -> Vec<Line> {
+    let lengths = [("1 page", PAGE), ("512 pages", 512 * PAGE), ("2 GiB", 2 << 30)];
+    let accounts = Accounts::new([(BUFFER, 2 << 30)]);
+    let mut samples = Samples::new();
+    repeat(setup, &mut samples, |samples, _| {
+        for (name, bytes) in lengths {
+            samples.time(name, GROUP, || {
+                for _ in 0..GROUP {
+                    let pages = accounts.range(black_box(BUFFER), black_box(bytes), PageShift::K4);
+                    assert_eq!(pages.expect("registered memory"), bytes / PAGE);
+                }
+            });
+        }
+    });
+    let line = |(name, _): (&'static str, u64)| {
+        let what = format!("accounting of a range of {name}");
+        Line::new(what, Bar::AtMost(25.0), Unit::Ns, samples.min(name))
+            .note(format!("median {:.2} ns", samples.median(name)))
+    };
+    lengths.map(line).into()
+}
+
+/// As a thread's handle looks a page up.
+pub(crate) fn lookup(setup: &Setup) -> Vec<Line> {
+    const REGIONS: u64 = 10_000;
+    const BYTES: u64 = 1 << 20;
+    // With room between them, so that no two are neighbours.
+    let start = |n: u64| Uaddr(BUFFER.0 + n * 2 * BYTES);
+    let mut accounts = Accounts::new((0..REGIONS).map(|n| (start(n), BYTES)));
+    let mut random = Random::new(3);
+    let mut page = || random.below(BYTES / PAGE) * PAGE;
+    let same: Vec<_> = (0..GROUP).map(|_| Uaddr(start(7).0 + page())).collect();
+    let mut random = Random::new(4);
+    let mut anywhere = || Uaddr(start(random.below(REGIONS)).0 + random.below(BYTES / PAGE) * PAGE);
+    let anywhere: Vec<_> = (0..GROUPS * GROUP as usize * 16).map(|_| anywhere()).collect();
+    let mut look_up = |pages: &[Uaddr]| {
+        for at in pages {
+            let real = accounts.look_up(*at, PageShift::K4);
+            black_box(real.expect("registered memory"));
+        }
+    };
+    let mut samples = Samples::new();
+    repeat(setup, &mut samples, |samples, turn| {
+        samples.time("same", GROUP, || look_up(&same));
+        let groups = anywhere.chunks(GROUP as usize);
+        let group = groups.clone().nth(turn % groups.len()).expect("there are groups");
+        samples.time("random", GROUP, || look_up(group));
+    });
+    let line = |what: &str, bar, name| {
+        Line::new(what, Bar::AtMost(bar), Unit::Ns, samples.min(name))
+            .note(format!("median {:.2} ns", samples.median(name)))
+    };
+    vec![
+        line("look-up of a page in the same region", 3.0, "same"),
+        line("look-up of a page in one of 10,000 regions, at random", 25.0, "random"),
+    ]
+}
+
+/// Groups, in turn, after the warm-up.
+fn repeat(setup: &Setup, samples: &mut Samples, mut group: impl FnMut(&mut Samples, usize)) {
+    for rep in 0..Setup::WARM_UP + setup.reps {
+        if rep == Setup::WARM_UP {
+            samples.restart();
+        }
+        for nth in 0..GROUPS {
+            group(samples, rep * GROUPS + nth);
+        }
+    }
+}
