@@ -119,6 +119,17 @@ powerpc_test() {
     powerpc_env cargo test -p tce-engine --lib --target "$powerpc" --locked
 }
 
+# The tests of the loops over TCEs alone.
+powerpc_tiers() { # CPU [CARGO ARG...]
+    local powerpc_cpu=$1
+    powerpc_env cargo test -p tce-engine --lib --target "$powerpc" --locked "${@:2}" simd
+}
+
+# The tier by core::arch, which the pinned compiler has behind a gate.
+powerpc_core_arch() {
+    RUSTC_BOOTSTRAP=1 powerpc_tiers power9 --features stdarch-powerpc
+}
+
 valgrind_ready() {
     command -v valgrind >/dev/null && return
     if [[ $(id -u) -ne 0 ]] || ! command -v apt-get >/dev/null; then
