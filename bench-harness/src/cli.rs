@@ -139,8 +139,8 @@ struct RunArgs {
     #[arg(long, value_name = "LIST", value_parser = values::cpu_list)]
     #[arg(help_heading = "How it is measured")]
     cpus: Option<values::CpuList>,
-    /// Run only this phase: bulk, checked, indirect, exchange, batch, ring, clear or naive. May be
-    /// given more than once [default: all]
+    /// Run only this phase: bulk, checked, indirect, exchange, batch, ring, single, clear or naive. May
+    /// be given more than once [default: all]
     #[arg(long = "phase", value_name = "PHASE", value_enum, hide_possible_values = true)]
     #[arg(help_heading = "How it is measured")]
     phases: Vec<Phase>,

@@ -246,6 +246,8 @@ pub struct OwnTable {
     pub table_bytes: u64,
     /// IOMMU groups that share it.
     pub groups: u64,
+    /// Cores that the engine may use for one call.
+    pub cores: u64,
 }
 
 /// What the memory allows, measured in the same run over the same bytes.

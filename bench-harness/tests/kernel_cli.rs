@@ -51,7 +51,9 @@ fn groups_share_a_container_and_its_table_is_charged_once() {
         assert_eq!(doc["backend"]["group_numbers"], Value::from(numbers));
         // Attached, registered, created; phases; removed, unregistered, closed.
         assert_eq!(number(&checked["books"]["comparisons"]), groups + 2 + 7 + 3);
-        assert_eq!(doc["skipped"][0]["id"], "clear", "only the engine's own tables are cleared");
+        // Where only the engine's own tables will do.
+        let skipped: Vec<_> = doc["skipped"].as_array().unwrap().iter().map(|s| &s["id"]).collect();
+        assert_eq!(skipped, ["single", "clear"]);
         let (charge, buffer) = (number(&counters["table_charge_bytes"]), 64 << 20);
         assert_eq!(number(&counters["pinned_peak_bytes"]), buffer + charge);
         assert_eq!(

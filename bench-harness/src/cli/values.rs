@@ -67,6 +67,8 @@ pub enum Phase {
     Batch,
     /// Single pages.
     Ring,
+    /// A single page mapped and unmapped again at an address that the engine picks.
+    Single,
     /// A whole window that is full, emptied by one call.
     Clear,
     /// The bulk work by the naive peer; where a kernel owns the tables, one call a page.
@@ -75,13 +77,14 @@ pub enum Phase {
 
 impl Phase {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Bulk,
         Self::Checked,
         Self::Indirect,
         Self::Exchange,
         Self::Batch,
         Self::Ring,
+        Self::Single,
         Self::Clear,
         Self::Naive,
     ];
@@ -95,6 +98,7 @@ impl Phase {
             Self::Exchange => "exchange",
             Self::Batch => "batch",
             Self::Ring => "ring",
+            Self::Single => "single",
             Self::Clear => "clear",
             Self::Naive => "naive",
         }

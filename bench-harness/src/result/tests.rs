@@ -32,6 +32,7 @@ fn sample() -> ResultDoc {
         levels: 2,
         table_bytes: (64 << 20) + (64 << 10),
         groups: 1,
+        cores: 2,
     });
     let mut host = HostFacts::capture();
     host.cpu.revision = text("2.2 (pvr 004e 1202)");

@@ -35,11 +35,8 @@ const LEVELS: u32 = 2;
 /// The memory behind the window: addresses only, since the mock moves no data.
 const MEMORY: Uaddr = Uaddr(0x1000_0000_0000);
 
-/// Why it cannot be measured, if so.
-pub(super) fn impossible(rig: &Rig) -> Option<String> {
-    if rig.machine.has_kernel() {
-        return Some("a kernel owns the tables".to_owned());
-    }
+/// What is missing, if there is not enough memory.
+pub(super) fn no_memory() -> Option<String> {
     // The table, and as much for each of the limit's loops; a little for the upper level.
     let need = 3 * LEAVES + (4 << 20);
     let available = mem_available().filter(|available| *available < need)?;
@@ -103,6 +100,7 @@ pub(super) fn run(
         page: PAGE,
         pages,
         buffer: (MEMORY, WINDOW),
+        window: 0,
     };
     let scene = Scene { lanes: vec![lane], seen: vec![seen], content: Content::Around(pages) };
     let mut outcome = perform(Phase::Clear, scene, rig, config, verification)?;
@@ -115,6 +113,8 @@ pub(super) fn run(
             levels: LEVELS.into(),
             table_bytes: uses.iter().map(|u| u.used_bytes).sum(),
             groups: 1,
+            // The engine shares a long range out to them.
+            cores: rayon::current_num_threads() as u64,
         });
     }
     let KillCount { issued, .. } = outcome.meters.kills;

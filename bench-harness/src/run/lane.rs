@@ -13,11 +13,11 @@ use crate::cpus;
 use crate::interrupt::interrupted;
 
 /// Time for each phase where neither repetitions nor a duration was asked for.
-const DEFAULT_DURATION: Duration = Duration::from_millis(850);
+const DEFAULT_DURATION: Duration = Duration::from_millis(800);
 /// The same where a kernel is asked: one round may take longer than this.
 const KERNEL_DURATION: Duration = Duration::from_millis(300);
 /// Time for each phase before it counts.
-const DEFAULT_WARMUP: Duration = Duration::from_millis(150);
+const DEFAULT_WARMUP: Duration = Duration::from_millis(100);
 
 /// When a phase ends.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -9,6 +9,7 @@ pub mod lists;
 pub mod live;
 pub mod machine;
 pub mod naive;
+pub mod pair;
 pub mod phase;
 pub mod proof;
 pub mod report;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::anyhow;
 use tce_engine::addr::GroupId;
 use tce_engine::backend::{Backend, Memory};
+use tce_engine::container::Container;
 
 use super::clear;
 use super::lane::{Lane, Schedule, on_all};
@@ -15,6 +16,7 @@ use super::lists::{Batch, Indirect, Lists};
 use super::live::{Checked, Exchange};
 use super::machine::{What, mock};
 use super::naive::{Naive, NaiveTable};
+use super::pair::{self, Pairs};
 use super::proof;
 use super::rig::{Plan, Rig};
 use super::ring::{Ring, Singles};
@@ -41,16 +43,19 @@ fn operations(phase: Phase) -> [Option<(&'static str, &'static str)>; 2] {
         }
         Phase::Batch => ("batch.map", "batch.unmap"),
         Phase::Ring => ("ring.map", "ring.unmap"),
+        Phase::Single => return [Some(("single.pair", "pair")), None],
         Phase::Clear => return [None, Some(("clear", "clear"))],
         Phase::Naive => ("naive.map", "naive.unmap"),
     };
     [Some((first, "map")), Some((second, "unmap"))]
 }
 
-fn limit(phase: Phase) -> LimitKind {
+/// The loop that an operation is compared with; none for pairs, whose entries are in the cache.
+fn limit(phase: Phase) -> Option<LimitKind> {
     match phase {
-        Phase::Indirect | Phase::Exchange => LimitKind::Copy,
-        _ => LimitKind::Store,
+        Phase::Indirect | Phase::Exchange => Some(LimitKind::Copy),
+        Phase::Single => None,
+        _ => Some(LimitKind::Store),
     }
 }
 
@@ -82,14 +87,28 @@ impl Scene<'_> {
             Part { first, count, mapped, shift: lane.work.shift() }
         };
         let parts = self.lanes.iter().map(part).collect();
-        Model { parts, content: self.content.clone() }
+        let content = match &self.content {
+            Content::Places(_) => {
+                let places = self.lanes.iter().flat_map(|lane| lane.work.places());
+                Content::Places(Arc::new(places.collect()))
+            }
+            content => content.clone(),
+        };
+        Model { parts, content }
     }
 }
 
 /// Why a phase cannot be run, if so.
 #[must_use]
 pub fn impossible(phase: Phase, rig: &Rig) -> Option<String> {
-    (phase == Phase::Clear).then(|| clear::impossible(rig)).flatten()
+    match phase {
+        // Asking it page by page is what ring and naive do there.
+        Phase::Single | Phase::Clear if rig.machine.has_kernel() => {
+            Some("a kernel owns the tables".to_owned())
+        }
+        Phase::Clear => clear::no_memory(),
+        _ => None,
+    }
 }
 
 /// Runs one phase. The windows are empty before and after.
@@ -110,6 +129,7 @@ pub fn run(
     let lists = Lists::new(rig, config.seed);
     let peer = phase == Phase::Naive && !has_kernel;
     let naive = if peer { naive_tables(rig, config)? } else { Arc::default() };
+    let addresses = if phase == Phase::Single { pair::allocators(rig)? } else { Vec::new() };
     let threads = u64::from(config.threads);
     let mut lanes = Vec::new();
     for nth in 0..threads {
@@ -123,22 +143,32 @@ pub fn run(
             Phase::Exchange => Box::new(Exchange { rig, share: part, shift: 0 }),
             Phase::Batch => Box::new(Batch { rig, share: part }),
             Phase::Ring => Box::new(Ring { rig, share, head: 0, tail: 0 }),
+            Phase::Single => Box::new(Pairs::new(rig, share, &addresses)),
             Phase::Naive if has_kernel => Box::new(Singles { rig, share: part }),
             Phase::Naive => Box::new(Naive { rig, tables: naive.clone(), share }),
             Phase::Clear => unreachable!("has a table of its own"),
         };
         let written = if phase == Phase::Checked { Checked::pages(rig, share) } else { count };
-        let limit = || LimitLoop::new(limit(phase), plan.tier, written);
-        let limit = if has_kernel { None } else { Some(limit()?) };
+        let kind = limit(phase).filter(|_| !has_kernel);
+        let limit = kind.map(|kind| LimitLoop::new(kind, plan.tier, written)).transpose()?;
         let cpu = config.cpus.as_ref().and_then(|cpus| cpus.get(nth as usize).copied());
         lanes.push(Lane { work, share, limit, meters: Meters::default(), cpu });
     }
     let content = match phase {
         Phase::Indirect => Content::Lists(lists),
+        Phase::Single => Content::Places(Arc::default()),
         _ => Content::Around(rig.buffer_pages()),
     };
     let seen = if peer { seen_naive(rig, &naive)? } else { seen(rig)? };
-    perform(phase, Scene { lanes, seen, content }, rig, config, verification)
+    let mut outcome = perform(phase, Scene { lanes, seen, content }, rig, config, verification)?;
+    // All handles are gone.
+    let taken: u64 = addresses.iter().map(|addresses| addresses.in_use()).sum();
+    if taken != 0 {
+        outcome.verified = false;
+        let text = format!("{}: {taken} bus addresses were not given back", phase.name());
+        verification.first_mismatch.get_or_insert(text);
+    }
+    Ok(outcome)
 }
 
 /// Rounds, checks, results.
@@ -197,19 +227,19 @@ pub(super) fn perform(
 /// The windows of the rig, as everybody sees them who can be asked.
 pub(crate) fn seen(rig: &Rig) -> anyhow::Result<Vec<Seen<'_>>> {
     let mut seen = Vec::new();
-    for container in &rig.containers {
+    for (nth, container) in rig.containers.iter().enumerate() {
         match &rig.machine.what {
             What::Mock(mock) => {
                 for group in container.groups() {
-                    seen.push(whole_window(rig, Eye::Pe(mock, mock.group(group)?.pe)));
+                    seen.push(whole_window(rig, nth, Eye::Pe(mock, mock.group(group)?.pe)));
                 }
             }
             What::MockKernel { kernel, process, .. } => {
                 for group in container.groups() {
-                    seen.push(whole_window(rig, Eye::Group(kernel, process.id(), group)));
+                    seen.push(whole_window(rig, nth, Eye::Group(kernel, process.id(), group)));
                 }
             }
-            What::Vfio(_) => seen.push(whole_window(rig, Eye::Mirror(container))),
+            What::Vfio(_) => seen.push(whole_window(rig, nth, Eye::Mirror(container))),
         }
     }
     Ok(seen)
@@ -217,24 +247,25 @@ pub(crate) fn seen(rig: &Rig) -> anyhow::Result<Vec<Seen<'_>>> {
 
 fn seen_naive<'a>(rig: &Rig, tables: &'a [NaiveTable]) -> anyhow::Result<Vec<Seen<'a>>> {
     let mut seen = Vec::new();
-    for table in tables {
+    for (nth, table) in tables.iter().enumerate() {
         for group in table.groups() {
             let pe = table.mock().group(*group)?.pe;
-            seen.push(whole_window(rig, Eye::Pe(table.mock(), pe)));
+            seen.push(whole_window(rig, nth, Eye::Pe(table.mock(), pe)));
         }
     }
     Ok(seen)
 }
 
-pub(super) fn whole_window<'a>(rig: &Rig, eye: Eye<'a>) -> Seen<'a> {
+/// The window of container number `window`.
+pub(super) fn whole_window<'a>(rig: &Rig, window: usize, eye: Eye<'a>) -> Seen<'a> {
     let buffer = (rig.buffer.start(), rig.buffer.bytes());
-    Seen { eye, start: rig.start, page: rig.page(), pages: rig.pages(), buffer }
+    Seen { eye, start: rig.start, page: rig.page(), pages: rig.pages(), buffer, window }
 }
 
 /// A table of the naive peer for each container, each on a mock like the rig's.
 fn naive_tables(rig: &Rig, config: &RunConfig) -> anyhow::Result<Arc<Vec<NaiveTable>>> {
     let memory = Memory::User { start: rig.buffer.start(), bytes: rig.buffer.bytes() };
-    let table = |container: &tce_engine::container::Container| {
+    let table = |container: &Arc<Container>| {
         let groups = container.groups().len() as u16;
         let mock = mock(config, groups).build();
         let groups = (0..u32::from(groups)).map(GroupId).collect();

@@ -58,7 +58,7 @@ impl Picker<'_> {
         (0..TRIES).find_map(|_| {
             let index =
                 if mapped { self.mapped_page()? } else { self.random.below(self.rig.pages()) };
-            if self.model.page(index).is_some() != mapped {
+            if self.model.page(0, index).is_some() != mapped {
                 return None;
             }
             let number = self.model.if_mapped(index);

@@ -206,7 +206,7 @@ fn notes(out: &mut String, doc: &ResultDoc) {
         let Some(own) = &result.own_table else { continue };
         let _ = writeln!(
             out,
-            "{}: on a table of its own of {} ({} of {} pages, {} level{}, {} group{})",
+            "{}: on a table of its own of {} ({} of {} pages, {} level{}, {} group{}), by {} core{}",
             result.id,
             format_size(own.table_bytes),
             format_size(own.window_bytes),
@@ -215,6 +215,8 @@ fn notes(out: &mut String, doc: &ResultDoc) {
             if own.levels == 1 { "" } else { "s" },
             own.groups,
             if own.groups == 1 { "" } else { "s" },
+            own.cores,
+            if own.cores == 1 { "" } else { "s" },
         );
     }
     for Skipped { id, reason } in &doc.skipped {

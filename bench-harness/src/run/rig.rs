@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What a run stands on: the machine, the engine, containers with their windows, and the buffer.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, anyhow, bail};
 use tce_engine::addr::{GroupId, Ioba, PageShift};
@@ -146,7 +146,7 @@ pub struct Rig {
     /// See [`Rig::devices`].
     devices: OnceLock<Vec<edu::Engine>>,
     /// The containers, each with one window and all of the buffer registered.
-    pub(crate) containers: Vec<Container>,
+    pub(crate) containers: Vec<Arc<Container>>,
     /// The engine.
     pub(crate) engine: Engine,
     /// The memory behind the windows.
@@ -201,7 +201,7 @@ impl Rig {
             if *start.get_or_insert(window.start) != window.start {
                 bail!("windows start at {} and {}", window.start, start.unwrap_or_default());
             }
-            containers.push(container);
+            containers.push(Arc::new(container));
         }
         let start = start.context("no container")?;
         let setup_stores = machine.register_stores();

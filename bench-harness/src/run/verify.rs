@@ -7,6 +7,7 @@
 //! the simulated kernel's. A real kernel shows its tables to nobody but devices (see
 //! [`proof`](super::proof)); of it, the engine's mirror is compared, page by page.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -32,6 +33,8 @@ pub enum Content {
     Around(u64),
     /// As the lists say.
     Lists(Arc<Lists>),
+    /// No stretches but single pages, by window and page, each with its page of the buffer.
+    Places(Arc<BTreeMap<(usize, u64), u64>>),
 }
 
 /// The pages of one thread: its share of the window, and the stretch of it that is mapped. A
@@ -57,8 +60,12 @@ pub struct Model {
 }
 
 impl Model {
-    /// The buffer page that window page `index` should lead to.
-    pub(super) fn page(&self, index: u64) -> Option<u64> {
+    /// The buffer page that page `index` of a window should lead to. All windows are alike, but for
+    /// [`Content::Places`].
+    pub(super) fn page(&self, window: usize, index: u64) -> Option<u64> {
+        if let Content::Places(places) = &self.content {
+            return places.get(&(window, index)).copied();
+        }
         let Part { count, mapped: (from, to), .. } = *self.part(index)?;
         let inside = |i: u64| from <= i && i < to;
         if !inside(index) && !inside(index + count) {
@@ -73,6 +80,8 @@ impl Model {
         match &self.content {
             Content::Around(pages) => (index + shift) % pages,
             Content::Lists(lists) => lists.number(index),
+            // No place of its own: any page would do.
+            Content::Places(_) => 0,
         }
     }
 
@@ -112,13 +121,15 @@ pub struct Seen<'a> {
     pub pages: u64,
     /// The memory that is mapped.
     pub buffer: (Uaddr, u64),
+    /// Number of its container.
+    pub window: usize,
 }
 
 impl Seen<'_> {
     /// What is wrong with one page, if anything.
     fn check(&self, model: &Model, index: u64) -> Option<String> {
         let at = Ioba(self.start.0 + (index << self.page.get()));
-        let wanted = model.page(index);
+        let wanted = model.page(self.window, index);
         let offset = wanted.map(|number| number << self.page.get());
         let (start, bytes) = self.buffer;
         let there = offset.map(|offset| Uaddr(start.0 + offset));
@@ -268,7 +279,7 @@ mod tests {
         assert_eq!((sum.translations, sum.mirror_entries), (2 * pages, 0));
 
         let mirror = |rig: &Rig| {
-            let seen = whole_window(rig, Eye::Mirror(&rig.containers[0]));
+            let seen = whole_window(rig, 0, Eye::Mirror(&rig.containers[0]));
             verify(&[seen], &model, &mut Verification::default())
         };
         assert!(mirror(&rig));
@@ -283,14 +294,24 @@ mod tests {
     }
 
     #[test]
+    fn places_are_those_of_their_window() {
+        let places = BTreeMap::from([((0, 3), 9), ((1, 4), 9)]);
+        let model = Model { parts: Vec::new(), content: Content::Places(Arc::new(places)) };
+        for (window, mapped) in [(0, Some(3)), (1, Some(4)), (2, None)] {
+            let found = (0..9).find(|index| model.page(window, *index) == Some(9));
+            assert_eq!(found, mapped, "{window}");
+        }
+    }
+
+    #[test]
     fn a_ring_that_wraps_in_its_share() {
         let part = Part { first: 100, count: 50, mapped: (140, 160), shift: 0 };
         let model = Model { parts: vec![part], content: Content::Around(1000) };
-        let mapped: Vec<_> = (100..150).filter(|i| model.page(*i).is_some()).collect();
+        let mapped: Vec<_> = (100..150).filter(|i| model.page(0, *i).is_some()).collect();
         assert_eq!(mapped, (100..110).chain(140..150).collect::<Vec<_>>());
-        assert_eq!(model.page(145), Some(145));
+        assert_eq!(model.page(0, 145), Some(145));
         let parts = [0, 900].map(|shift| Part { first: 100 + shift / 18, shift, ..part }).to_vec();
         let model = Model { parts, content: Content::Around(1000) };
-        assert_eq!((model.page(145), model.page(150)), (Some(145), Some(50)));
+        assert_eq!((model.page(0, 145), model.page(0, 150)), (Some(145), Some(50)));
     }
 }

@@ -177,6 +177,12 @@ pub trait Work: Send {
     /// The pages that are mapped after [`Work::map`], as ranges of window pages.
     fn mapped(&self) -> (u64, u64);
 
+    /// Single pages that are mapped, where no stretch is: number of the container and window page, and
+    /// page of the buffer.
+    fn places(&self) -> Vec<((usize, u64), u64)> {
+        Vec::new()
+    }
+
     /// How many buffer pages behind its own the memory of a page lies, after [`Work::map`].
     fn shift(&self) -> u64 {
         0
