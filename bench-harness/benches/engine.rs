@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use criterion::{Bencher, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use tce_engine::internals::Accounts;
 use tce_engine::ioba::{IobaAllocator, IobaOptions, IobaSpace, Magazine};
+use tce_engine::kill::queue::Coalescer;
 use tce_engine::mem::TableChunk;
 use tce_engine::{Ioba, MapRequest, Mode, PageShift, Perm, Tce, Tier, Uaddr, UnmapRequest};
 
@@ -226,5 +227,30 @@ fn regions(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, loops, bulk, many, single, papr, addresses, regions);
+/// Ranges to be killed, pushed and merged.
+fn kills(c: &mut Criterion) {
+    let mut random = Random::new(7);
+    let anywhere: Vec<_> = (0..4096).map(|_| random.below(PAGES)).collect();
+    let in_order: Vec<_> = (0..4096).collect();
+    let mut queue = Coalescer::new();
+    let mut merge = |firsts: &[u64]| {
+        firsts.iter().for_each(|first| queue.push(*first, 1, 1));
+        let ranges = black_box(queue.coalesce().len());
+        queue.clear();
+        ranges
+    };
+    let mut group = c.benchmark_group("kills");
+    for count in [1, 8, 64, 512, 4096] {
+        group.throughput(Throughput::Elements(count as u64));
+        group.bench_function(BenchmarkId::new("random", count), |b| {
+            b.iter(|| merge(black_box(&anywhere[..count])));
+        });
+        group.bench_function(BenchmarkId::new("sequential", count), |b| {
+            b.iter(|| merge(black_box(&in_order[..count])));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, loops, bulk, many, single, papr, addresses, regions, kills);
 criterion_main!(benches);

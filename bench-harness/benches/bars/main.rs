@@ -61,6 +61,7 @@ const SECTIONS: &[Section] = &[
     ("replay", replay::net_rx),
     ("accounting", parts::accounting),
     ("look-up", parts::lookup),
+    ("kill coalescing", parts::coalescing),
     #[cfg(target_arch = "x86_64")]
     ("counters", counts::counts),
 ];

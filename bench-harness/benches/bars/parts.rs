@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Parts of a call that are held to bars of their own: the accounting of a range, and the look-up of
-//! the region that memory belongs to.
+//! Parts of a call that are held to bars of their own: the accounting of a range, the look-up of the
+//! region that memory belongs to, and the merging of ranges to be killed.
 
 use std::hint::black_box;
 
 use tce_engine::internals::Accounts;
+use tce_engine::kill::queue::Coalescer;
 use tce_engine::{PageShift, Uaddr};
 
 use crate::Setup;
+use crate::common::peers::PAGES;
 use crate::common::rig::{BUFFER, PAGE, Random};
 use crate::common::samples::Samples;
 use crate::line::{Bar, Line, Unit};
@@ -20,7 +22,7 @@ const GROUPS: usize = 8;
 /// Plan, claim and release of a range in one region.
 pub(crate) fn accounting(setup: &Setup) -> Vec<Line> {
     let lengths = [("1 page", PAGE), ("512 pages", 512 * PAGE), ("2 GiB", 2 << 30)];
-    let accounts = Accounts::new([(BUFFER, 2 << 30)]);
+    let mut accounts = Accounts::new([(BUFFER, 2 << 30)]);
     let mut samples = Samples::new();
     repeat(setup, &mut samples, |samples, _| {
         for (name, bytes) in lengths {
@@ -40,7 +42,7 @@ pub(crate) fn accounting(setup: &Setup) -> Vec<Line> {
     lengths.map(line).into()
 }
 
-/// As a thread's handle looks a page up.
+/// As a thread's handle looks up whose memory an address is.
 pub(crate) fn lookup(setup: &Setup) -> Vec<Line> {
     const REGIONS: u64 = 10_000;
     const BYTES: u64 = 1 << 20;
@@ -55,8 +57,8 @@ pub(crate) fn lookup(setup: &Setup) -> Vec<Line> {
     let anywhere: Vec<_> = (0..GROUPS * GROUP as usize * 16).map(|_| anywhere()).collect();
     let mut look_up = |pages: &[Uaddr]| {
         for at in pages {
-            let real = accounts.look_up(*at, PageShift::K4);
-            black_box(real.expect("registered memory"));
+            let region = accounts.look_up(*at);
+            black_box(region.expect("registered memory"));
         }
     };
     let mut samples = Samples::new();
@@ -74,6 +76,45 @@ pub(crate) fn lookup(setup: &Setup) -> Vec<Line> {
         line("look-up of a page in the same region", 3.0, "same"),
         line("look-up of a page in one of 10,000 regions, at random", 25.0, "random"),
     ]
+}
+
+/// Ranges pushed, merged, read and dropped: single pages anywhere in a window of 2 GiB, as few as a
+/// list has and as many as a flush may collect; and pages that follow one another.
+pub(crate) fn coalescing(setup: &Setup) -> Vec<Line> {
+    const MOST: usize = 4096;
+    let random = [
+        ("kill coalescing, 32 random ranges", 32),
+        ("kill coalescing, 512 random ranges", 512),
+        ("kill coalescing, 4096 random ranges", MOST),
+    ];
+    let sequential = "kill coalescing, 4096 sequential ranges";
+    let mut choice = Random::new(6);
+    // More than one set, or the branches of a sort would be known by heart.
+    let sets: Vec<Vec<_>> =
+        (0..16).map(|_| (0..MOST).map(|_| choice.below(PAGES)).collect()).collect();
+    let in_order: Vec<_> = (0..MOST as u64).collect();
+    let mut queue = Coalescer::new();
+    let mut merge = |firsts: &[u64]| {
+        for first in firsts {
+            queue.push(*first, 1, 1);
+        }
+        let ranges: u64 = queue.coalesce().map(|(first, count)| black_box(first ^ count)).sum();
+        queue.clear();
+        black_box(ranges);
+    };
+    let mut samples = Samples::new();
+    repeat(setup, &mut samples, |samples, turn| {
+        let set = &sets[turn % sets.len()];
+        for (what, count) in random {
+            samples.time(what, count as u64, || merge(&set[..count]));
+        }
+        samples.time(sequential, MOST as u64, || merge(&in_order));
+    });
+    let line = |what: &'static str, bar| {
+        Line::new(what, Bar::AtMost(bar), Unit::Ns, samples.min(what))
+            .note(format!("a range; median {:.2} ns", samples.median(what)))
+    };
+    random.iter().map(|(what, _)| line(what, 10.0)).chain([line(sequential, 1.5)]).collect()
 }
 
 /// Groups, in turn, after the warm-up.
