@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Tables that are larger than the caches: clearing them, and where several cores begin to pay.
 
+use tce_bench::loops;
+use tce_engine::Mode;
 use tce_engine::mem::TableChunk;
-use tce_engine::{Mode, Perm, Tce};
 
 use crate::Setup;
 use crate::common::limit::{Limit, reference};
@@ -30,8 +31,7 @@ fn one(setup: &Setup, mib: usize) -> Line {
         }
         samples.time("store", entries as u64, || limit.store());
         samples.time("clear", entries as u64, || {
-            setup.tier.clear_streaming(chunk.slots());
-            setup.tier.drain();
+            loops::clear_streaming(setup.tier, chunk.slots());
         });
     }
     let what = format!("clear of {mib} MiB of table, against the store limit");
@@ -66,7 +66,6 @@ fn faster(samples: &Samples, what: String, bar: Bar, op: &str) -> Line {
 /// The store loop on one core and on all of them, over memory that one core touched last, as the
 /// table of a map is.
 pub(crate) fn cores(setup: &Setup) -> Vec<Line> {
-    let tce = Tce::new(PAGE, Perm::READ_WRITE);
     let line = |mib: usize| {
         let entries = mib * MIB / 8;
         let chunk = TableChunk::new(8 * entries).expect("memory for a table");
@@ -76,11 +75,11 @@ pub(crate) fn cores(setup: &Setup) -> Vec<Line> {
             if rep == Setup::WARM_UP {
                 samples.restart();
             }
-            samples.time("one core", entries as u64, || reference().store(chunk.slots(), tce));
+            samples.time("one core", entries as u64, || loops::store(reference(), chunk.slots()));
             samples.time("all cores", entries as u64, || {
                 rayon::scope(|scope| {
                     for part in chunk.slots().chunks(part.max(1)) {
-                        scope.spawn(move |_| reference().store(part, tce));
+                        scope.spawn(move |_| loops::store(reference(), part));
                     }
                 });
             });

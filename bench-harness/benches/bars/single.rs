@@ -3,7 +3,9 @@
 //! time. The crates change the entry and do nothing else: no address is allocated, nothing is
 //! accounted, nothing is killed.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
+
+use tce_bench::loops;
 
 use crate::Setup;
 use crate::common::peers::{self, Kind};
@@ -30,7 +32,7 @@ pub(crate) fn pair(setup: &Setup) -> Vec<Line> {
         let firsts = (0..GROUPS).map(|n| (rep as u64 * GROUPS + n) * GROUP);
         for first in firsts {
             samples.time("locked exchange", GROUP, || {
-                words.iter().for_each(|word| _ = word.swap(first, Ordering::AcqRel));
+                loops::locked_exchange(&words);
             });
             samples.time("pair", GROUP, || {
                 for _ in 0..GROUP {

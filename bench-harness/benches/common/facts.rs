@@ -3,10 +3,10 @@
 
 use std::fmt::Write;
 use std::fs;
-use std::process::Command;
 use std::time::SystemTime;
 
 use tce_bench::host::HostFacts;
+use tce_bench::loops::libc_version;
 use tce_bench::result::Tool;
 use tce_bench::stamp::rfc3339;
 
@@ -33,7 +33,7 @@ pub(crate) fn text() -> String {
         ("caches", caches()),
         ("kernel", host.kernel),
         ("rustc", or(tool.rustc)),
-        ("libc", or(libc())),
+        ("libc", or(libc_version())),
         ("transparent huge pages", or(host.thp)),
         ("reserved huge pages", huge.join(", ")),
         ("load average, 1 min", or(load)),
@@ -61,10 +61,4 @@ fn caches() -> String {
         Some(format!("L{level}{kind} {}", read(index, "size")?))
     };
     (0..).map_while(cache).collect::<Vec<_>>().join(", ")
-}
-
-/// The C library, by the name and version that it gives itself.
-fn libc() -> Option<String> {
-    let out = Command::new("getconf").arg("GNU_LIBC_VERSION").output().ok()?;
-    out.status.success().then(|| String::from_utf8_lossy(&out.stdout).trim().to_string())
 }
