@@ -10,15 +10,18 @@ use std::fmt::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
-use tce_engine::mem::TableChunk;
-use tce_engine::{Mode, Perm, Tce, Tier};
+use tce_engine::{Mode, Tier};
 
 use common::args::Args;
+use common::limit::{Limit, reference};
 use common::peers::{self, Kind, PAGES, Peer, RING};
 use common::report::Report;
 use common::rig::{Rig, Ring, USUAL, WINDOW};
 use common::samples::Samples;
 
+/// Rounds in a row, so that whoever was at work before does not count.
+const IN_A_ROW: usize = 3;
+const LIMIT: &str = "store limit";
 /// Pairs of a map and an unmap between two readings of the clock.
 const GROUP: u64 = 64;
 
@@ -81,18 +84,21 @@ fn main() -> ExitCode {
     if let Some(only) = &args.only {
         all.retain(|peer| peer.name().contains(only.as_str()));
     }
-    let limit = TableChunk::new(8 * PAGES as usize).expect("memory for the store limit");
-    let tce = Tce::new(1 << 12, Perm::READ_WRITE);
+    let limit = Limit::new(PAGES as usize);
     let [mut store, mut map, mut unmap, mut pair] = [const { Samples::new() }; 4];
     // The first rounds bring pages, caches and branch predictors in.
     for round in 0..rounds + 3 {
         if round == 3 {
             [&mut store, &mut map, &mut unmap, &mut pair].into_iter().for_each(Samples::restart);
         }
+        for _ in 0..IN_A_ROW {
+            store.time(LIMIT, PAGES, || limit.store());
+        }
         for peer in &mut all {
-            store.time("store limit", PAGES, || tier.store(limit.slots(), tce));
-            map.time(peer.name(), PAGES, || peer.map_all());
-            unmap.time(peer.name(), PAGES, || peer.unmap_all());
+            for _ in 0..IN_A_ROW {
+                map.time(peer.name(), PAGES, || peer.map_all());
+                unmap.time(peer.name(), PAGES, || peer.unmap_all());
+            }
             peer.start_ring();
             for first in (0..2 * RING).step_by(GROUP as usize) {
                 pair.time(peer.name(), GROUP, || peer.turn_ring(first, GROUP));
@@ -113,8 +119,8 @@ fn main() -> ExitCode {
     let _ = writeln!(
         text,
         "{:<36}{:>18}",
-        format!("store limit ({})", tier.name()),
-        cell(&store, "store limit")
+        format!("{LIMIT} ({})", reference().name()),
+        cell(&store, LIMIT)
     );
     for (name, kind) in all.iter().map(|peer| (peer.name(), peer.kind())) {
         let [map, unmap, pair] = [&map, &unmap, &pair].map(|s| cell(s, name));
