@@ -40,12 +40,12 @@ impl Peer for Engine {
         Kind::Engine
     }
 
-    fn map_all(&mut self) {
-        self.rig.map(0, PAGES, 0, Mode::Refuse);
+    fn map_many(&mut self, count: u64) {
+        self.rig.map(0, count, 0, Mode::Refuse);
     }
 
-    fn unmap_all(&mut self) {
-        self.rig.unmap(0, PAGES);
+    fn unmap_many(&mut self, count: u64) {
+        self.rig.unmap(0, count);
     }
 
     #[inline(always)]
@@ -96,8 +96,8 @@ fn main() -> ExitCode {
         }
         for peer in &mut all {
             for _ in 0..IN_A_ROW {
-                map.time(peer.name(), PAGES, || peer.map_all());
-                unmap.time(peer.name(), PAGES, || peer.unmap_all());
+                map.time(peer.name(), PAGES, || peer.map_many(PAGES));
+                unmap.time(peer.name(), PAGES, || peer.unmap_many(PAGES));
             }
             peer.start_ring();
             for first in (0..2 * RING).step_by(GROUP as usize) {

@@ -21,7 +21,7 @@ use x86_64::structures::paging::{
 };
 use x86_64::{PhysAddr, VirtAddr};
 
-use super::{Kind, PAGE, PAGES, Peer, TARGET};
+use super::{Kind, PAGE, Peer, TARGET};
 
 /// Tables of 4 KiB that one crate needs: 1024 leaves, two levels of directories, a root.
 const TABLES: usize = 1024 + 2 + 1 + 1;
@@ -110,12 +110,12 @@ impl Peer for X86_64 {
         Kind::Crate
     }
 
-    fn map_all(&mut self) {
-        (0..PAGES).for_each(|page| self.map_one(page));
+    fn map_many(&mut self, count: u64) {
+        (0..count).for_each(|page| self.map_one(page));
     }
 
-    fn unmap_all(&mut self) {
-        (0..PAGES).for_each(|page| self.unmap_one(page));
+    fn unmap_many(&mut self, count: u64) {
+        (0..count).for_each(|page| self.unmap_one(page));
     }
 
     #[inline(always)]
@@ -196,14 +196,14 @@ impl Peer for Aarch64Paging {
         Kind::Crate
     }
 
-    fn map_all(&mut self) {
-        self.change(0, PAGES, Self::MAPPED);
+    fn map_many(&mut self, count: u64) {
+        self.change(0, count, Self::MAPPED);
     }
 
-    fn unmap_all(&mut self) {
+    fn unmap_many(&mut self, count: u64) {
         // In halves of a leaf: told to unmap a whole leaf, the crate frees it, and the next map
         // has to allocate and link it again.
-        for first in (0..PAGES).step_by(Self::LEAF / 2) {
+        for first in (0..count).step_by(Self::LEAF / 2) {
             self.change(first, Self::LEAF as u64 / 2, Stage2Attributes::empty());
         }
     }
@@ -297,15 +297,15 @@ impl Peer for Multiarch {
         Kind::Crate
     }
 
-    fn map_all(&mut self) {
-        let (bytes, huge) = ((PAGES * PAGE) as usize, false);
+    fn map_many(&mut self, count: u64) {
+        let (bytes, huge) = ((count * PAGE) as usize, false);
         let lookup = |at: PlainVirt| PlainPhys::from(at.as_usize() + TARGET as usize);
         let mapped = self.0.cursor().map_region(bus(0), lookup, bytes, READ_WRITE, huge);
         mapped.expect("nothing is mapped");
     }
 
-    fn unmap_all(&mut self) {
-        let unmapped = self.0.cursor().unmap_region(bus(0), (PAGES * PAGE) as usize);
+    fn unmap_many(&mut self, count: u64) {
+        let unmapped = self.0.cursor().unmap_region(bus(0), (count * PAGE) as usize);
         unmapped.expect("all is mapped");
     }
 

@@ -35,11 +35,11 @@ pub(crate) trait Peer {
     /// What it is.
     fn kind(&self) -> Kind;
 
-    /// Maps all pages, none of which is mapped.
-    fn map_all(&mut self);
+    /// Maps the first `count` pages, whole leaves of 8192, none of which is mapped.
+    fn map_many(&mut self, count: u64);
 
-    /// Unmaps all pages.
-    fn unmap_all(&mut self);
+    /// Unmaps the first `count` pages, all of which are mapped.
+    fn unmap_many(&mut self, count: u64);
 
     /// Maps one page that is not mapped.
     fn map_one(&mut self, page: u64);
@@ -96,9 +96,9 @@ fn check(peer: &mut dyn Peer) {
         }
     };
     all(peer, false);
-    peer.map_all();
+    peer.map_many(PAGES);
     all(peer, true);
-    peer.unmap_all();
+    peer.unmap_many(PAGES);
     all(peer, false);
     let turns = RING + 3;
     peer.start_ring();

@@ -65,8 +65,8 @@ impl Hoisted {
     }
 
     #[inline(always)]
-    fn store_all(&self, word: impl Fn(u64) -> u64) {
-        for first in (0..PAGES).step_by(BLOCK as usize) {
+    fn store_many(&self, count: u64, word: impl Fn(u64) -> u64) {
+        for first in (0..count).step_by(BLOCK as usize) {
             let leaf = self.0.leaf(first);
             let slots = &self.0.0.slots()[leaf..leaf + BLOCK as usize];
             for (slot, page) in slots.iter().zip(first..) {
@@ -85,12 +85,12 @@ impl Peer for Hoisted {
         Kind::Model
     }
 
-    fn map_all(&mut self) {
-        self.store_all(word);
+    fn map_many(&mut self, count: u64) {
+        self.store_many(count, word);
     }
 
-    fn unmap_all(&mut self) {
-        self.store_all(|_| EMPTY);
+    fn unmap_many(&mut self, count: u64) {
+        self.store_many(count, |_| EMPTY);
     }
 
     #[inline(always)]
@@ -126,12 +126,12 @@ impl Peer for Walk {
         Kind::Model
     }
 
-    fn map_all(&mut self) {
-        (0..PAGES).for_each(|page| self.map_one(page));
+    fn map_many(&mut self, count: u64) {
+        (0..count).for_each(|page| self.map_one(page));
     }
 
-    fn unmap_all(&mut self) {
-        (0..PAGES).for_each(|page| self.unmap_one(page));
+    fn unmap_many(&mut self, count: u64) {
+        (0..count).for_each(|page| self.unmap_one(page));
     }
 
     #[inline(always)]
@@ -177,12 +177,12 @@ impl Peer for LockedWalk {
         Kind::Model
     }
 
-    fn map_all(&mut self) {
-        (0..PAGES).for_each(|page| self.map_one(page));
+    fn map_many(&mut self, count: u64) {
+        (0..count).for_each(|page| self.map_one(page));
     }
 
-    fn unmap_all(&mut self) {
-        (0..PAGES).for_each(|page| self.unmap_one(page));
+    fn unmap_many(&mut self, count: u64) {
+        (0..count).for_each(|page| self.unmap_one(page));
     }
 
     #[inline(always)]
