@@ -206,7 +206,7 @@ fn swap() -> __m256i {
 }
 
 #[target_feature(enable = "avx2")]
-fn fill(slots: &[Slot], first: Tce, step: u64) {
+pub(super) fn fill(slots: &[Slot], first: Tce, step: u64) {
     if slots.len() < TURN {
         return portable::fill(slots, first, step);
     }

@@ -17,7 +17,7 @@ use std::arch::x86_64::{
 use tally::{Tally, or3};
 
 use super::x86::Cut;
-use super::{Tier, portable};
+use super::{Tier, portable, x86_avx2};
 use crate::sync::Slot;
 use crate::tce::{Summary, Tce};
 
@@ -30,12 +30,23 @@ type Turn = [__m512i; 4];
 /// Fewer entries than this are quicker one by one than under a mask.
 const FEW: usize = LANES;
 
+/// Entries from which on a fill is the AVX2 tier's: beyond the nearest cache its narrower stores reach
+/// 95 % of the store loop, these 92 to 94 % (Sapphire Rapids, 8192 entries a call).
+const LONG: usize = 2048;
+
 /// The tier, if this machine has AVX-512 with doublewords and bytes (all but the first such CPUs).
 pub(super) fn tier() -> Option<&'static Tier> {
     static TIER: Tier = Tier {
         name: "avx512",
-        // SAFETY: the only way to this tier is through the detection below, so all is there.
-        fill: |slots, first, step| unsafe { fill(slots, first, step) },
+        fill: |slots, first, step| {
+            if slots.len() < LONG {
+                // SAFETY: the only way to this tier is through the detection below, so all is there.
+                unsafe { fill(slots, first, step) }
+            } else {
+                // SAFETY: as above, and what has AVX-512 has AVX2.
+                unsafe { x86_avx2::fill(slots, first, step) }
+            }
+        },
         // SAFETY: as above.
         fill_empty: |slots, first, step| unsafe { fill_empty(slots, first, step) },
         // SAFETY: as above.
@@ -66,7 +77,8 @@ pub(super) fn tier() -> Option<&'static Tier> {
     let all = is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512dq")
-        && is_x86_feature_detected!("avx512vl");
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx2");
     all.then_some(&TIER)
 }
 
