@@ -16,7 +16,7 @@ use std::arch::x86_64::{
 
 use tally::{Tally, or3};
 
-use super::x86::Cut;
+use super::x86::{Cut, four};
 use super::{Tier, portable, x86_avx2};
 use crate::sync::Slot;
 use crate::tce::{Summary, Tce};
@@ -219,9 +219,14 @@ fn prefetch(turn: &[Slot]) {
 #[target_feature(enable = "avx512f")]
 fn read4(list: &[u64]) -> Turn {
     let list: &[u64; TURN] = list.try_into().expect("a whole turn");
-    // SAFETY: the four vectors are the 32 doublewords of `list`; the load is unaligned.
-    [0, 1, 2, 3]
-        .map(|i| unsafe { _mm512_loadu_si512(list.as_ptr().wrapping_add(i * LANES).cast()) })
+    let at = |i: usize| list.as_ptr().wrapping_add(i * LANES).cast();
+    four!(
+        |at| {
+            // SAFETY: the four vectors are the 32 doublewords of `list`; the load is unaligned.
+            unsafe { _mm512_loadu_si512(at) }
+        },
+        [at(0), at(1), at(2), at(3)]
+    )
 }
 
 /// Reads up to a vector of a list; the other lanes are 0.
@@ -273,10 +278,10 @@ fn fill(slots: &[Slot], first: Tce, step: u64) {
         }
         let ahead4 = entries(TURN);
         for turn in body.chunks_exact(TURN) {
-            let words = v.map(|v| _mm512_shuffle_epi8(v, swap));
+            let words = four!(|v| _mm512_shuffle_epi8(v, swap), v);
             // SAFETY: `turn` is 32 slots.
             unsafe { store4(turn.as_ptr(), words) };
-            v = v.map(|v| _mm512_add_epi64(v, ahead4));
+            v = four!(|v| _mm512_add_epi64(v, ahead4), v);
         }
         next = v[0];
     }
@@ -344,7 +349,7 @@ fn list(slots: &[Slot], values: &[u64]) -> Summary {
         prefetch(turn);
         let v = read4(values);
         tally.add4(v);
-        let words = v.map(|v| _mm512_shuffle_epi8(v, swap));
+        let words = four!(|v| _mm512_shuffle_epi8(v, swap), v);
         // SAFETY: `turn` is 32 slots.
         unsafe { store4(turn.as_ptr(), words) };
     }
