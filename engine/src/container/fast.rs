@@ -94,8 +94,8 @@ pub(super) struct At {
 
 #[inline]
 fn nth(at: Ioba) -> usize {
-    // 32 MiB of bus are a segment of 4 KiB pages; the bit of the second window joins in.
-    ((at.0 >> 25) ^ (at.0 >> 59)) as usize % LANES
+    // 32 MiB of bus are a segment of 4 KiB pages.
+    (at.0 >> 25) as usize % LANES
 }
 
 impl Fast {
