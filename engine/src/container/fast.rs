@@ -80,19 +80,22 @@ pub(super) struct Done {
     pub(super) asked: u64,
 }
 
-/// What the fast path needs of a mapper and of the structure it is inside of.
-pub(super) struct At<'a> {
+/// What the fast path needs beside what it remembers.
+pub(super) struct At {
     pub(super) who: Who,
+    /// Filled entries are killed too.
     pub(super) on_fill: bool,
     pub(super) members: u64,
+    /// 0: the engine does not kill page by page, so nothing is usual.
     pub(super) max_page_kills: u64,
-    pub(super) port: &'a mut dyn KillPort,
+    /// Aimed at the members.
+    pub(super) port: Box<dyn KillPort>,
 }
 
 #[inline]
 fn nth(at: Ioba) -> usize {
-    // 32 MiB of bus are a segment of 4 KiB pages; the bit of the second window joins in.
-    ((at.0 >> 25) ^ (at.0 >> 59)) as usize % LANES
+    // 32 MiB of bus are a segment of 4 KiB pages.
+    (at.0 >> 25) as usize % LANES
 }
 
 impl Fast {
@@ -139,7 +142,7 @@ impl Fast {
     #[inline(always)]
     pub(super) fn map(
         &mut self,
-        at: &mut At<'_>,
+        at: &mut At,
         bus: Ioba,
         memory: Uaddr,
         bytes: u64,
@@ -164,7 +167,7 @@ impl Fast {
 
     /// Clears one page, or a short run.
     #[inline(always)]
-    pub(super) fn unmap(&self, at: &mut At<'_>, bus: Ioba, bytes: u64) -> Option<Done> {
+    pub(super) fn unmap(&self, at: &mut At, bus: Ioba, bytes: u64) -> Option<Done> {
         let lane = lane(&self.lanes, bus)?;
         if bytes != lane.page.bytes() {
             return self.unmap_run(at, lane, bus, bytes);
@@ -174,7 +177,7 @@ impl Fast {
     }
 
     #[inline(never)]
-    fn unmap_run(&self, at: &mut At<'_>, lane: &BusLane, bus: Ioba, bytes: u64) -> Option<Done> {
+    fn unmap_run(&self, at: &mut At, lane: &BusLane, bus: Ioba, bytes: u64) -> Option<Done> {
         let whole = bytes & (lane.page.bytes() - 1) == 0;
         let inside = bytes > 0 && bytes <= lane.bytes - (bus.0 - lane.start);
         if !whole || !inside {
@@ -185,7 +188,7 @@ impl Fast {
     }
 
     /// Clears `count` entries of one lane: all of them, then the kills, then the counts.
-    fn clear_run(&self, at: &mut At<'_>, lane: &BusLane, bus: Ioba, count: u64) -> Option<Done> {
+    fn clear_run(&self, at: &mut At, lane: &BusLane, bus: Ioba, count: u64) -> Option<Done> {
         if count > RUN.min(at.max_page_kills) {
             return None;
         }
@@ -225,7 +228,7 @@ impl Fast {
     #[inline]
     pub(super) fn clear_guest(
         &self,
-        at: &mut At<'_>,
+        at: &mut At,
         window: Ioba,
         bus: Ioba,
         count: u64,
@@ -239,13 +242,7 @@ impl Fast {
     }
 
     #[inline(always)]
-    fn clear(
-        &self,
-        at: &mut At<'_>,
-        entry: &Entry<'_>,
-        bus: Ioba,
-        page: PageShift,
-    ) -> Option<Done> {
+    fn clear(&self, at: &mut At, entry: &Entry<'_>, bus: Ioba, page: PageShift) -> Option<Done> {
         let old = entry.get();
         let owner = if old.is_empty() { None } else { Some(entry.owner()?) };
         let shard = self.shard.as_ref()?;
@@ -258,7 +255,7 @@ impl Fast {
 
     /// Stores what a guest gives for one page of the window that starts at `window`.
     #[inline(always)]
-    pub(super) fn store(&self, at: &mut At<'_>, window: Ioba, bus: Ioba, tce: Tce) -> Option<Done> {
+    pub(super) fn store(&self, at: &mut At, window: Ioba, bus: Ioba, tce: Tce) -> Option<Done> {
         let lane = lane(&self.lanes, bus)?;
         if lane.window != window || bus.0 - lane.start >= lane.guest_bytes {
             return None;
@@ -288,7 +285,7 @@ impl Fast {
     }
 }
 
-impl At<'_> {
+impl At {
     /// Kills the page on every member and waits.
     #[inline(always)]
     fn kill(&mut self, bus: Ioba, page: PageShift, released: bool, filled: bool) -> Done {

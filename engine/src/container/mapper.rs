@@ -7,12 +7,12 @@ use super::fast::{At, Done, Fast, Memory};
 use super::mapping::{Mode, Receipt};
 use super::{Container, MapRequest, State, UnmapRequest};
 use crate::addr::{Ioba, Uaddr};
-use crate::backend::{KillPort, SharedPort};
+use crate::backend::SharedPort;
 use crate::error::{EntryError, MapError, UnmapError};
 use crate::ioba::{IobaAllocator, Magazine};
 use crate::kill::{KillCount, KillDebt, KillPolicy};
 use crate::regions::{Counts, Hits};
-use crate::sync::{Arc, Reader, Who};
+use crate::sync::{Arc, Reader};
 use crate::table::User;
 use crate::tce::{Perm, Tce};
 
@@ -29,12 +29,9 @@ use crate::tce::{Perm, Tce};
 pub struct Mapper {
     container: Arc<Container>,
     state: Reader<State>,
-    who: Who,
     counts: Counts,
     debt: KillDebt,
-    /// What every call on the fast path needs to know.
-    usual: Usual,
-    port: Box<dyn KillPort>,
+    at: At,
     magazine: Option<Magazine>,
     scratch: Scratch,
     /// What was looked up last, and the version of the structure that it is of.
@@ -43,15 +40,6 @@ pub struct Mapper {
     version: u64,
     /// The same, or none if the fast path is not for this platform.
     fast_version: u64,
-}
-
-/// See [`Mapper::usual`].
-struct Usual {
-    /// Filled entries are killed too.
-    on_fill: bool,
-    members: u64,
-    /// 0: the engine does not kill page by page, so nothing is usual.
-    max_page_kills: u64,
 }
 
 /// Of no structure.
@@ -69,18 +57,18 @@ impl Container {
         let KillPolicy::Strict = self.engine.policy;
         Mapper {
             container: self.clone(),
-            who: state.who(),
-            state,
-            counts,
-            usual: Usual {
+            at: At {
+                who: state.who(),
                 on_fill: debt.on_fill(),
                 members: 0,
                 max_page_kills: debt.max_page_kills(),
+                port: backend.clone().kill_port().unwrap_or_else(|| {
+                    Box::new(SharedPort { backend: backend.clone(), members: Vec::new() })
+                }),
             },
+            state,
+            counts,
             debt,
-            port: backend.clone().kill_port().unwrap_or_else(|| {
-                Box::new(SharedPort { backend: backend.clone(), members: Vec::new() })
-            }),
             magazine: None,
             scratch: Scratch::default(),
             hits: Hits::default(),
@@ -103,17 +91,17 @@ impl Mapper {
         let state = self.state.enter(true);
         if self.version != state.version() {
             self.version = state.version();
-            self.fast_version = if self.usual.max_page_kills > 0 { self.version } else { NEVER };
+            self.fast_version = if self.at.max_page_kills > 0 { self.version } else { NEVER };
             self.hits = Hits::default();
             self.fast = Fast::default();
-            self.port.aim(&state.member_ids);
-            self.usual.members = state.member_ids.len() as u64;
+            self.at.port.aim(&state.member_ids);
+            self.at.members = state.member_ids.len() as u64;
         }
         let streak = one.map_or(0, |at| self.fast.streak(at));
         let hand = Hand {
             debt: &mut self.debt,
-            port: &mut *self.port,
-            user: User { who: self.who, streak },
+            port: &mut *self.at.port,
+            user: User { who: self.at.who, streak },
             counts: self.counts,
             hits: &mut self.hits,
             scratch: &mut self.scratch,
@@ -124,14 +112,9 @@ impl Mapper {
 
     /// A call for one page of the usual kind; `None` if it is not, and nothing was done.
     #[inline(always)]
-    fn fast(&mut self, f: impl FnOnce(&mut Fast, &mut At<'_>) -> Option<Done>) -> Option<Done> {
-        let state = self.state.enter(false);
-        if self.fast_version != state.version() {
-            return None;
-        }
-        let Usual { on_fill, members, max_page_kills } = self.usual;
-        let (who, port) = (self.who, &mut *self.port);
-        f(&mut self.fast, &mut At { who, on_fill, members, max_page_kills, port })
+    fn fast(&mut self, f: impl FnOnce(&mut Fast, &mut At) -> Option<Done>) -> Option<Done> {
+        let _inside = self.state.enter_if(self.fast_version)?;
+        f(&mut self.fast, &mut self.at)
     }
 
     /// Remembers what a call on the general path found.

@@ -16,7 +16,7 @@ use std::arch::x86_64::{
 
 use tally::Tally;
 
-use super::x86::Cut;
+use super::x86::{Cut, four};
 use super::{Tier, portable};
 use crate::sync::Slot;
 use crate::tce::{Summary, Tce};
@@ -184,9 +184,14 @@ fn prefetch(turn: &[Slot]) {
 #[target_feature(enable = "avx2")]
 fn read4(list: &[u64]) -> Turn {
     let list: &[u64; TURN] = list.try_into().expect("a whole turn");
-    // SAFETY: the four vectors are the 16 doublewords of `list`; the load is unaligned.
-    [0, 1, 2, 3]
-        .map(|i| unsafe { _mm256_loadu_si256(list.as_ptr().wrapping_add(i * LANES).cast()) })
+    let at = |i: usize| list.as_ptr().wrapping_add(i * LANES).cast();
+    four!(
+        |at| {
+            // SAFETY: the four vectors are the 16 doublewords of `list`; the load is unaligned.
+            unsafe { _mm256_loadu_si256(at) }
+        },
+        [at(0), at(1), at(2), at(3)]
+    )
 }
 
 /// Cuts a stretch; vectors of the turns cross no cache line.
@@ -206,7 +211,7 @@ fn swap() -> __m256i {
 }
 
 #[target_feature(enable = "avx2")]
-fn fill(slots: &[Slot], first: Tce, step: u64) {
+pub(super) fn fill(slots: &[Slot], first: Tce, step: u64) {
     if slots.len() < TURN {
         return portable::fill(slots, first, step);
     }
@@ -219,10 +224,10 @@ fn fill(slots: &[Slot], first: Tce, step: u64) {
     let ahead = _mm256_set1_epi64x(step.wrapping_mul(TURN as u64) as i64);
     let swap = swap();
     for turn in body.chunks_exact(TURN) {
-        let words = v.map(|v| _mm256_shuffle_epi8(v, swap));
+        let words = four!(|v| _mm256_shuffle_epi8(v, swap), v);
         // SAFETY: `turn` is 16 slots.
         unsafe { store4(turn.as_ptr(), words) };
-        v = v.map(|v| _mm256_add_epi64(v, ahead));
+        v = four!(|v| _mm256_add_epi64(v, ahead), v);
     }
     portable::fill(rest, Tce::from_value(nth(head.len() + body.len())), step);
 }
@@ -284,7 +289,7 @@ fn list(slots: &[Slot], values: &[u64]) -> Summary {
         prefetch(turn);
         let v = read4(values);
         tally.add(v);
-        let words = v.map(|v| _mm256_shuffle_epi8(v, swap));
+        let words = four!(|v| _mm256_shuffle_epi8(v, swap), v);
         // SAFETY: `turn` is 16 slots.
         unsafe { store4(turn.as_ptr(), words) };
     }

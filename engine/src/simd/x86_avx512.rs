@@ -16,8 +16,8 @@ use std::arch::x86_64::{
 
 use tally::{Tally, or3};
 
-use super::x86::Cut;
-use super::{Tier, portable};
+use super::x86::{Cut, four};
+use super::{Tier, portable, x86_avx2};
 use crate::sync::Slot;
 use crate::tce::{Summary, Tce};
 
@@ -30,12 +30,23 @@ type Turn = [__m512i; 4];
 /// Fewer entries than this are quicker one by one than under a mask.
 const FEW: usize = LANES;
 
+/// Entries from which on a fill is the AVX2 tier's: beyond the nearest cache its narrower stores reach
+/// 95 % of the store loop, these 92 to 94 % (Sapphire Rapids, 8192 entries a call).
+const LONG: usize = 2048;
+
 /// The tier, if this machine has AVX-512 with doublewords and bytes (all but the first such CPUs).
 pub(super) fn tier() -> Option<&'static Tier> {
     static TIER: Tier = Tier {
         name: "avx512",
-        // SAFETY: the only way to this tier is through the detection below, so all is there.
-        fill: |slots, first, step| unsafe { fill(slots, first, step) },
+        fill: |slots, first, step| {
+            if slots.len() < LONG {
+                // SAFETY: the only way to this tier is through the detection below, so all is there.
+                unsafe { fill(slots, first, step) }
+            } else {
+                // SAFETY: as above, and what has AVX-512 has AVX2.
+                unsafe { x86_avx2::fill(slots, first, step) }
+            }
+        },
         // SAFETY: as above.
         fill_empty: |slots, first, step| unsafe { fill_empty(slots, first, step) },
         // SAFETY: as above.
@@ -66,7 +77,8 @@ pub(super) fn tier() -> Option<&'static Tier> {
     let all = is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512dq")
-        && is_x86_feature_detected!("avx512vl");
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx2");
     all.then_some(&TIER)
 }
 
@@ -207,9 +219,14 @@ fn prefetch(turn: &[Slot]) {
 #[target_feature(enable = "avx512f")]
 fn read4(list: &[u64]) -> Turn {
     let list: &[u64; TURN] = list.try_into().expect("a whole turn");
-    // SAFETY: the four vectors are the 32 doublewords of `list`; the load is unaligned.
-    [0, 1, 2, 3]
-        .map(|i| unsafe { _mm512_loadu_si512(list.as_ptr().wrapping_add(i * LANES).cast()) })
+    let at = |i: usize| list.as_ptr().wrapping_add(i * LANES).cast();
+    four!(
+        |at| {
+            // SAFETY: the four vectors are the 32 doublewords of `list`; the load is unaligned.
+            unsafe { _mm512_loadu_si512(at) }
+        },
+        [at(0), at(1), at(2), at(3)]
+    )
 }
 
 /// Reads up to a vector of a list; the other lanes are 0.
@@ -261,10 +278,10 @@ fn fill(slots: &[Slot], first: Tce, step: u64) {
         }
         let ahead4 = entries(TURN);
         for turn in body.chunks_exact(TURN) {
-            let words = v.map(|v| _mm512_shuffle_epi8(v, swap));
+            let words = four!(|v| _mm512_shuffle_epi8(v, swap), v);
             // SAFETY: `turn` is 32 slots.
             unsafe { store4(turn.as_ptr(), words) };
-            v = v.map(|v| _mm512_add_epi64(v, ahead4));
+            v = four!(|v| _mm512_add_epi64(v, ahead4), v);
         }
         next = v[0];
     }
@@ -332,7 +349,7 @@ fn list(slots: &[Slot], values: &[u64]) -> Summary {
         prefetch(turn);
         let v = read4(values);
         tally.add4(v);
-        let words = v.map(|v| _mm512_shuffle_epi8(v, swap));
+        let words = four!(|v| _mm512_shuffle_epi8(v, swap), v);
         // SAFETY: `turn` is 32 slots.
         unsafe { store4(turn.as_ptr(), words) };
     }

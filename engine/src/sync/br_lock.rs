@@ -132,6 +132,18 @@ impl<T> Reader<T> {
         }
     }
 
+    /// The same if nobody has written since `version`, and nobody is at it.
+    #[inline(always)]
+    pub(crate) fn enter_if(&mut self, version: u64) -> Option<Inside<'_, T>> {
+        self.ticket.enter(false);
+        // An odd one is a writer's.
+        if self.lock.version.load(Ordering::Acquire) != version || version & 1 != 0 {
+            self.ticket.leave();
+            return None;
+        }
+        Some(Inside { lock: &self.lock, ticket: &mut self.ticket, version })
+    }
+
     /// Steps back until the writer has ended.
     #[cold]
     fn wait(&mut self) {
@@ -140,8 +152,8 @@ impl<T> Reader<T> {
     }
 }
 
-/// Shared access of a registered reader. Made by [`Reader::enter`] alone, after it found nobody
-/// writing.
+/// Shared access of a registered reader. Made by [`Reader::enter`] and [`Reader::enter_if`] alone,
+/// after they found nobody writing.
 pub(crate) struct Inside<'a, T> {
     lock: &'a BrLock<T>,
     ticket: &'a mut Ticket,

@@ -16,6 +16,8 @@ pub(super) struct Locked<'a> {
     many: Option<Box<Many>>,
     /// Segments that were locked.
     runs: u64,
+    /// True if none of them had a live entry when it was locked; false also if that is not known.
+    empty: bool,
     /// Steps of the walk.
     steps: u64,
 }
@@ -29,9 +31,11 @@ struct Many {
 
 impl<'a> Locked<'a> {
     pub(super) fn new(tree: &'a Tree, who: Who, first: u64, count: u64) -> Self {
-        let mut locked = Self { tree, range: (first, count), many: None, runs: 0, steps: 0 };
+        let mut locked =
+            Self { tree, range: (first, count), many: None, runs: 0, empty: true, steps: 0 };
         if locked.lock(who, first, count) {
             tree.turns().wait_until_not_relying();
+            locked.empty = false;
         }
         locked
     }
@@ -52,11 +56,12 @@ impl<'a> Locked<'a> {
         }
         let end = parts[parts.len() - 1];
         let range = (first.0, end.0 + end.1 - first.0);
-        let mut locked = Self { tree, range, many: None, runs: 0, steps: 0 };
+        let mut locked = Self { tree, range, many: None, runs: 0, empty: true, steps: 0 };
         let mut taken_away = false;
         hulls.iter().for_each(|(first, count)| taken_away |= locked.lock(who, *first, *count));
         if taken_away {
             tree.turns().wait_until_not_relying();
+            locked.empty = false;
         }
         locked.many = Some(Box::new(Many { hulls, parts: parts.into() }));
         locked
@@ -70,10 +75,16 @@ impl<'a> Locked<'a> {
             self.steps += 1;
             if let Step::Run(run) = step {
                 taken_away |= run.segment.lock(who);
+                self.empty &= run.segment.live() == 0;
                 self.runs += 1;
             }
         }
         taken_away
+    }
+
+    /// True if nothing is live in any locked segment.
+    pub(super) fn is_empty(&self) -> bool {
+        self.empty
     }
 
     /// First entry of all.

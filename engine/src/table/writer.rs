@@ -29,7 +29,8 @@ pub struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     pub(super) fn new(table: &'a TceTable, range: Locked<'a>) -> Self {
-        Self { table, range, empty: false }
+        let empty = range.is_empty();
+        Self { table, range, empty }
     }
 }
 

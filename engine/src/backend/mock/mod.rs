@@ -333,6 +333,11 @@ impl KillPort for Port {
             return self.recorded(start, page);
         }
         // Nobody has to be told: only the registers and the counts are left.
+        if let [pe] = &self.pes[..] {
+            pe.store_page_kill(start);
+            self.counts.add(1, 1);
+            return 1;
+        }
         for pe in &self.pes {
             pe.store_page_kill(start);
         }
