@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Clock;
 use crate::hist_io;
 use crate::host::HostFacts;
+use crate::profile;
 use crate::recorder::{self, Recorder, Summary};
 use crate::stamp;
 
@@ -94,7 +95,7 @@ pub struct Tool {
     pub target: Option<String>,
     /// Cargo profile.
     pub profile: Option<String>,
-    /// Cargo features that were on.
+    /// Cargo features that were on and do something on this machine.
     pub features: Vec<String>,
 }
 
@@ -110,7 +111,7 @@ impl Tool {
             rustc: owned(option_env!("TCE_BENCH_RUSTC")),
             target: owned(option_env!("TCE_BENCH_TARGET")),
             profile: owned(option_env!("TCE_BENCH_PROFILE")),
-            features: if cfg!(feature = "pprof") { vec!["pprof".to_string()] } else { Vec::new() },
+            features: profile::AVAILABLE.then(|| "pprof".to_string()).into_iter().collect(),
         }
     }
 }
