@@ -110,14 +110,6 @@ impl Peer for X86_64 {
         Kind::Crate
     }
 
-    fn map_many(&mut self, count: u64) {
-        (0..count).for_each(|page| self.map_one(page));
-    }
-
-    fn unmap_many(&mut self, count: u64) {
-        (0..count).for_each(|page| self.unmap_one(page));
-    }
-
     #[inline(always)]
     fn map_one(&mut self, number: u64) {
         let frame = PhysFrame::containing_address(PhysAddr::new_truncate(TARGET + number * PAGE));

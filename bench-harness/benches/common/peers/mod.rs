@@ -36,10 +36,14 @@ pub(crate) trait Peer {
     fn kind(&self) -> Kind;
 
     /// Maps the first `count` pages, whole leaves of 8192, none of which is mapped.
-    fn map_many(&mut self, count: u64);
+    fn map_many(&mut self, count: u64) {
+        (0..count).for_each(|page| self.map_one(page));
+    }
 
     /// Unmaps the first `count` pages, all of which are mapped.
-    fn unmap_many(&mut self, count: u64);
+    fn unmap_many(&mut self, count: u64) {
+        (0..count).for_each(|page| self.unmap_one(page));
+    }
 
     /// Maps one page that is not mapped.
     fn map_one(&mut self, page: u64);

@@ -126,14 +126,6 @@ impl Peer for Walk {
         Kind::Model
     }
 
-    fn map_many(&mut self, count: u64) {
-        (0..count).for_each(|page| self.map_one(page));
-    }
-
-    fn unmap_many(&mut self, count: u64) {
-        (0..count).for_each(|page| self.unmap_one(page));
-    }
-
     #[inline(always)]
     fn map_one(&mut self, page: u64) {
         self.0.slot(page).store(word(page), Ordering::Relaxed);
@@ -175,14 +167,6 @@ impl Peer for LockedWalk {
 
     fn kind(&self) -> Kind {
         Kind::Model
-    }
-
-    fn map_many(&mut self, count: u64) {
-        (0..count).for_each(|page| self.map_one(page));
-    }
-
-    fn unmap_many(&mut self, count: u64) {
-        (0..count).for_each(|page| self.unmap_one(page));
     }
 
     #[inline(always)]
