@@ -112,9 +112,7 @@ impl KillDebt {
 
     /// All entries of a range changed.
     pub(crate) fn changed(&mut self, first: u64, count: u64) {
-        if self.caps.is_some() {
-            self.queue.push(first, count, count);
-        }
+        self.some_gone(first, count, count);
     }
 
     /// `live` entries of a stretch go, nobody looked which.
@@ -139,7 +137,7 @@ impl KillDebt {
         }
     }
 
-    /// Kills one page on every PE that `port` is aimed at, so many members, waits, and then releases what was there.
+    /// Kills one page by `port`, which has so many members, waits, and then releases what was there.
     #[inline]
     pub(crate) fn settle_one(
         &self,
@@ -164,7 +162,8 @@ impl KillDebt {
         kills
     }
 
-    /// Kills on every PE that `port` is aimed at, so many members, waits, and then hands out what may be released. Nothing is owed after it.
+    /// Kills by `port`, which has so many members, waits, and then hands out what may be released.
+    /// Nothing is owed after it.
     pub(crate) fn settle(
         &mut self,
         policy: KillPolicy,

@@ -11,6 +11,7 @@ pub mod mock;
 #[cfg(test)]
 pub(crate) mod testing;
 
+use std::borrow::Borrow;
 use std::fmt;
 
 use crate::addr::{Gra, GroupId, Hpa, Ioba, PageShift, PageSizes, PeNumber, Uaddr};
@@ -220,9 +221,10 @@ pub trait Backend: TableMemory + fmt::Debug {
     /// in flight.
     fn fence(&self);
 
-    /// A way to the kill registers for one thread, if that is faster than [`Backend::kill`] and
-    /// [`Backend::fence`].
-    fn kill_port(self: Arc<Self>) -> Option<Box<dyn KillPort>> {
+    /// One thread's way to the kill registers of `members`' PHBs, if that is faster than
+    /// [`Backend::kill`] and [`Backend::fence`].
+    fn kill_port(self: Arc<Self>, members: &[GroupId]) -> Option<Box<dyn KillPort>> {
+        let _ = members;
         None
     }
 
@@ -238,9 +240,6 @@ pub trait Backend: TableMemory + fmt::Debug {
 
 /// A way to the kill registers of some groups' PHBs.
 pub trait KillPort: Send {
-    /// Says which groups' translations are killed from now on.
-    fn aim(&mut self, members: &[GroupId]);
-
     /// Stores to the kill register of each member's PHB; returns the number of stores. All table
     /// writes before it in program order are visible to the PHBs first.
     fn kill(&mut self, scope: KillScope) -> u64;
@@ -265,32 +264,18 @@ pub(crate) struct SharedPort<B, M> {
     pub(crate) members: M,
 }
 
-impl KillPort for SharedPort<&dyn Backend, &[GroupId]> {
-    fn aim(&mut self, _: &[GroupId]) {
-        unreachable!("it is made for one call, with its members");
-    }
-
+impl<B, M> KillPort for SharedPort<B, M>
+where
+    B: Borrow<dyn Backend> + Send,
+    M: Borrow<[GroupId]> + Send,
+{
     fn kill(&mut self, scope: KillScope) -> u64 {
-        self.members.iter().map(|member| self.backend.kill(*member, scope)).sum()
+        let backend = self.backend.borrow();
+        self.members.borrow().iter().map(|member| backend.kill(*member, scope)).sum()
     }
 
     fn fence(&mut self) {
-        self.backend.fence();
-    }
-}
-
-/// The same for who keeps it.
-impl KillPort for SharedPort<Arc<dyn Backend>, Vec<GroupId>> {
-    fn aim(&mut self, members: &[GroupId]) {
-        self.members = members.to_vec();
-    }
-
-    fn kill(&mut self, scope: KillScope) -> u64 {
-        self.members.iter().map(|member| self.backend.kill(*member, scope)).sum()
-    }
-
-    fn fence(&mut self) {
-        self.backend.fence();
+        self.backend.borrow().fence();
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) struct Call<'a> {
 pub(super) struct Hand<'a> {
     /// Nothing is owed between calls.
     pub(super) debt: &'a mut KillDebt,
-    /// Aimed at the container's members.
+    /// To the container's members.
     pub(super) port: &'a mut dyn KillPort,
     /// By whom locks know it, and how often it has met the segment of a single page in a row.
     pub(super) user: User,

@@ -7,7 +7,7 @@ use super::windows::Window;
 use crate::addr::{Hpa, Ioba, PageShift, Uaddr};
 use crate::backend::layout::RealLayout;
 use crate::backend::{KillPort, KillScope};
-use crate::regions::{Counts, Shard};
+use crate::regions::{Counts, Hits, Shard};
 use crate::sync::{Ordering, Slot, Who};
 use crate::table::{Entry, Lane};
 use crate::tce::{Perm, Tce};
@@ -41,14 +41,6 @@ struct UserHit {
     near: (u64, u64, u64),
 }
 
-/// The region of guest memory.
-#[derive(Clone, Copy, Default)]
-struct GuestHit {
-    start: u64,
-    bytes: u64,
-    number: usize,
-}
-
 #[inline(always)]
 fn lane(lanes: &[Option<BusLane>; LANES], at: Ioba) -> Option<&BusLane> {
     let lane = lanes[nth(at)].as_ref()?;
@@ -60,7 +52,8 @@ fn lane(lanes: &[Option<BusLane>; LANES], at: Ioba) -> Option<&BusLane> {
 pub(super) struct Fast {
     lanes: [Option<BusLane>; LANES],
     user: Option<UserHit>,
-    guest: GuestHit,
+    /// What the general path looked up last.
+    pub(super) hits: Hits,
     shard: Option<Shard>,
     /// The segment that was locked last, and how often in a row.
     last: Option<(Ioba, u64)>,
@@ -88,7 +81,7 @@ pub(super) struct At {
     pub(super) members: u64,
     /// 0: the engine does not kill page by page, so nothing is usual.
     pub(super) max_page_kills: u64,
-    /// Aimed at the members.
+    /// To the members.
     pub(super) port: Box<dyn KillPort>,
 }
 
@@ -110,9 +103,9 @@ impl Fast {
         self.streak
     }
 
-    /// Remembers what the general path found for a page at `at`, and where its memory was.
+    /// Remembers where the general path found a page at `at` and, if it was mapped, its memory.
     #[cold]
-    pub(super) fn learn(&mut self, state: &State, counts: Counts, at: Ioba, memory: Memory) {
+    pub(super) fn learn(&mut self, state: &State, counts: Counts, at: Ioba, memory: Option<Uaddr>) {
         if self.shard.is_none() {
             self.shard = state.registrations.shard(counts);
         }
@@ -122,19 +115,10 @@ impl Fast {
         if self.lanes[nth(at)].as_ref().is_none_or(|lane| !lane.holds(at)) {
             self.lanes[nth(at)] = BusLane::new(window, at);
         }
-        match memory {
-            Memory::None => {}
-            Memory::User(memory) => {
-                if self.user.as_mut().is_none_or(|hit| hit.page(memory, page).is_none()) {
-                    self.user = UserHit::new(state, memory, page);
-                }
-            }
-            Memory::Guest(address) => {
-                if let Some((start, end, number)) = state.registrations.by_entry(address) {
-                    let (start, bytes) = (*start, end - start);
-                    self.guest = GuestHit { start, bytes, number: *number };
-                }
-            }
+        if let Some(memory) = memory
+            && self.user.as_mut().is_none_or(|hit| hit.page(memory, page).is_none())
+        {
+            self.user = UserHit::new(state, memory, page);
         }
     }
 
@@ -264,20 +248,18 @@ impl Fast {
         if tce == Tce::EMPTY {
             return self.clear(at, &entry, bus, lane.page);
         }
-        let offset = tce.address().wrapping_sub(self.guest.start);
-        let inside = offset < self.guest.bytes && self.guest.bytes - offset >= lane.page.bytes();
-        let bad = tce.is_empty() || tce.value() & Tce::must_be_zero(lane.page) != 0;
-        let old = entry.get();
-        let owner = if old.is_empty() { None } else { Some(entry.owner()?) };
-        if !inside || bad {
+        if tce.is_empty() || tce.value() & Tce::must_be_zero(lane.page) != 0 {
             return None;
         }
+        let number = self.hits.guest_page(tce.address(), lane.page)?;
+        let old = entry.get();
+        let owner = if old.is_empty() { None } else { Some(entry.owner()?) };
         let shard = self.shard.as_ref()?;
-        shard.add(self.guest.number, 1);
+        shard.add(number, 1);
         if owner.is_none() {
-            entry.fill(tce, self.guest.number, false);
+            entry.fill(tce, number, false);
         } else {
-            entry.set(old, tce, Some(self.guest.number), false);
+            entry.set(old, tce, Some(number), false);
         }
         let done = at.kill(bus, lane.page, owner.is_some(), at.on_fill);
         owner.into_iter().for_each(|number| shard.add(number, 1u64.wrapping_neg()));
@@ -289,12 +271,12 @@ impl At {
     /// Kills the page on every member and waits.
     #[inline(always)]
     fn kill(&mut self, bus: Ioba, page: PageShift, released: bool, filled: bool) -> Done {
-        let released_one = u64::from(released);
-        if !(released || filled) {
-            return Done { released: released_one, issued: 0, asked: 0 };
+        let mut done = Done { released: u64::from(released), issued: 0, asked: 0 };
+        if released || filled {
+            done.issued = self.port.kill_page_and_wait(bus, page);
+            done.asked = self.members;
         }
-        let issued = self.port.kill_page_and_wait(bus, page);
-        Done { released: released_one, issued, asked: self.members }
+        done
     }
 }
 
@@ -375,14 +357,4 @@ impl UserHit {
         self.near = (at.0, last, extent.at.0.wrapping_sub(at.0));
         Some((self.number, extent.at))
     }
-}
-
-/// The memory of a page.
-pub(super) enum Memory {
-    /// Of none: it was cleared.
-    None,
-    /// Of the process.
-    User(Uaddr),
-    /// Of the guest.
-    Guest(u64),
 }

@@ -3,15 +3,15 @@
 
 use super::batch::Scratch;
 use super::call::{Call, Hand};
-use super::fast::{At, Done, Fast, Memory};
+use super::fast::{At, Done, Fast};
 use super::mapping::{Mode, Receipt};
 use super::{Container, MapRequest, State, UnmapRequest};
-use crate::addr::{Ioba, Uaddr};
-use crate::backend::SharedPort;
+use crate::addr::{GroupId, Ioba, Uaddr};
+use crate::backend::{Backend, KillPort, SharedPort};
 use crate::error::{EntryError, MapError, UnmapError};
 use crate::ioba::{IobaAllocator, Magazine};
 use crate::kill::{KillCount, KillDebt, KillPolicy};
-use crate::regions::{Counts, Hits};
+use crate::regions::Counts;
 use crate::sync::{Arc, Reader};
 use crate::table::User;
 use crate::tce::{Perm, Tce};
@@ -35,11 +35,17 @@ pub struct Mapper {
     magazine: Option<Magazine>,
     scratch: Scratch,
     /// What was looked up last, and the version of the structure that it is of.
-    hits: Hits,
     fast: Fast,
     version: u64,
     /// The same, or none if the fast path is not for this platform.
     fast_version: u64,
+}
+
+/// A thread's way to the kill registers of some groups.
+fn port(backend: &Arc<dyn Backend>, members: &[GroupId]) -> Box<dyn KillPort> {
+    backend.clone().kill_port(members).unwrap_or_else(|| {
+        Box::new(SharedPort { backend: backend.clone(), members: members.to_vec() })
+    })
 }
 
 /// Of no structure.
@@ -62,16 +68,13 @@ impl Container {
                 on_fill: debt.on_fill(),
                 members: 0,
                 max_page_kills: debt.max_page_kills(),
-                port: backend.clone().kill_port().unwrap_or_else(|| {
-                    Box::new(SharedPort { backend: backend.clone(), members: Vec::new() })
-                }),
+                port: port(backend, &[]),
             },
             state,
             counts,
             debt,
             magazine: None,
             scratch: Scratch::default(),
-            hits: Hits::default(),
             fast: Fast::default(),
             version: NEVER,
             fast_version: NEVER,
@@ -92,9 +95,8 @@ impl Mapper {
         if self.version != state.version() {
             self.version = state.version();
             self.fast_version = if self.at.max_page_kills > 0 { self.version } else { NEVER };
-            self.hits = Hits::default();
             self.fast = Fast::default();
-            self.at.port.aim(&state.member_ids);
+            self.at.port = port(&self.container.engine.backend, &state.member_ids);
             self.at.members = state.member_ids.len() as u64;
         }
         let streak = one.map_or(0, |at| self.fast.streak(at));
@@ -103,7 +105,7 @@ impl Mapper {
             port: &mut *self.at.port,
             user: User { who: self.at.who, streak },
             counts: self.counts,
-            hits: &mut self.hits,
+            hits: &mut self.fast.hits,
             scratch: &mut self.scratch,
         };
         let (engine, space) = (&*self.container.engine, &*self.container.space);
@@ -118,7 +120,7 @@ impl Mapper {
     }
 
     /// Remembers what a call on the general path found.
-    fn learn(&mut self, at: Ioba, memory: Memory) {
+    fn learn(&mut self, at: Ioba, memory: Option<Uaddr>) {
         let state = self.state.enter(true);
         if self.version == state.version() {
             self.fast.learn(&state, self.counts, at, memory);
@@ -155,7 +157,7 @@ impl Mapper {
     ) -> Result<Receipt, MapError> {
         let done = self.call(Some(at), |call| call.map(at, memory, bytes, perm, mode))?;
         if done.tces == 1 {
-            self.learn(at, Memory::User(memory));
+            self.learn(at, Some(memory));
         }
         Ok(done)
     }
@@ -192,7 +194,7 @@ impl Mapper {
     fn unmap_slowly(&mut self, at: Ioba, bytes: u64) -> Result<Receipt, UnmapError> {
         let done = self.call(Some(at), |call| call.unmap(at, bytes))?;
         if done.tces <= 1 {
-            self.learn(at, Memory::None);
+            self.learn(at, None);
         }
         Ok(done)
     }
@@ -341,8 +343,7 @@ impl Mapper {
     #[cold]
     fn store_slowly(&mut self, window: Ioba, at: Ioba, tce: Tce) -> Result<Receipt, EntryError> {
         let done = self.call(Some(at), |call| call.store_same(window, at, tce, 1))?;
-        let memory = if tce.is_empty() { Memory::None } else { Memory::Guest(tce.address()) };
-        self.learn(at, memory);
+        self.learn(at, None);
         Ok(done)
     }
 

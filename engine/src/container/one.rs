@@ -4,7 +4,7 @@
 use super::call::{Call, Hand};
 use super::mapping::{Mode, Receipt};
 use super::windows::Window;
-use crate::addr::{Ioba, Uaddr};
+use crate::addr::Uaddr;
 use crate::error::{EntryError, MapError};
 use crate::kill::KillCount;
 use crate::table::One;
@@ -91,10 +91,9 @@ impl Call<'_> {
         // An empty entry may be cached too, if it is filled now.
         let fills = self.hand.debt.on_fill() && tce != Tce::EMPTY;
         let kills = if fills || !old.is_empty() {
-            let geometry = window.table.geometry();
-            let start = Ioba(window.start.0 + (index << geometry.page().get()));
+            let at = (window.bus(index, 1).at, window.table.geometry().page());
             let Hand { debt, port, counts, .. } = &mut self.hand;
-            let (policy, at) = (self.engine.policy, (start, geometry.page()));
+            let policy = self.engine.policy;
             debt.settle_one(policy, *port, self.state.member_ids.len(), at, || {
                 if !old.is_empty() {
                     let number = was.or_else(|| Some(registrations.by_entry(old.address())?.2));

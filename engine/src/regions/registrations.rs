@@ -64,6 +64,17 @@ struct Hit {
     number: usize,
 }
 
+impl Hits {
+    /// The registration of guest memory that all of the page at `address` lies in, if it is that of
+    /// the last look-up.
+    #[inline]
+    pub(crate) fn guest_page(&self, address: u64, page: PageShift) -> Option<usize> {
+        let hit = &self.guest;
+        let offset = address.wrapping_sub(hit.start);
+        (offset < hit.bytes && hit.bytes - offset >= page.bytes()).then_some(hit.number)
+    }
+}
+
 impl Registrations {
     pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, &Registration)> {
         self.by_memory.iter().map(|(_, number)| (*number, self.get(*number)))
@@ -109,7 +120,8 @@ impl Registrations {
         debug_assert_eq!(self.mapped(number), 0);
         let gone = self.slots[number].take().expect("a look-up gives numbers of what is there");
         self.shards.forget(number);
-        if let Some(at) = self.by_memory.iter().position(|(_, n)| *n == number) {
+        let memory = gone.region.memory;
+        if let Ok(at) = self.by_memory.binary_search_by_key(&memory, |(memory, _)| *memory) {
             self.by_memory.remove(at);
             if at < self.user_starts.len() {
                 self.user_starts.remove(at);
@@ -120,9 +132,19 @@ impl Registrations {
         gone.region
     }
 
+    /// Everything at once, by memory.
     pub(crate) fn take_all(&mut self) -> Vec<Arc<Region>> {
-        let numbers: Vec<_> = self.by_memory.iter().map(|(_, number)| *number).collect();
-        numbers.into_iter().map(|number| self.remove(number)).collect()
+        debug_assert!(self.by_memory.iter().all(|(_, number)| self.mapped(*number) == 0));
+        self.user_starts = Sorted::default();
+        self.users.clear();
+        self.spans.clear();
+        let mut slots = std::mem::take(&mut self.slots);
+        let take = |(_, number): (Memory, usize)| {
+            self.shards.forget(number);
+            let gone = slots[number].take().expect("a look-up gives numbers of what is there");
+            gone.region
+        };
+        std::mem::take(&mut self.by_memory).into_iter().map(take).collect()
     }
 
     /// The range of user memory that `at` lies in.
@@ -324,20 +346,17 @@ impl Registrations {
         if bits != 0 {
             return Err(EntryError::Reserved { bits });
         }
-        let (address, hit) = (tce.address(), &mut hits.guest);
-        let mut offset = address.wrapping_sub(hit.start);
-        if offset >= hit.bytes {
-            let found = self.by_entry(address).filter(|(_, _, number)| {
-                matches!(self.get(*number).region.memory, Memory::Guest { .. })
-            });
-            let (start, end, number) = *found.ok_or(EntryError::NotMemory { address })?;
-            *hit = Hit { start, bytes: end - start, number };
-            offset = address - start;
+        let address = tce.address();
+        if let Some(number) = hits.guest_page(address, page) {
+            return Ok(number);
         }
-        if hit.bytes - offset < page.bytes() {
-            return Err(EntryError::NotMemory { address });
-        }
-        Ok(hit.number)
+        let not_memory = EntryError::NotMemory { address };
+        let found = self.by_entry(address).filter(|(_, _, number)| {
+            matches!(self.get(*number).region.memory, Memory::Guest { .. })
+        });
+        let Some((start, end, number)) = found.copied() else { return Err(not_memory) };
+        hits.guest = Hit { start, bytes: end - start, number };
+        hits.guest_page(address, page).ok_or(not_memory)
     }
 
     /// The number of the registration that an entry address belongs to.

@@ -37,6 +37,9 @@ impl Sorted {
     /// How many are not greater than `key`.
     #[inline]
     pub(super) fn up_to(&self, key: u64) -> usize {
+        if self.keys.len() <= WIDTH {
+            return count(&self.keys, key);
+        }
         let below = |of: &[u64], top: usize| {
             // Of `top` numbers of the level above, the last begins the stretch to look at.
             let first = top.saturating_sub(1) * WIDTH;

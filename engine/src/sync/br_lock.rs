@@ -173,9 +173,9 @@ impl<T> Deref for Inside<'_, T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        // SAFETY: a writer that makes the version odd after `enter` looked finds this ticket inside, since
-        // the barrier stands between, and waits until the drop below. One that set it before has
-        // ended, and its release was read. So no `&mut T` exists while this does.
+        // SAFETY: a writer that makes the version odd after `enter` looked finds this ticket inside,
+        // since the barrier stands between, and waits until the drop below. One that made it odd
+        // before has ended, and its release was read. So no `&mut T` exists while this does.
         unsafe { &*self.lock.value.get() }
     }
 }

@@ -237,9 +237,9 @@ impl Backend for FaultyBackend {
         self.mock.fence();
     }
 
-    fn kill_port(self: Arc<Self>) -> Option<Box<dyn KillPort>> {
+    fn kill_port(self: Arc<Self>, members: &[GroupId]) -> Option<Box<dyn KillPort>> {
         // A watcher sees the shared way only.
-        if self.watcher.get().is_some() { None } else { self.mock.clone().kill_port() }
+        if self.watcher.get().is_some() { None } else { self.mock.clone().kill_port(members) }
     }
 
     fn pin(&self, memory: Memory) -> Result<RealLayout, BackendError> {

@@ -292,9 +292,11 @@ impl Backend for Mock {
         self.phb.fence();
     }
 
-    fn kill_port(self: Arc<Self>) -> Option<Box<dyn KillPort>> {
+    fn kill_port(self: Arc<Self>, members: &[GroupId]) -> Option<Box<dyn KillPort>> {
         let counts = self.phb.open_port();
-        Some(Box::new(Port { mock: self, counts, pes: Vec::new() }))
+        let pes = members.iter().filter_map(|group| self.pe(*group).ok());
+        let pes = pes.map(|pe| self.phb.pe(pe).clone()).collect();
+        Some(Box::new(Port { mock: self, counts, pes }))
     }
 
     fn pin(&self, memory: Memory) -> Result<RealLayout, BackendError> {
@@ -314,11 +316,6 @@ struct Port {
 }
 
 impl KillPort for Port {
-    fn aim(&mut self, members: &[GroupId]) {
-        let pes = members.iter().filter_map(|group| self.mock.pe(*group).ok());
-        self.pes = pes.map(|pe| self.mock.phb.pe(pe).clone()).collect();
-    }
-
     fn kill(&mut self, scope: KillScope) -> u64 {
         let stores = self.pes.iter().map(|pe| self.mock.phb.port_kill(&self.counts, pe, scope));
         stores.sum()
