@@ -142,6 +142,7 @@ pub mod mem;
 #[cfg(all(test, loom))]
 mod models;
 pub mod papr;
+pub mod platform;
 mod regions;
 pub mod simd;
 mod sync;
@@ -166,6 +167,7 @@ pub use kill::{KillCount, KillPolicy};
 pub use ledger::{ChargeKind, Ledger, LedgerEntry};
 pub use mem::{ArenaUse, TablePages};
 pub use papr::{GuestMemory, HCode, Papr, PhbSpec, RtasStatus, Vcpu};
+pub use platform::Platform;
 pub use simd::Tier;
 pub use tce::{Perm, Tce};
 
