@@ -49,9 +49,10 @@ enum Op {
     Attach(bool),
 }
 
-/// Places where leaves and locks meet: entry 8192 of a table on a host with 64 KiB pages.
+/// Places where leaves and locks meet, entry 8192 of a table on a host with 64 KiB pages, and tiles,
+/// every 1024 entries.
 fn place() -> impl Strategy<Value = u64> {
-    prop_oneof![0u64..200, 8100u64..8300, Just(SPAN - 1)]
+    prop_oneof![0u64..200, 900u64..1100, 8100u64..8300, Just(SPAN - 1)]
 }
 
 fn op() -> impl Strategy<Value = Op> {

@@ -211,7 +211,7 @@ fn swap() -> __m256i {
 }
 
 #[target_feature(enable = "avx2")]
-pub(super) fn fill(slots: &[Slot], first: Tce, step: u64) {
+fn fill(slots: &[Slot], first: Tce, step: u64) {
     if slots.len() < TURN {
         return portable::fill(slots, first, step);
     }

@@ -174,7 +174,7 @@ impl<'a> Held<'a> {
 
     /// Calls `f` with each stretch that has live entries.
     pub fn live(&self, mut f: impl FnMut(&Old<'_>)) {
-        for run in self.range.runs().filter(|run| run.segment.live() > 0) {
+        for run in self.range.runs().filter(Run::may_be_live) {
             let old = Old::of(self.table.tier, &run);
             if old.summary.live > 0 {
                 f(&old);
@@ -237,7 +237,7 @@ impl<'a> Held<'a> {
                         clear_known(&run);
                     }
                     let (first, count) = (run.first, run.slots.len() as u64);
-                    run.segment.recount(count, 0, None);
+                    run.recount(count, 0, None);
                     run.segment.set_write_only(run.at, run.slots.len(), false);
                     gone(Gone::Known { first, count, live: count, owner });
                 }
@@ -262,12 +262,12 @@ const STREAM: u64 = 8 << 20;
 
 /// Clears a run whose segment is locked.
 fn clear(tier: &Tier, run: &Run<'_>, old: &mut impl FnMut(&Old<'_>)) {
-    if run.segment.live() > 0 {
+    if run.may_be_live() {
         let found = Old::of(tier, run);
         if found.summary.live > 0 {
             old(&found);
         }
-        run.segment.recount(found.summary.live, 0, None);
+        run.recount(found.summary.live, 0, None);
         run.segment.set_write_only(run.at, run.slots.len(), false);
     }
     // Empty entries may hold poison, so the stretch is cleared even if none is live.

@@ -8,6 +8,8 @@
 mod locks;
 mod one;
 mod segment;
+#[cfg(all(test, not(loom)))]
+mod tests;
 mod tree;
 mod wide;
 mod writer;
@@ -345,44 +347,5 @@ impl TceTable {
 impl std::fmt::Debug for TceTable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "TceTable(root {}, {:?})", self.root(), self.geometry())
-    }
-}
-
-#[cfg(all(test, not(loom)))]
-mod tests {
-    use super::*;
-    use crate::addr::PageShift;
-    use crate::backend::testing::PlainMemory;
-    use crate::geometry::WindowSpec;
-    use crate::tce::Perm;
-
-    /// Small enough for Miri; the long comparison with a model is in `tests/`.
-    #[test]
-    fn writers_and_clears_across_leaves() {
-        let spec = WindowSpec::new(8 << 20, PageShift::K4).levels(2);
-        let geometry = Geometry::new(spec, PageShift::K4, 1 << 20).unwrap();
-        assert_eq!((geometry.entries(), geometry.level_entries()), (2048, 512));
-        let memory = Arc::new(PlainMemory::default());
-        let table = TceTable::new(geometry, memory.clone(), Tier::best()).unwrap();
-        let nth = |i: u64| Tce::new((100 + i) << 12, Perm::READ_WRITE);
-        table.prepare(500, 30).unwrap().fill(nth(500), 1 << 12);
-        assert_eq!((table.live(), table.usage().blocks), (30, 3));
-        assert_eq!(table.get(529).unwrap(), nth(529));
-
-        let words: Vec<_> = (0..4).map(|i| nth(i).to_be_word()).collect();
-        let mut old = [0; 4];
-        let mut writer = table.prepare(510, 4).unwrap();
-        assert_eq!((writer.live(), writer.parts()), (4, &[(510, 4)][..]));
-        writer.exchange(&words, &mut old);
-        drop(writer);
-        assert_eq!(old.map(Tce::from_be_word), [510, 511, 512, 513].map(nth));
-
-        let mut gone = 0;
-        // The first and the last leaf are absent; 4 steps for the four leaves.
-        let steps = table.clear(0, 2048, |old| gone += old.summary.live).unwrap();
-        assert_eq!((gone, steps, table.live(), table.usage().blocks), (30, 4, 0, 3));
-        assert!(table.prepare(2047, 2).is_err());
-        drop(table);
-        assert_eq!(memory.stretches(), 0);
     }
 }

@@ -34,7 +34,7 @@ impl Entry<'_> {
     #[inline(always)]
     pub(crate) fn fill(&self, tce: Tce, owner: usize, write_only: bool) {
         self.slot.store(tce.to_be_word(), Ordering::Relaxed);
-        self.segment.one_more(owner);
+        self.segment.one_more(self.at, owner);
         self.segment.set_write_only(self.at, 1, write_only);
     }
 
@@ -57,7 +57,7 @@ impl Entry<'_> {
     pub(crate) fn set(&self, old: Tce, tce: Tce, owner: Option<usize>, write_only: bool) {
         self.slot.store(tce.to_be_word(), Ordering::Relaxed);
         let live = |tce: Tce| u64::from(!tce.is_empty());
-        self.segment.recount(live(old), live(tce), owner);
+        self.segment.recount(self.at..self.at + 1, live(old), live(tce), owner);
         self.segment.set_write_only(self.at, 1, write_only);
     }
 }

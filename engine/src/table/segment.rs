@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What a table keeps beside its entries: per stretch of a leaf a lock, the number of live entries,
-//! whose they are if all are the same one's and, made on first use, which of them were asked for as
-//! write-only.
+//! in which tiles they may be, whose they are if all are the same one's and, made on first use, which
+//! of them were asked for as write-only.
 
+use std::hint::cold_path;
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use crate::sync::{AtomicU32, AtomicU64, BiasLock, Ordering, Turns, Who};
@@ -10,33 +12,53 @@ use crate::sync::{AtomicU32, AtomicU64, BiasLock, Ordering, Turns, Who};
 /// log2 of the most entries under one lock: 64 KiB of table, and a whole leaf on most hosts.
 pub(super) const SEGMENT_LG2: u32 = 13;
 
+/// log2 of the entries of a tile, which stay in the innermost cache from one pass to the next: 8 KiB.
+pub(super) const TILE_LG2: u32 = 10;
+
 /// After so many times, only a million calls in a row get a lock left to them.
 const MOST_TAKEN: u32 = 19;
 
 /// Live entries of more than one owner, or of nobody knows whom.
 const MIXED: u32 = u32::MAX;
 
+/// Bits of the state that are the live count.
+const LIVE: u64 = 0xffff;
+/// First of the state's bits for tiles, one each.
+const TILES: u32 = 16;
+// A full segment's count, and a bit for each of its tiles, below the owner.
+const _: () = assert!(1 << SEGMENT_LG2 <= LIVE && TILES + (1 << (SEGMENT_LG2 - TILE_LG2)) <= 32);
+
 /// State of up to `1 << SEGMENT_LG2` consecutive entries of one leaf.
 #[repr(align(64))]
 pub(crate) struct Segment {
     lock: BiasLock,
-    /// Low half: live entries. High half: whose they all are, or [`MIXED`]; of no meaning if none is
-    /// live. Written by the lock's holder only.
+    /// From the lowest bit on: live entries, 16 bits; for each tile whether one may be in it, which is
+    /// sure to be none where the bit is 0; in the high half whose they all are, or [`MIXED`]. Tiles and
+    /// owner are of no meaning if none is live. Written by the lock's holder only.
     state: AtomicU64,
     /// Times that the lock was taken from who had it without taking it, up to a limit.
     taken_away: AtomicU32,
     write_only: OnceLock<Box<[AtomicU64]>>,
 }
 
-fn state(owner: u32, live: u32) -> u64 {
-    u64::from(owner) << 32 | u64::from(live)
+/// The state's bits for the tiles that the entries `at`, which are some, lie in.
+#[inline(always)]
+fn touched(at: &Range<usize>) -> u64 {
+    ((2 << ((at.end - 1) >> TILE_LG2)) - (1 << (at.start >> TILE_LG2))) << TILES
+}
+
+/// The state's bits for the tiles that lie in `at`.
+#[inline(always)]
+fn covered(at: &Range<usize>) -> u64 {
+    let (from, to) = (at.start.div_ceil(1 << TILE_LG2), at.end >> TILE_LG2);
+    ((1 << to.max(from)) - (1 << from)) << TILES
 }
 
 impl Segment {
     pub(super) fn new() -> Self {
         Self {
             lock: BiasLock::new(),
-            state: AtomicU64::new(state(MIXED, 0)),
+            state: AtomicU64::new(u64::from(MIXED) << 32),
             taken_away: AtomicU32::new(0),
             write_only: OnceLock::new(),
         }
@@ -88,7 +110,14 @@ impl Segment {
     /// Live entries; exact for the lock's holder.
     #[inline]
     pub(super) fn live(&self) -> u64 {
-        self.state.load(Ordering::Relaxed) & u64::from(u32::MAX)
+        self.state.load(Ordering::Relaxed) & LIVE
+    }
+
+    /// For the lock's holder: false if none of the entries `at` is live; they are some.
+    #[inline]
+    pub(super) fn may_be_live(&self, at: Range<usize>) -> bool {
+        let state = self.state.load(Ordering::Relaxed);
+        state & LIVE != 0 && state & touched(&at) != 0
     }
 
     /// For the lock's holder: whose all live entries are, if that is one's and known.
@@ -98,29 +127,37 @@ impl Segment {
         (owner != MIXED).then_some(owner as usize)
     }
 
-    /// For the lock's holder: `before` live entries became `after`, which are `owner`'s.
+    /// For the lock's holder: the entries `at`, of which `before` were live, were written, and
+    /// `after` of them, `owner`'s, are live now.
     #[inline]
-    pub(super) fn recount(&self, before: u64, after: u64, owner: Option<usize>) {
+    pub(super) fn recount(&self, at: Range<usize>, before: u64, after: u64, owner: Option<usize>) {
         self.some_less(before);
         if after > 0 {
-            self.some_more(after, owner.map_or(MIXED, |owner| owner as u32));
+            self.some_more(touched(&at), after, owner.map_or(MIXED, |owner| owner as u32));
+        } else {
+            let old = self.state.load(Ordering::Relaxed);
+            self.state.store(old & !covered(&at), Ordering::Relaxed);
         }
         debug_assert!(self.live() <= 1 << SEGMENT_LG2);
     }
 
-    /// [`Segment::recount`] for an entry that was empty.
+    /// [`Segment::recount`] for entry `at`, which was empty.
     #[inline(always)]
-    pub(super) fn one_more(&self, owner: usize) {
-        self.some_more(1, owner as u32);
+    pub(super) fn one_more(&self, at: usize, owner: usize) {
+        self.some_more(1 << ((at >> TILE_LG2) + TILES as usize), 1, owner as u32);
     }
 
     #[inline(always)]
-    fn some_more(&self, after: u64, owner: u32) {
-        let (old, mine) = (self.state.load(Ordering::Relaxed), u64::from(owner) << 32);
-        let live = old & u64::from(u32::MAX);
-        let all_mine = old ^ live == mine || live == 0;
-        let owner = if all_mine { mine } else { u64::from(MIXED) << 32 };
-        self.state.store(owner | (live + after), Ordering::Relaxed);
+    fn some_more(&self, tiles: u64, after: u64, owner: u32) {
+        let mut state = self.state.load(Ordering::Relaxed);
+        let all_mine = (state >> 32) as u32 == owner && state & LIVE != 0;
+        if !all_mine {
+            cold_path();
+            let none = state & LIVE == 0;
+            let mine = u64::from(owner) << 32;
+            state = if none { mine } else { state | u64::from(MIXED) << 32 };
+        }
+        self.state.store((state | tiles) + after, Ordering::Relaxed);
     }
 
     /// [`Segment::recount`] for entries that go.
@@ -172,23 +209,54 @@ mod tests {
     fn an_owner_is_known_while_all_are_his() {
         let segment = Segment::new();
         assert_eq!(segment.owner(), None);
-        segment.recount(0, 5, Some(3));
-        segment.recount(0, 2, Some(3));
+        segment.recount(0..5, 0, 5, Some(3));
+        segment.recount(5..7, 0, 2, Some(3));
         assert_eq!((segment.live(), segment.owner()), (7, Some(3)));
-        segment.recount(1, 1, Some(4));
+        segment.recount(6..7, 1, 1, Some(4));
         assert_eq!((segment.live(), segment.owner()), (7, None));
-        segment.recount(2, 0, None);
+        segment.recount(5..7, 2, 0, None);
         assert_eq!(segment.owner(), None, "the rest may be of both");
-        segment.recount(5, 1, Some(4));
+        segment.recount(0..5, 5, 1, Some(4));
         assert_eq!((segment.live(), segment.owner()), (1, Some(4)), "nobody else is left");
-        segment.recount(0, 1, None);
+        segment.recount(5..6, 0, 1, None);
         assert_eq!(segment.owner(), None);
         segment.some_less(2);
-        segment.one_more(7);
-        segment.one_more(7);
+        segment.one_more(0, 7);
+        segment.one_more(1, 7);
         assert_eq!((segment.live(), segment.owner()), (2, Some(7)));
-        segment.one_more(8);
+        segment.one_more(2, 8);
         assert_eq!((segment.live(), segment.owner()), (3, None));
+    }
+
+    #[test]
+    fn a_tile_is_free_of_live_entries_once_it_was_cleared_whole() {
+        const TILE: usize = 1 << TILE_LG2;
+        const ALL: usize = 1 << SEGMENT_LG2;
+        let segment = Segment::new();
+        let marked = || {
+            let tile = |n: usize| segment.may_be_live(n * TILE..(n + 1) * TILE);
+            (0..ALL / TILE).filter(|n| tile(*n)).collect::<Vec<_>>()
+        };
+        assert_eq!(marked(), []);
+        segment.recount(0..ALL, 0, ALL as u64, Some(0));
+        assert_eq!(marked(), [0, 1, 2, 3, 4, 5, 6, 7]);
+        segment.recount(TILE - 1..4 * TILE + 1, 3 * TILE as u64 + 2, 0, None);
+        assert_eq!(marked(), [0, 4, 5, 6, 7], "of the first and the last a part is left");
+        segment.recount(0..ALL - 1, 5 * TILE as u64 - 3, 0, None);
+        assert_eq!(marked(), [7]);
+        assert!(!segment.may_be_live(0..7 * TILE) && segment.may_be_live(0..7 * TILE + 1));
+        segment.one_more(2 * TILE, 0);
+        segment.one_more(4 * TILE - 1, 0);
+        assert_eq!(marked(), [2, 3, 7]);
+        segment.some_less(3);
+        assert_eq!(marked(), []);
+        segment.one_more(TILE, 0);
+        assert_eq!(marked(), [1], "the others were of no meaning");
+        segment.recount(2 * TILE - 1..2 * TILE + 1, 0, 2, None);
+        assert_eq!(marked(), [1, 2]);
+        segment.recount(0..TILE, 0, 0, None);
+        segment.recount(TILE..TILE + 1, 1, 0, None);
+        assert_eq!(marked(), [1, 2], "one entry is not a tile");
     }
 
     #[test]

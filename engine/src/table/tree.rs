@@ -5,6 +5,8 @@
 //! while the table lives. A new path is linked below before it is published above, so a walk, which
 //! takes no lock, never meets half of one. Whoever adds levels does so alone.
 
+use std::ops::Range;
+
 use crate::addr::Hpa;
 use crate::error::{BackendError, TableError};
 use crate::geometry::{Geometry, MAX_LEVELS};
@@ -13,7 +15,7 @@ use crate::sync::{Arc, Ordering, RwLock, RwLockReadGuard, Slot, Turns, read, wri
 use crate::tce::{Perm, Tce};
 
 use super::one::Lane;
-use super::segment::{SEGMENT_LG2, Segment};
+use super::segment::{SEGMENT_LG2, Segment, TILE_LG2};
 use crate::mem::TableMemory;
 
 /// The blocks of one table.
@@ -40,24 +42,36 @@ pub(super) struct Run<'a> {
     of: usize,
 }
 
-/// Entries that stay in the innermost cache from one pass to the next: 8 KiB.
-const TILE: usize = 1024;
-
 impl<'a> Run<'a> {
     /// True if it is all of its segment.
     pub(super) fn is_whole(&self) -> bool {
         self.slots.len() == self.of
     }
 
-    /// Parts to be worked on in several passes.
+    /// Its entries' places in the segment.
+    pub(super) fn places(&self) -> Range<usize> {
+        self.at..self.at + self.slots.len()
+    }
+
+    /// For who has locked it: false if none of its entries is live.
+    pub(super) fn may_be_live(&self) -> bool {
+        self.segment.may_be_live(self.places())
+    }
+
+    /// Says that it was written: `before` entries had been live, `after` are, which are `owner`'s.
+    pub(super) fn recount(&self, before: u64, after: u64, owner: Option<usize>) {
+        self.segment.recount(self.places(), before, after, owner);
+    }
+
+    /// Its parts in the segment's tiles, each to be worked on in several passes.
     pub(super) fn tiles(&self) -> impl Iterator<Item = Run<'a>> {
-        let (first, segment, at, of) = (self.first, self.segment, self.at, self.of);
-        self.slots.chunks(TILE).enumerate().map(move |(n, slots)| Run {
-            first: first + (n * TILE) as u64,
-            slots,
-            segment,
-            at: at + n * TILE,
-            of,
+        let Self { mut first, slots: mut left, segment, mut at, of } = *self;
+        std::iter::from_fn(move || {
+            let in_tile = (1 << TILE_LG2) - at % (1 << TILE_LG2);
+            let (slots, rest) = left.split_at(in_tile.min(left.len()));
+            let tile = Run { first, slots, segment, at, of };
+            (first, left, at) = (first + slots.len() as u64, rest, at + slots.len());
+            (!slots.is_empty()).then_some(tile)
         })
     }
 }

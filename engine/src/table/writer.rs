@@ -52,20 +52,24 @@ impl Writer<'_> {
         self.range.first()
     }
 
-    /// Number of live entries in the range. Only segments that are neither empty nor covered are
-    /// looked at.
+    /// Number of live entries in the range. Only tiles that may have some are looked at, and of no
+    /// segment that is covered.
     #[must_use]
     pub fn live(&mut self) -> u64 {
         if self.empty {
             return 0;
         }
+        let tier = self.table.tier;
+        let count = |tile: Run<'_>| match tier.any_live(tile.slots) {
+            true => tier.scan(tile.slots).live,
+            false => 0,
+        };
         let mut live = 0;
         for run in self.range.runs() {
             live += match run.segment.live() {
                 0 => 0,
                 all if run.is_whole() => all,
-                _ if !self.table.tier.any_live(run.slots) => 0,
-                _ => self.table.tier.scan(run.slots).live,
+                _ => run.tiles().filter(Run::may_be_live).map(count).sum(),
             };
         }
         self.empty = live == 0;
@@ -75,7 +79,7 @@ impl Writer<'_> {
     /// Calls `f` with each stretch that has live entries, and returns how many there are.
     pub fn old(&mut self, mut f: impl FnMut(&Old<'_>)) -> u64 {
         let mut live = 0;
-        for run in self.range.runs().filter(|run| run.segment.live() > 0) {
+        for run in self.range.runs().filter(Run::may_be_live) {
             live += look(self.table.tier, &run, &mut |gone| {
                 if let Gone::Look(old) = gone {
                     f(old);
@@ -102,13 +106,13 @@ impl Writer<'_> {
         }
         for run in self.range.runs() {
             // The common case of a bulk map: nothing to read.
-            if self.empty || run.segment.live() == 0 {
+            if self.empty || !run.may_be_live() {
                 write(&run);
                 continue;
             }
             // What is looked at is still in the innermost cache when it is written.
             for tile in run.tiles() {
-                let before = look(tier, &tile, &mut gone);
+                let before = if tile.may_be_live() { look(tier, &tile, &mut gone) } else { 0 };
                 let written = f(tier, tile.first, tile.slots);
                 finish(&tile, before, &written);
                 all += before;
@@ -252,6 +256,6 @@ fn look(tier: &Tier, run: &Run<'_>, gone: &mut impl FnMut(Gone<'_>)) -> u64 {
 }
 
 fn finish(run: &Run<'_>, before: u64, written: &Written) {
-    run.segment.recount(before, written.live, written.owner);
+    run.recount(before, written.live, written.owner);
     run.segment.set_write_only(run.at, run.slots.len(), written.write_only);
 }
