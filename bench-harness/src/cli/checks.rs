@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The command lines of `dma`, `cost` and `limits`.
+//! The command lines of `dma`, `cost`, `limits` and `hazards`.
 
 use clap::Args;
+use tce_engine::backend::linux::mock_kernel::Profile;
 
 use super::values;
 use crate::outfile::OutFile;
@@ -55,6 +56,32 @@ pub(super) struct LimitsArgs {
     repeat: u32,
     #[command(flatten)]
     output: CheckOutput,
+}
+
+/// Options of `hazards`.
+#[derive(Debug, Args)]
+pub(super) struct HazardsArgs {
+    /// Only these kernels, as k4_2,k6_11 [default: all]
+    #[arg(long, value_name = "LIST", value_parser = profile, value_delimiter = ',')]
+    profile: Vec<Profile>,
+    /// Only this trap. May be given more than once [default: all]
+    #[arg(long, value_name = "TRAP", value_parser = trap)]
+    trap: Vec<String>,
+    #[command(flatten)]
+    output: CheckOutput,
+}
+
+fn profile(name: &str) -> Result<Profile, String> {
+    Profile::named(name).map_err(|e| e.to_string())
+}
+
+fn trap(name: &str) -> Result<String, String> {
+    let mut names = crate::cmd::hazards::names();
+    if names.any(|known| known == name) {
+        return Ok(name.to_owned());
+    }
+    let all: Vec<_> = crate::cmd::hazards::names().collect();
+    Err(format!("no trap {name:?}; there are {}", all.join(", ")))
 }
 
 /// Where the results of a check go.
@@ -146,6 +173,31 @@ pub struct LimitsConfig {
     pub json: Option<OutFile>,
     /// No table.
     pub quiet: bool,
+}
+
+/// The settings of `hazards`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HazardsConfig {
+    /// At least one.
+    pub profiles: Vec<Profile>,
+    /// Names of traps; none for all.
+    pub traps: Vec<String>,
+    /// The JSON document.
+    pub json: Option<OutFile>,
+    /// No table.
+    pub quiet: bool,
+}
+
+impl From<HazardsArgs> for HazardsConfig {
+    fn from(args: HazardsArgs) -> Self {
+        let all = || Profile::ALL.to_vec();
+        Self {
+            profiles: if args.profile.is_empty() { all() } else { args.profile },
+            traps: args.trap,
+            json: args.output.json.as_deref().map(OutFile::from),
+            quiet: args.output.quiet,
+        }
+    }
 }
 
 impl From<LimitsArgs> for LimitsConfig {

@@ -3,6 +3,7 @@
 
 pub mod cost;
 pub mod dma;
+pub mod hazards;
 mod least;
 pub mod limits;
 pub mod replay;
