@@ -91,7 +91,8 @@ pub fn hazards(config: &HazardsConfig, argv: Vec<String>) -> anyhow::Result<Stat
         traps: Vec::new(),
         verified: false,
     };
-    let wanted = |trap: &&Trap| config.traps.is_empty() || config.traps.iter().any(|t| t == trap.id);
+    let wanted =
+        |trap: &&Trap| config.traps.is_empty() || config.traps.iter().any(|t| t == trap.id);
     for trap in TRAPS.iter().filter(wanted) {
         if interrupted() {
             break;

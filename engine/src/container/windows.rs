@@ -7,6 +7,7 @@ use crate::backend::{CreateError, KillScope, MAX_WINDOWS, WindowProgram};
 use crate::error::{BackendError, WindowError};
 use crate::geometry::{Geometry, WindowSpec};
 use crate::ledger::{Charge, ChargeKind};
+use crate::sabotage::{Guard, stands};
 use crate::table::{Held, TceTable};
 
 /// One window and the table it owns.
@@ -149,7 +150,9 @@ impl Container {
     /// [`WindowError::NotFound`], or [`WindowError::Mapped`] unless forced.
     pub fn remove_window(&self, start: Ioba, removal: Removal) -> Result<Receipt, WindowError> {
         let mut state = self.state.write();
-        let found = state.windows.iter().flatten().find(|w| w.start == start);
+        let inside = |w: &Window| start.0.wrapping_sub(w.start.0) < w.table.geometry().covered();
+        let named = |w: &&Window| w.start == start || !stands(Guard::ExactStart) && inside(w);
+        let found = state.windows.iter().flatten().find(named);
         let window = found.ok_or(WindowError::NotFound(start))?;
         let live = window.table.live();
         if live > 0 && removal == Removal::IfUnmapped {

@@ -124,6 +124,14 @@ impl Scene {
     }
 
     pub(super) fn open(&mut self, group: GroupId) -> Answer<usize> {
+        let container = self.open_as_it_comes(group)?;
+        let answer = self.user.drop_default(container);
+        self.heard(answer)?;
+        Ok(container)
+    }
+
+    /// Without removing the default window.
+    pub(super) fn open_as_it_comes(&mut self, group: GroupId) -> Answer<usize> {
         let answer = self.user.open(group);
         let container = self.heard(answer)?;
         self.members.insert(group, container);
@@ -287,7 +295,8 @@ impl Scene {
                 self.harm.exposed += u64::from(reached);
             }
         }
-        let believed: BTreeSet<_> = self.regions.iter().map(|(_, at, bytes)| (*at, *bytes)).collect();
+        let believed: BTreeSet<_> =
+            self.regions.iter().map(|(_, at, bytes)| (*at, *bytes)).collect();
         let believed: u64 = believed.iter().map(|(_, bytes)| bytes).sum();
         let kept = (self.process.books().regions * page).saturating_sub(believed);
         self.user.close();

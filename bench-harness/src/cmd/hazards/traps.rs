@@ -13,6 +13,8 @@ use super::user::{Answer, Shape};
 
 const G0: GroupId = GroupId(0);
 const G1: GroupId = GroupId(1);
+/// Entries of a block of the smallest size, with host pages of 64K.
+const LEAF: u64 = 8192;
 
 /// One trap.
 pub(super) struct Trap {
@@ -72,6 +74,11 @@ pub(super) const TRAPS: &[Trap] = &[
     trap("unmap-past-end", "so does an unmap", unmap_past_end),
     trap("silent-replace", "a map over somebody else's succeeds", silent_replace),
     trap("failed-replace", "a map that fails half way has removed what was there", failed_replace),
+    trap(
+        "no-memory-replace",
+        "so has one for which there is no memory half way",
+        no_memory_replace,
+    ),
     trap("empty-map", "a map of no pages at bus address 0", empty_map),
     trap("no-level", "no memory for a level under bus address 0", no_level),
     trap("dying-region", "a map ends early, and says success", dying_region).helpless(
@@ -113,9 +120,9 @@ fn retry_create(s: &mut Scene) -> Answer {
     Ok(())
 }
 
-/// The other user of a container has already mapped something below 2 GiB, or nobody has.
+/// Nobody told the user to remove the default window first.
 fn default_window(s: &mut Scene) -> Answer {
-    let c = s.open(G0)?;
+    let c = s.open_as_it_comes(G0)?;
     let start = s.create(c, small())?;
     s.misled_if(start != Ioba(0));
     Ok(())
@@ -175,7 +182,7 @@ fn hole(s: &mut Scene) -> Answer {
     let (c, start) = windowed(s, &[G0], 4)?;
     s.process.vma(memory(18), 2 * PAGE, Vma::HOLE);
     if s.register(c, 16, 4).is_ok() {
-        let mapped = s.map(c, start, 16, 2);
+        let mapped = s.map(c, page_at(start, 1), 16, 2);
         s.misled_if(mapped.is_err());
     }
     Ok(())
@@ -228,6 +235,18 @@ fn failed_replace(s: &mut Scene) -> Answer {
     s.map(c, start, 0, 8)?;
     // The second half of what replaces it is not registered.
     may(s.replace(c, start, 4, 8));
+    Ok(())
+}
+
+fn no_memory_replace(s: &mut Scene) -> Answer {
+    let c = s.open(G0)?;
+    let start = s.create(c, Shape { levels: Some(2), bytes: 64 << 30, ..small() })?;
+    s.register(c, 0, 16)?;
+    // The last pages of one leaf, and a map over them that goes on into one that does not exist.
+    let last = page_at(start, LEAF - 4);
+    s.map(c, last, 0, 4)?;
+    s.kernel.inject(Injection::Level { nth: 1 });
+    may(s.replace(c, last, 8, 8));
     Ok(())
 }
 

@@ -32,12 +32,14 @@ pub(super) struct Shape {
 pub(super) trait User {
     /// A new container with its first group.
     fn open(&mut self, group: GroupId) -> Answer<usize>;
+    /// Gets the window out of the way that a container comes with, where it can be.
+    fn drop_default(&mut self, container: usize) -> Answer;
     /// A further group.
     fn attach(&mut self, container: usize, group: GroupId) -> Answer;
     fn detach(&mut self, container: usize, group: GroupId) -> Answer;
     /// Page sizes on offer.
     fn page_sizes(&self, container: usize) -> Answer<PageSizes>;
-    /// Makes a window and says where it begins. The default window is out of the way.
+    /// Makes a window and says where it begins.
     fn create(&mut self, container: usize, shape: Shape) -> Answer<Ioba>;
     /// Removes a window, with what is mapped there.
     fn remove(&mut self, container: usize, start: Ioba) -> Answer;
@@ -88,10 +90,18 @@ impl User for Naive {
         let v2 = self.version == Version::V2;
         let kind = if v2 { kind::SPAPR_TCE_V2 } else { kind::SPAPR_TCE };
         container.set_iommu(kind).map_err(fail)?;
-        let set_up = if v2 { container.remove(&TceRemove::new(0)) } else { container.enable() };
-        set_up.map_err(fail)?;
+        if !v2 {
+            container.enable().map_err(fail)?;
+        }
         self.containers.push(container);
         Ok(self.containers.len() - 1)
+    }
+
+    fn drop_default(&mut self, container: usize) -> Answer {
+        match self.version {
+            Version::V1 => Ok(()),
+            Version::V2 => said(self.containers[container].remove(&TceRemove::new(0))),
+        }
     }
 
     fn attach(&mut self, container: usize, group: GroupId) -> Answer {
@@ -190,6 +200,10 @@ impl User for Engined {
         told(container.attach(group))?;
         self.containers.push(container);
         Ok(self.containers.len() - 1)
+    }
+
+    fn drop_default(&mut self, _: usize) -> Answer {
+        Ok(()) // it does so itself
     }
 
     fn attach(&mut self, container: usize, group: GroupId) -> Answer {
