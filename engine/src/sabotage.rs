@@ -20,7 +20,7 @@ pub enum Guard {
     /// Groups whose windows begin elsewhere cannot join.
     SameStarts,
     /// Memory with a hole is not registered.
-    Backing,
+    Hole,
 }
 
 impl Guard {
@@ -33,7 +33,7 @@ impl Guard {
         Self::ExactStart,
         Self::FirstLeaf,
         Self::SameStarts,
-        Self::Backing,
+        Self::Hole,
     ];
 }
 

@@ -53,7 +53,7 @@ fn a_guard_that_is_taken_away_is_missed() {
         Guard::ExactStart => "remove-inside",
         Guard::FirstLeaf => "no-level",
         Guard::SameStarts => "other-segment",
-        Guard::Backing => "hole",
+        Guard::Hole => "hole",
     };
     for guard in Guard::ALL {
         let id = trap_of(guard);

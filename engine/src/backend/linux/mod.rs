@@ -176,7 +176,7 @@ impl Backend for Linux {
         let backing = self
             .host
             .backing(start, bytes)
-            .or_else(|| (!stands(Guard::Backing)).then_some(self.caps.host_page))
+            .or_else(|| (!stands(Guard::Hole)).then_some(self.caps.host_page))
             .ok_or_else(|| failed("part of it is not mapped for reading and writing"))?;
         let inside = start.0 & (backing.bytes() - 1);
         if self.caps.host_page == PageShift::K4
