@@ -19,9 +19,9 @@ use clap::{Args, Parser, Subcommand};
 use crate::size::{parse_duration, parse_size};
 use crate::style::Style;
 
-use checks::{CostArgs, DmaArgs, HazardsArgs, LimitsArgs};
+use checks::{CostArgs, DmaArgs, HazardsArgs, LimitsArgs, SharingArgs};
 
-pub use checks::{CostConfig, DmaConfig, HazardsConfig, LimitsConfig};
+pub use checks::{CostConfig, DmaConfig, HazardsConfig, LimitsConfig, SharingConfig};
 pub use config::{Output, ReplayConfig, RunConfig};
 pub use values::{BackendChoice, Levels, Limit, Pass, Phase, Simd};
 
@@ -96,6 +96,9 @@ enum Command {
     /// Play the known traps of the kernels to a program that believes them, and to the engine
     #[command(allow_negative_numbers = true, after_help = HAZARDS_EXAMPLES)]
     Hazards(HazardsArgs),
+    /// Show what sharing costs: 1 to 256 groups in a container, and as many containers with the same memory
+    #[command(allow_negative_numbers = true)]
+    Sharing(SharingArgs),
 }
 
 /// Options of `run`.
@@ -259,6 +262,8 @@ pub enum Invocation {
     Limits(LimitsConfig),
     /// Play traps.
     Hazards(HazardsConfig),
+    /// Show what sharing costs.
+    Sharing(SharingConfig),
 }
 
 /// Why nothing is to be done: help was asked for, or the command line is wrong.
@@ -305,6 +310,7 @@ where
         Some(Command::Dma(dma)) => Ok(Invocation::Dma(dma.into())),
         Some(Command::Cost(cost)) => CostConfig::try_from(cost).map(Invocation::Cost),
         Some(Command::Limits(limits)) => Ok(Invocation::Limits(limits.into())),
+        Some(Command::Sharing(sharing)) => Ok(Invocation::Sharing(sharing.into())),
         Some(Command::Hazards(hazards)) => Ok(Invocation::Hazards(hazards.into())),
     };
     checked.map_err(|message| Exit::usage(&message))

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The command lines of `dma`, `cost`, `limits` and `hazards`.
+//! The command lines of `dma`, `cost`, `limits`, `hazards` and `sharing`.
 
 use clap::Args;
 use tce_engine::backend::linux::mock_kernel::Profile;
@@ -82,6 +82,17 @@ fn trap(name: &str) -> Result<String, String> {
     }
     let all: Vec<_> = crate::cmd::hazards::names().collect();
     Err(format!("no trap {name:?}; there are {}", all.join(", ")))
+}
+
+/// Options of `sharing`.
+#[derive(Debug, Args)]
+pub(super) struct SharingArgs {
+    /// Numbers of groups, and of containers, as 1,2,64; at most 256
+    #[arg(long, value_name = "LIST", default_value = "1,2,4,8,16,32,64,128,256")]
+    #[arg(value_parser = values::count::<256>, value_delimiter = ',')]
+    groups: Vec<u32>,
+    #[command(flatten)]
+    output: CheckOutput,
 }
 
 /// Where the results of a check go.
@@ -194,6 +205,27 @@ impl From<HazardsArgs> for HazardsConfig {
         Self {
             profiles: if args.profile.is_empty() { all() } else { args.profile },
             traps: args.trap,
+            json: args.output.json.as_deref().map(OutFile::from),
+            quiet: args.output.quiet,
+        }
+    }
+}
+
+/// The settings of `sharing`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SharingConfig {
+    /// Each 1 to 256.
+    pub groups: Vec<u32>,
+    /// The JSON document.
+    pub json: Option<OutFile>,
+    /// No table.
+    pub quiet: bool,
+}
+
+impl From<SharingArgs> for SharingConfig {
+    fn from(args: SharingArgs) -> Self {
+        Self {
+            groups: args.groups,
             json: args.output.json.as_deref().map(OutFile::from),
             quiet: args.output.quiet,
         }

@@ -8,6 +8,7 @@ mod least;
 pub mod limits;
 pub mod replay;
 pub mod run;
+pub mod sharing;
 
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, SystemTime};
