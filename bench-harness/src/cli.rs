@@ -19,9 +19,11 @@ use clap::{Args, Parser, Subcommand};
 use crate::size::{parse_duration, parse_size};
 use crate::style::Style;
 
-use checks::{CostArgs, DmaArgs, HazardsArgs, LimitsArgs, SharingArgs};
+use checks::{CostArgs, DmaArgs, HazardsArgs, LimitsArgs, SharingArgs, TeardownArgs};
 
-pub use checks::{CostConfig, DmaConfig, HazardsConfig, LimitsConfig, SharingConfig};
+pub use checks::{
+    CostConfig, DmaConfig, HazardsConfig, LimitsConfig, SharingConfig, TeardownConfig,
+};
 pub use config::{Output, ReplayConfig, RunConfig};
 pub use values::{BackendChoice, Levels, Limit, Pass, Phase, Simd};
 
@@ -99,6 +101,9 @@ enum Command {
     /// Show what sharing costs: 1 to 256 groups in a container, and as many containers with the same memory
     #[command(allow_negative_numbers = true)]
     Sharing(SharingArgs),
+    /// Measure how long peers wait while a window beside them goes, or a group leaves
+    #[command(allow_negative_numbers = true)]
+    Teardown(TeardownArgs),
 }
 
 /// Options of `run`.
@@ -264,6 +269,8 @@ pub enum Invocation {
     Hazards(HazardsConfig),
     /// Show what sharing costs.
     Sharing(SharingConfig),
+    /// Measure teardown.
+    Teardown(TeardownConfig),
 }
 
 /// Why nothing is to be done: help was asked for, or the command line is wrong.
@@ -311,6 +318,7 @@ where
         Some(Command::Cost(cost)) => CostConfig::try_from(cost).map(Invocation::Cost),
         Some(Command::Limits(limits)) => Ok(Invocation::Limits(limits.into())),
         Some(Command::Sharing(sharing)) => Ok(Invocation::Sharing(sharing.into())),
+        Some(Command::Teardown(args)) => Ok(Invocation::Teardown(args.into())),
         Some(Command::Hazards(hazards)) => Ok(Invocation::Hazards(hazards.into())),
     };
     checked.map_err(|message| Exit::usage(&message))

@@ -9,6 +9,7 @@ pub mod limits;
 pub mod replay;
 pub mod run;
 pub mod sharing;
+pub mod teardown;
 
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, SystemTime};
