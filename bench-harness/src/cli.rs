@@ -19,9 +19,11 @@ use clap::{Args, Parser, Subcommand};
 use crate::size::{parse_duration, parse_size};
 use crate::style::Style;
 
-use checks::{CostArgs, DmaArgs, LimitsArgs};
+use checks::{CostArgs, DmaArgs, HazardsArgs, LimitsArgs, SharingArgs, TeardownArgs};
 
-pub use checks::{CostConfig, DmaConfig, LimitsConfig};
+pub use checks::{
+    CostConfig, DmaConfig, HazardsConfig, LimitsConfig, SharingConfig, TeardownConfig,
+};
 pub use config::{Output, ReplayConfig, RunConfig};
 pub use values::{BackendChoice, Levels, Limit, Pass, Phase, Simd};
 
@@ -56,6 +58,16 @@ Examples:
   tce-bench limits --sizes 64K,4M --repeat 200  two sizes, more samples of each loop
   tce-bench limits --quiet --json limits.json   for programs (schema tce-bench.limits/1)";
 
+const HAZARDS_EXAMPLES: &str = "\
+Everything happens on simulated kernels. Each trap is lived through twice on a machine of its own; what
+was lost, leaked, exposed or corrupted is counted afterwards, from what devices reach and what is
+charged.
+
+Examples:
+  tce-bench hazards                            all traps, all kernels
+  tce-bench hazards --profile k6_11            what the kernels of today do
+  tce-bench hazards --trap detach --trap closed --json hazards.json";
+
 #[derive(Debug, Parser)]
 #[command(name = "tce-bench", version, about = ABOUT, after_help = EXAMPLES)]
 #[command(args_conflicts_with_subcommands = true, allow_negative_numbers = true)]
@@ -83,6 +95,15 @@ enum Command {
     /// Measure what this machine's memory and clock allow: store, copy and clear loops per table size
     #[command(allow_negative_numbers = true, after_help = LIMITS_EXAMPLES)]
     Limits(LimitsArgs),
+    /// Play the known traps of the kernels to a program that believes them, and to the engine
+    #[command(allow_negative_numbers = true, after_help = HAZARDS_EXAMPLES)]
+    Hazards(HazardsArgs),
+    /// Show what sharing costs: 1 to 256 groups in a container, and as many containers with the same memory
+    #[command(allow_negative_numbers = true)]
+    Sharing(SharingArgs),
+    /// Measure how long peers wait while a window beside them goes, or a group leaves
+    #[command(allow_negative_numbers = true)]
+    Teardown(TeardownArgs),
 }
 
 /// Options of `run`.
@@ -244,6 +265,12 @@ pub enum Invocation {
     Cost(CostConfig),
     /// Measure what the machine allows.
     Limits(LimitsConfig),
+    /// Play traps.
+    Hazards(HazardsConfig),
+    /// Show what sharing costs.
+    Sharing(SharingConfig),
+    /// Measure teardown.
+    Teardown(TeardownConfig),
 }
 
 /// Why nothing is to be done: help was asked for, or the command line is wrong.
@@ -290,6 +317,9 @@ where
         Some(Command::Dma(dma)) => Ok(Invocation::Dma(dma.into())),
         Some(Command::Cost(cost)) => CostConfig::try_from(cost).map(Invocation::Cost),
         Some(Command::Limits(limits)) => Ok(Invocation::Limits(limits.into())),
+        Some(Command::Sharing(sharing)) => Ok(Invocation::Sharing(sharing.into())),
+        Some(Command::Teardown(args)) => Ok(Invocation::Teardown(args.into())),
+        Some(Command::Hazards(hazards)) => Ok(Invocation::Hazards(hazards.into())),
     };
     checked.map_err(|message| Exit::usage(&message))
 }

@@ -25,6 +25,9 @@ fn main() -> ExitCode {
             Invocation::Dma(config) => cmd::dma::dma(config, argv),
             Invocation::Cost(config) => cmd::cost::cost(config, argv),
             Invocation::Limits(config) => cmd::limits::limits(config, argv),
+            Invocation::Sharing(config) => cmd::sharing::sharing(config, argv),
+            Invocation::Teardown(config) => cmd::teardown::teardown(config, argv),
+            Invocation::Hazards(config) => cmd::hazards::hazards(config, argv),
         });
     let complain = |code: u8, text: &str| {
         eprintln!("error: {text}");

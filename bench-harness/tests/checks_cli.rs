@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! `tce-bench dma`, `cost` and `limits` as a user calls them, on a machine without VFIO.
+//! `tce-bench dma`, `cost`, `limits`, `hazards`, `sharing` and `teardown` as a user calls them, on a machine without VFIO.
 
 mod common;
 
@@ -42,6 +42,10 @@ fn wrong_usage_is_exit_2() {
         (&["limits", "--sizes", "4K,"], "a size is empty"),
         (&["limits", "--sizes", "1P"], "more than the"),
         (&["limits", "--repeat", "0"], "from 1 to 10000"),
+        (&["hazards", "--trap", "bear"], "no trap \"bear\"; there are failed-create, "),
+        (&["hazards", "--profile", "k3_1"], "k3_1"),
+        (&["sharing", "--groups", "1,257"], "from 1 to 256"),
+        (&["teardown", "--windows", "3G"], "3G is no power of two from 1G to 1P"),
     ] {
         let error = refused(args, 2);
         assert!(error.contains(part), "{args:?}: {error}");
@@ -104,4 +108,25 @@ fn limits_that_are_interrupted_tell_what_there_was() {
     assert_eq!(interrupted(&args, &file, Duration::from_millis(300)), Some(130));
     let doc: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
     assert_eq!(doc["run"]["complete"], false);
+}
+
+/// Its document follows its schema, and says so of itself.
+#[test]
+fn documents_follow_their_schemas() {
+    for (schema, args) in [
+        ("hazards", &["hazards", "--profile", "k6_11", "--trap", "detach", "--trap", "closed"][..]),
+        ("sharing", &["sharing", "--groups", "1,3"]),
+        ("teardown", &["teardown", "--windows", "1G", "--levels", "2", "--rounds", "2"]),
+    ] {
+        let out = bench(&[args, &["--json", "-"]].concat());
+        assert!(out.status.success(), "{args:?}: {}", text(&out.stderr));
+        let doc: Value = serde_json::from_slice(&out.stdout).expect("one document");
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../results/schema");
+        let file = std::fs::read_to_string(format!("{folder}/tce-bench.{schema}-1.schema.json"));
+        let rules: Value = serde_json::from_str(&file.expect("a schema")).expect("JSON");
+        let rules = jsonschema::validator_for(&rules).expect("a schema's rules");
+        let errors: Vec<_> = rules.iter_errors(&doc).map(|e| e.to_string()).collect();
+        assert!(errors.is_empty(), "{args:?}: {errors:?}");
+        assert_eq!(doc["verified"], true, "{doc:#}");
+    }
 }

@@ -2,6 +2,7 @@
 //! The engine of one process: its back end, its ledger, its regions, and who owns which group.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use crate::addr::GroupId;
 use crate::backend::{Backend, Caps};
@@ -26,14 +27,15 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// Makes `container` the owner of `group`; false if somebody is.
-    pub(crate) fn own(&self, group: GroupId, container: u64) -> bool {
-        let mut owners = lock(&self.owners);
-        let free = !owners.contains_key(&group);
-        if free {
-            owners.insert(group, container);
+    /// Makes `container` the owner of `group`, or says who is.
+    pub(crate) fn own(&self, group: GroupId, container: u64) -> Result<(), u64> {
+        match lock(&self.owners).entry(group) {
+            Entry::Occupied(owner) => Err(*owner.get()),
+            Entry::Vacant(free) => {
+                free.insert(container);
+                Ok(())
+            }
         }
-        free
     }
 
     pub(crate) fn disown(&self, group: GroupId) {

@@ -144,6 +144,8 @@ mod models;
 pub mod papr;
 pub mod platform;
 mod regions;
+#[doc(hidden)]
+pub mod sabotage;
 pub mod simd;
 mod sync;
 pub mod table;

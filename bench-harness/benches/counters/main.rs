@@ -4,6 +4,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod members;
 
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -21,7 +22,11 @@ use common::stepper::{check_classification, child};
 static COUNTING: Counting = Counting::new();
 
 fn main() -> ExitCode {
-    child(counted::child);
+    child(|what| {
+        if !members::child(what) {
+            counted::child(what);
+        }
+    });
     let args = Args::parse();
     check_classification();
     let mut report = Report::new("counters", &args);
@@ -73,6 +78,7 @@ fn measure(text: &mut String) -> Result<bool, String> {
         let locked = work.locked_budget().is_none_or(|budget| each(counts.locked) <= budget);
         check(text, locked && counts.syscalls == 0 && allocations == 0, line);
     }
+    over += members::measure(text)?;
     let _ = writeln!(text, "\nover budget: {over}");
     Ok(over == 0)
 }

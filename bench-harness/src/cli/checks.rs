@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The command lines of `dma`, `cost` and `limits`.
+//! The command lines of `dma`, `cost`, `limits`, `hazards`, `sharing` and
+//! `teardown`.
+
+use std::time::Duration;
 
 use clap::Args;
+use tce_engine::backend::linux::mock_kernel::Profile;
 
 use super::values;
 use crate::outfile::OutFile;
-use crate::size::{format_arg, parse_size};
+use crate::size::{format_arg, parse_duration, parse_size};
 
 /// Options of `dma`.
 #[derive(Debug, Args)]
@@ -55,6 +59,82 @@ pub(super) struct LimitsArgs {
     repeat: u32,
     #[command(flatten)]
     output: CheckOutput,
+}
+
+/// Options of `hazards`.
+#[derive(Debug, Args)]
+pub(super) struct HazardsArgs {
+    /// Only these kernels, as k4_2,k6_11 [default: all]
+    #[arg(long, value_name = "LIST", value_parser = profile, value_delimiter = ',')]
+    profile: Vec<Profile>,
+    /// Only this trap. May be given more than once [default: all]
+    #[arg(long, value_name = "TRAP", value_parser = trap)]
+    trap: Vec<String>,
+    #[command(flatten)]
+    output: CheckOutput,
+}
+
+fn profile(name: &str) -> Result<Profile, String> {
+    Profile::named(name).map_err(|e| e.to_string())
+}
+
+fn trap(name: &str) -> Result<String, String> {
+    let mut names = crate::cmd::hazards::names();
+    if names.any(|known| known == name) {
+        return Ok(name.to_owned());
+    }
+    let all: Vec<_> = crate::cmd::hazards::names().collect();
+    Err(format!("no trap {name:?}; there are {}", all.join(", ")))
+}
+
+/// Options of `sharing`.
+#[derive(Debug, Args)]
+pub(super) struct SharingArgs {
+    /// Numbers of groups, and of containers, as 1,2,64; at most 256
+    #[arg(long, value_name = "LIST", default_value = "1,2,4,8,16,32,64,128,256")]
+    #[arg(value_parser = values::count::<256>, value_delimiter = ',')]
+    groups: Vec<u32>,
+    #[command(flatten)]
+    output: CheckOutput,
+}
+
+/// Options of `teardown`.
+#[derive(Debug, Args)]
+pub(super) struct TeardownArgs {
+    /// Sizes of the window that goes, in pages of 64K; powers of two from 1G
+    #[arg(long, value_name = "LIST", default_value = "1G,32G,1T", value_delimiter = ',')]
+    #[arg(value_parser = window_size)]
+    windows: Vec<u64>,
+    /// Levels of its table, where it can have so many
+    #[arg(long, value_name = "LIST", default_value = "2,3", value_delimiter = ',')]
+    #[arg(value_parser = values::count::<5>)]
+    levels: Vec<u32>,
+    /// Groups that share it
+    #[arg(long, value_name = "LIST", default_value = "1,8", value_delimiter = ',')]
+    #[arg(value_parser = values::count::<255>)]
+    groups: Vec<u32>,
+    /// Live entries, spread over the window
+    #[arg(long, value_name = "N", default_value = "4096", value_parser = values::count::<16384>)]
+    live: u32,
+    /// Windows that go, one after the other
+    #[arg(long, value_name = "N", default_value = "20", value_parser = values::count::<100_000>)]
+    rounds: u32,
+    /// Peers: threads that map and unmap in another window meanwhile
+    #[arg(long, value_name = "N", default_value = "1", value_parser = values::count::<32>)]
+    threads: u32,
+    /// Measure the peers for so long before each removal
+    #[arg(long, value_name = "TIME", default_value = "5ms", value_parser = parse_duration)]
+    calm: Duration,
+    #[command(flatten)]
+    output: CheckOutput,
+}
+
+fn window_size(text: &str) -> Result<u64, String> {
+    let bytes = parse_size(text)?;
+    if !bytes.is_power_of_two() || !(1 << 30..=1 << 50).contains(&bytes) {
+        return Err(format!("{text} is no power of two from 1G to 1P"));
+    }
+    Ok(bytes)
 }
 
 /// Where the results of a check go.
@@ -146,6 +226,91 @@ pub struct LimitsConfig {
     pub json: Option<OutFile>,
     /// No table.
     pub quiet: bool,
+}
+
+/// The settings of `hazards`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HazardsConfig {
+    /// At least one.
+    pub profiles: Vec<Profile>,
+    /// Names of traps; none for all.
+    pub traps: Vec<String>,
+    /// The JSON document.
+    pub json: Option<OutFile>,
+    /// No table.
+    pub quiet: bool,
+}
+
+impl From<HazardsArgs> for HazardsConfig {
+    fn from(args: HazardsArgs) -> Self {
+        let all = || Profile::ALL.to_vec();
+        Self {
+            profiles: if args.profile.is_empty() { all() } else { args.profile },
+            traps: args.trap,
+            json: args.output.json.as_deref().map(OutFile::from),
+            quiet: args.output.quiet,
+        }
+    }
+}
+
+/// The settings of `sharing`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SharingConfig {
+    /// Each 1 to 256.
+    pub groups: Vec<u32>,
+    /// The JSON document.
+    pub json: Option<OutFile>,
+    /// No table.
+    pub quiet: bool,
+}
+
+impl From<SharingArgs> for SharingConfig {
+    fn from(args: SharingArgs) -> Self {
+        Self {
+            groups: args.groups,
+            json: args.output.json.as_deref().map(OutFile::from),
+            quiet: args.output.quiet,
+        }
+    }
+}
+
+/// The settings of `teardown`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TeardownConfig {
+    /// Each a power of two from 1 GiB.
+    pub windows: Vec<u64>,
+    /// Each 1 to 5; not every window can have them.
+    pub levels: Vec<u32>,
+    /// Each 1 to 255.
+    pub members: Vec<u32>,
+    /// 1 to 16384, as many pages as the smallest window has.
+    pub live: u64,
+    /// At least 1.
+    pub rounds: u32,
+    /// At least 1.
+    pub threads: u32,
+    /// Before each removal.
+    pub calm: Duration,
+    /// The JSON document.
+    pub json: Option<OutFile>,
+    /// No table.
+    pub quiet: bool,
+}
+
+impl From<TeardownArgs> for TeardownConfig {
+    fn from(args: TeardownArgs) -> Self {
+        Self {
+            windows: args.windows,
+            levels: args.levels,
+            members: args.groups,
+            live: args.live.into(),
+            rounds: args.rounds,
+            threads: args.threads,
+            calm: args.calm,
+            json: args.output.json.as_deref().map(OutFile::from),
+            quiet: args.output.quiet,
+        }
+    }
 }
 
 impl From<LimitsArgs> for LimitsConfig {

@@ -3,10 +3,13 @@
 
 pub mod cost;
 pub mod dma;
+pub mod hazards;
 mod least;
 pub mod limits;
 pub mod replay;
 pub mod run;
+pub mod sharing;
+pub mod teardown;
 
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, SystemTime};

@@ -6,6 +6,8 @@ use crate::addr::{GroupId, Ioba, PageSizes};
 use crate::backend::{Backend, GroupCaps, KillScope, MAX_WINDOWS};
 use crate::engine::DetachPolicy;
 use crate::error::{AttachError, BackendError};
+use crate::sabotage::{Guard, stands};
+use crate::sync::lock;
 
 /// What every member of a container can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,26 +20,88 @@ pub struct SharedCaps {
     pub window_starts: [Option<Ioba>; MAX_WINDOWS],
 }
 
-impl State {
-    pub(super) fn caps(&self) -> Option<SharedCaps> {
-        common(self.members.iter().map(|m| &m.caps))
+/// What all members can do, kept so that a further one costs as much as the second.
+#[derive(Clone, Copy)]
+pub(super) struct Common {
+    caps: SharedCaps,
+    default_bytes: u64,
+    can_share_tables: bool,
+    /// What some member can do, or could.
+    any_page_sizes: PageSizes,
+    most_levels: u32,
+}
+
+impl From<&GroupCaps> for Common {
+    fn from(member: &GroupCaps) -> Self {
+        Self {
+            caps: SharedCaps {
+                page_sizes: member.page_sizes,
+                max_levels: member.max_levels,
+                window_starts: member.window_starts,
+            },
+            default_bytes: member.default_bytes,
+            can_share_tables: member.can_share_tables,
+            any_page_sizes: member.page_sizes,
+            most_levels: member.max_levels,
+        }
     }
 }
 
-/// The intersection; the order does not matter.
-fn common<'a>(members: impl Iterator<Item = &'a GroupCaps>) -> Option<SharedCaps> {
-    members
-        .map(|m| SharedCaps {
-            page_sizes: m.page_sizes,
-            max_levels: m.max_levels,
-            window_starts: m.window_starts,
-        })
-        .reduce(|a, b| SharedCaps {
-            page_sizes: a.page_sizes.intersect(b.page_sizes),
-            max_levels: a.max_levels.min(b.max_levels),
-            // Members with other starts were refused when they wanted to join.
-            window_starts: a.window_starts,
-        })
+impl Common {
+    /// The intersection; the order does not matter. Members with other starts, or another default
+    /// window, were refused when they wanted to join.
+    fn and(self, member: &GroupCaps) -> Self {
+        Self {
+            caps: SharedCaps {
+                page_sizes: self.caps.page_sizes.intersect(member.page_sizes),
+                max_levels: self.caps.max_levels.min(member.max_levels),
+                ..self.caps
+            },
+            can_share_tables: self.can_share_tables && member.can_share_tables,
+            any_page_sizes: PageSizes(self.any_page_sizes.0 | member.page_sizes.0),
+            most_levels: self.most_levels.max(member.max_levels),
+            ..self
+        }
+    }
+
+    /// True if without this member the others might have more in common.
+    fn limited_by(&self, member: &GroupCaps) -> bool {
+        member.page_sizes != self.any_page_sizes
+            || member.max_levels != self.most_levels
+            || !member.can_share_tables
+    }
+}
+
+impl State {
+    pub(super) fn caps(&self) -> Option<SharedCaps> {
+        self.common.map(|common| common.caps)
+    }
+
+    fn push_member(&mut self, group: GroupId, caps: GroupCaps) {
+        self.common = Some(self.common.map_or_else(|| (&caps).into(), |all| all.and(&caps)));
+        if self.members.is_empty() {
+            // Few containers have more; growing step by step is what costs.
+            self.members.reserve(16);
+            self.member_ids.reserve(16);
+        }
+        self.members.push(Member { group, caps });
+        self.member_ids.push(group);
+    }
+
+    fn remove_member(&mut self, at: usize) -> GroupId {
+        let Member { group, caps } = self.members.remove(at);
+        self.member_ids.remove(at);
+        match self.members.split_first() {
+            None => self.common = None,
+            Some((first, others)) if self.common.is_some_and(|all| all.limited_by(&caps)) => {
+                let all =
+                    others.iter().fold((&first.caps).into(), |all: Common, m| all.and(&m.caps));
+                self.common = Some(all);
+            }
+            Some(_) => {}
+        }
+        group
+    }
 }
 
 impl Container {
@@ -52,21 +116,15 @@ impl Container {
     /// # Errors
     /// [`AttachError`]; the group, the other members and the books are as before.
     pub fn attach(&self, group: GroupId) -> Result<(), AttachError> {
+        let _structure = lock(&self.structure);
         let mut state = self.state.write();
-        if state.members.iter().any(|m| m.group == group) {
-            return Err(AttachError::Member(group));
+        if let Err(owner) = self.engine.own(group, self.id) {
+            let ours = owner == self.id;
+            let refuse = if ours { AttachError::Member } else { AttachError::Elsewhere };
+            return Err(refuse(group));
         }
-        let caps = self.engine.backend.group(group)?;
-        compatible(&state, group, &caps)?;
-        if !self.engine.own(group, self.id) {
-            return Err(AttachError::Elsewhere(group));
-        }
-        if let Err(e) = self.join(&state, group) {
-            self.engine.disown(group);
-            return Err(e.into());
-        }
-        state.members.push(Member { group, caps });
-        state.member_ids.push(group);
+        let caps = self.join(&state, group).inspect_err(|_| self.engine.disown(group))?;
+        state.push_member(group, caps);
         Ok(())
     }
 
@@ -78,6 +136,7 @@ impl Container {
     /// [`AttachError::NotMember`] and [`AttachError::Shared`] change nothing; with
     /// [`AttachError::Replay`] the group has left.
     pub fn detach(&self, group: GroupId) -> Result<Detached, AttachError> {
+        let _structure = lock(&self.structure);
         let mut state = self.state.write();
         let Some(at) = state.members.iter().position(|m| m.group == group) else {
             return Err(AttachError::NotMember(group));
@@ -92,7 +151,7 @@ impl Container {
         }
         self.leave(&mut state, at);
         let mut done = Detached::default();
-        if others > 0 && clears {
+        if others > 0 && clears && stands(Guard::Replay) {
             let replayed = self.call_on(&state, |call| call.replay(&mut done));
             replayed.map_err(|lost| AttachError::Replay { group, lost })?;
         }
@@ -101,6 +160,7 @@ impl Container {
 
     /// Takes every group out, and everything else before.
     pub fn close(&self) {
+        let _structure = lock(&self.structure);
         let mut state = self.state.write();
         self.end(&mut state);
         while let Some(last) = state.members.len().checked_sub(1) {
@@ -119,16 +179,19 @@ impl Container {
     }
 
     fn leave(&self, state: &mut State, at: usize) {
-        let member = state.members.remove(at);
-        state.member_ids.remove(at);
-        unprogram(&*self.engine.backend, state, member.group);
-        self.space.detach(member.group);
-        self.engine.disown(member.group);
+        let group = state.remove_member(at);
+        unprogram(&*self.engine.backend, state, group);
+        self.space.detach(group);
+        self.engine.disown(group);
     }
 
-    fn join(&self, state: &State, group: GroupId) -> Result<(), BackendError> {
+    fn join(&self, state: &State, group: GroupId) -> Result<GroupCaps, AttachError> {
+        let backend = &*self.engine.backend;
+        let caps = backend.group(group)?;
+        compatible(state, group, &caps)?;
         self.space.attach(group)?;
-        program(&*self.engine.backend, state, group).inspect_err(|_| self.space.detach(group))
+        program(backend, state, group).inspect_err(|_| self.space.detach(group))?;
+        Ok(caps)
     }
 }
 
@@ -146,11 +209,12 @@ pub struct Detached {
 /// Refuses a group that could not share the members' windows.
 fn compatible(state: &State, group: GroupId, caps: &GroupCaps) -> Result<(), AttachError> {
     let refuse = |reason: String| Err(AttachError::Incompatible { group, reason });
-    let Some(shared) = state.caps() else { return Ok(()) };
-    if !caps.can_share_tables || state.members.iter().any(|m| !m.caps.can_share_tables) {
+    let Some(common) = &state.common else { return Ok(()) };
+    let shared = common.caps;
+    if !caps.can_share_tables || !common.can_share_tables {
         return refuse("its PE, or a member's, cannot use a table of others".to_owned());
     }
-    if caps.window_starts != shared.window_starts {
+    if caps.window_starts != shared.window_starts && stands(Guard::SameStarts) {
         let show = |starts: [Option<Ioba>; MAX_WINDOWS]| {
             let each = starts.map(|s| s.map_or("none".to_owned(), |s| s.to_string()));
             each.join(" and ")
@@ -158,8 +222,8 @@ fn compatible(state: &State, group: GroupId, caps: &GroupCaps) -> Result<(), Att
         let (its, ours) = (show(caps.window_starts), show(shared.window_starts));
         return refuse(format!("its windows start at {its}, the members' at {ours}"));
     }
-    if let Some(other) = state.members.iter().find(|m| m.caps.default_bytes != caps.default_bytes) {
-        let (its, ours) = (caps.default_bytes, other.caps.default_bytes);
+    if caps.default_bytes != common.default_bytes {
+        let (its, ours) = (caps.default_bytes, common.default_bytes);
         return refuse(format!(
             "the window it comes with has {its:#x} bytes, a member's {ours:#x}"
         ));

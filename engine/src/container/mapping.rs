@@ -11,6 +11,7 @@ use crate::addr::{Ioba, PageShift, Uaddr};
 use crate::error::{MapError, UnmapError};
 use crate::kill::KillCount;
 use crate::regions::Registrations;
+use crate::sabotage::{Guard, stands};
 use crate::simd::Tier;
 use crate::sync::Slot;
 use crate::table::{Writer, Written};
@@ -36,7 +37,8 @@ impl Mode {
         mut writer: Writer<'a>,
         start: Ioba,
     ) -> Result<Writer<'a>, MapError> {
-        let live = if self == Self::Refuse { writer.live() } else { 0 };
+        let refuse = self == Self::Refuse && stands(Guard::Overlap);
+        let live = if refuse { writer.live() } else { 0 };
         if live > 0 { Err(MapError::Overlap { start, live }) } else { Ok(writer) }
     }
 }

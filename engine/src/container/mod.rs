@@ -32,7 +32,9 @@ use crate::engine::Shared;
 use crate::error::{MapError, RegisterError, UnregisterError};
 use crate::mem::{ArenaUse, TableChunk};
 use crate::regions::{Region, Registrations};
-use crate::sync::{Arc, BrLock};
+use crate::sabotage::{Guard, stands};
+use crate::sync::{Arc, BrLock, Mutex, lock};
+use groups::Common;
 use windows::Window;
 
 /// A member group.
@@ -46,6 +48,8 @@ struct State {
     members: Vec<Member>,
     /// Their groups, in the same order.
     member_ids: Vec<GroupId>,
+    /// What they have in common; `None` without a member.
+    common: Option<Common>,
     windows: [Option<Window>; MAX_WINDOWS],
     registrations: Registrations,
 }
@@ -55,6 +59,8 @@ pub struct Container {
     engine: Arc<Shared>,
     id: u64,
     space: Box<dyn Space>,
+    /// Who changes the structure waits here for others who do, even where `state` is not held.
+    structure: Mutex<()>,
     state: Arc<BrLock<State>>,
 }
 
@@ -72,7 +78,8 @@ pub struct RegionInfo {
 impl Container {
     pub(crate) fn new(engine: Arc<Shared>, id: u64) -> Self {
         let space = engine.backend.space();
-        Self { engine, id, space, state: Arc::new(BrLock::new(State::default())) }
+        let state = Arc::new(BrLock::new(State::default()));
+        Self { engine, id, space, structure: Mutex::new(()), state }
     }
 
     /// Pins memory of the process for DMA and charges it, once however many containers register
@@ -101,6 +108,7 @@ impl Container {
         if start.checked_add(bytes).is_none() {
             return Err(RegisterError::Wraps { start, bytes });
         }
+        let _structure = lock(&self.structure);
         let mut state = self.state.write();
         if state.members.is_empty() {
             return Err(RegisterError::NoGroup);
@@ -134,12 +142,18 @@ impl Container {
     /// [`UnregisterError`]; the region stays, but for [`UnregisterError::Kept`].
     pub fn unregister_memory(&self, memory: Memory) -> Result<(), UnregisterError> {
         let start = Uaddr(memory.start());
+        let _structure = lock(&self.structure);
         let mut state = self.state.write();
         let Some(number) = state.registrations.find(memory) else {
             return Err(UnregisterError::NotFound { start, bytes: memory.bytes() });
         };
         let mapped = state.registrations.mapped(number);
         if mapped > 0 {
+            if !stands(Guard::Mapped) {
+                // The request that the guard holds back, and nothing else.
+                self.space.unregister(memory, false);
+                return Ok(());
+            }
             return Err(UnregisterError::Mapped { start, mapped });
         }
         if let Some(window) = state.windows.iter().flatten().find(|w| w.left_to_kvm) {

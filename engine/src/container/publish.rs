@@ -11,6 +11,7 @@ use crate::backend::BusRange;
 use crate::error::{BackendError, LostError, MapError, UnmapError};
 use crate::kill::Tally;
 use crate::regions::Counts;
+use crate::sabotage::{Guard, stands};
 use crate::table::{Held, Old, Writer};
 use crate::tce::{Perm, Tce};
 
@@ -193,7 +194,7 @@ impl Call<'_> {
                 let _ = self.space.unmap(range);
                 continue;
             };
-            if self.put_back(range, memory, perm).is_err() {
+            if stands(Guard::PutBack) && self.put_back(range, memory, perm).is_err() {
                 forget((first, count), &mut |old| lost.add(state, first, old));
             }
         }

@@ -7,7 +7,13 @@ use crate::backend::{CreateError, KillScope, MAX_WINDOWS, WindowProgram};
 use crate::error::{BackendError, WindowError};
 use crate::geometry::{Geometry, WindowSpec};
 use crate::ledger::{Charge, ChargeKind};
+use crate::sabotage::{Guard, stands};
+use crate::sync::lock;
 use crate::table::{Held, TceTable};
+
+/// Entries of a window that goes which are cleared in one go, 64 MiB of table: so much is cleared past
+/// the caches.
+const STRETCH: u64 = 8 << 20;
 
 /// One window and the table it owns.
 pub(super) struct Window {
@@ -68,6 +74,7 @@ impl Container {
     /// # Errors
     /// [`WindowError`]; no member has the window and nothing is charged.
     pub fn create_window(&self, spec: WindowSpec) -> Result<WindowInfo, WindowError> {
+        let _structure = lock(&self.structure);
         let mut state = self.state.write();
         let caps = state.caps().ok_or(WindowError::NoGroup)?;
         let slots = caps.window_starts.iter().flatten().count();
@@ -148,8 +155,11 @@ impl Container {
     /// # Errors
     /// [`WindowError::NotFound`], or [`WindowError::Mapped`] unless forced.
     pub fn remove_window(&self, start: Ioba, removal: Removal) -> Result<Receipt, WindowError> {
+        let _structure = lock(&self.structure);
         let mut state = self.state.write();
-        let found = state.windows.iter().flatten().find(|w| w.start == start);
+        let inside = |w: &Window| start.0.wrapping_sub(w.start.0) < w.table.geometry().covered();
+        let named = |w: &&Window| w.start == start || !stands(Guard::ExactStart) && inside(w);
+        let found = state.windows.iter().flatten().find(named);
         let window = found.ok_or(WindowError::NotFound(start))?;
         let live = window.table.live();
         if live > 0 && removal == Removal::IfUnmapped {
@@ -165,9 +175,35 @@ impl Container {
             }));
         }
         let slot = window.slot;
-        let ioctls = self.call_on(&state, |call| call.publish_clear(window, &whole(window)))?;
-        self.space.remove_window(slot, start)?;
-        Ok(Receipt { ioctls: ioctls + u64::from(window.kernel), ..self.unset(&mut state, slot) })
+        if window.kernel {
+            // The kernel's own maps must not meet its removal, so everybody waits for it.
+            let ioctls = self.call_on(&state, |call| call.publish_clear(window, &whole(window)))?;
+            self.space.remove_window(slot, start)?;
+            return Ok(Receipt { ioctls: ioctls + 1, ..self.unset(&mut state, slot) });
+        }
+        let window = state.windows[slot].take();
+        drop(state);
+        Ok(window.map_or_else(Receipt::default, |window| self.take_down(&window)))
+    }
+
+    /// Clear → kill → unset of a window that nobody finds any more, while maps and unmaps of the others
+    /// go on. Its memory and its charge go when it is dropped.
+    fn take_down(&self, window: &Window) -> Receipt {
+        let mut receipt = Receipt::default();
+        let entries = window.table.geometry().entries();
+        for first in (0..entries).step_by(STRETCH as usize) {
+            let held = window.table.hold(first, STRETCH.min(entries - first));
+            let held = held.expect("inside the table");
+            // Given back in between, for those who make or drop handles.
+            let part = self.call(|call| call.clear(window, held));
+            receipt.tces += part.tces;
+            receipt.released += part.released;
+            receipt.steps += part.steps;
+            receipt.kills += part.kills;
+        }
+        let state = self.state.read();
+        receipt.kills.issued += self.disable(&state, window.slot);
+        receipt
     }
 
     /// Tells the engine that KVM edits the window from now on
@@ -178,6 +214,7 @@ impl Container {
     /// # Errors
     /// [`WindowError::NotFound`]; [`WindowError::Mapped`] if the engine has mapped something there.
     pub fn leave_to_kvm(&self, start: Ioba) -> Result<(), WindowError> {
+        let _structure = lock(&self.structure);
         let mut state = self.state.write();
         let found = state.windows.iter_mut().flatten().find(|w| w.start == start);
         let window = found.ok_or(WindowError::NotFound(start))?;
@@ -200,12 +237,19 @@ impl Container {
     fn unset(&self, state: &mut State, slot: usize) -> Receipt {
         let Some(window) = state.windows[slot].take() else { return Receipt::default() };
         let mut receipt = self.call_on(state, |call| call.clear(&window, whole(&window)));
+        receipt.kills.issued += self.disable(state, slot);
+        receipt
+    }
+
+    /// Disables a slot in every member, and waits until they have forgotten it. Returns the kills.
+    fn disable(&self, state: &State, slot: usize) -> u64 {
         let backend = &*self.engine.backend;
+        let mut kills = 0;
         for Member { group, .. } in &state.members {
             backend.unset_window(*group, slot);
-            receipt.kills.issued += backend.kill(*group, KillScope::Pe);
+            kills += backend.kill(*group, KillScope::Pe);
         }
         backend.fence();
-        receipt
+        kills
     }
 }

@@ -20,6 +20,7 @@ use crate::backend::{
 };
 use crate::error::BackendError;
 use crate::mem::{TableChunk, TableMemory};
+use crate::sabotage::{Guard, stands};
 use crate::sync::{Arc, Mutex, lock};
 use raw::RawHost;
 use space::{LinuxSpace, Opened};
@@ -175,6 +176,7 @@ impl Backend for Linux {
         let backing = self
             .host
             .backing(start, bytes)
+            .or_else(|| (!stands(Guard::Hole)).then_some(self.caps.host_page))
             .ok_or_else(|| failed("part of it is not mapped for reading and writing"))?;
         let inside = start.0 & (backing.bytes() - 1);
         if self.caps.host_page == PageShift::K4

@@ -13,6 +13,7 @@ use crate::addr::{GroupId, Ioba, PageShift, Uaddr};
 use crate::backend::{BusRange, CreateError, MAX_WINDOWS, Memory, Space};
 use crate::error::BackendError;
 use crate::geometry::Geometry;
+use crate::sabotage::{Guard, stands};
 use crate::sync::{Arc, AtomicBool, Ordering, RwLock, read, write};
 use crate::tce::Perm;
 
@@ -349,6 +350,7 @@ impl Space for LinuxSpace {
             let answer = opened.raw.register(&RegisterMemory::new(at, bytes));
             let request = || format!("registering {}", range(Uaddr(at), bytes));
             match answer {
+                Ok(_) if !stands(Guard::Hole) => Ok(()),
                 Ok(pages) if pages > 0 => Err(BackendError::Pin {
                     at,
                     bytes,
@@ -388,7 +390,7 @@ impl Space for LinuxSpace {
                 if self.options.version == Version::V1 {
                     self.pinnable(memory, slot.page)?;
                 }
-                if !slot.first_leaf.load(Ordering::Relaxed) {
+                if !slot.first_leaf.load(Ordering::Relaxed) && stands(Guard::FirstLeaf) {
                     let sent = opened.map_first_leaf(slot, memory, to.bytes, perm)?;
                     slot.first_leaf.store(true, Ordering::Relaxed);
                     return Ok(sent);

@@ -239,8 +239,7 @@ fn d32_engine(cx: &mut Ctx) -> Done {
     refused!(cx, "by the same", c.attach(cx.g(0)), "Member");
     let other: &Engine = cx.engine();
     let d = other.container();
-    // Whoever holds it, the group is open: that is found out first.
-    cx.says("by another container", d.attach(cx.g(0)), "Backend.GroupBusy");
+    cx.says("by another container", d.attach(cx.g(0)), "Elsewhere");
     Ok(())
 }
 

@@ -74,7 +74,7 @@ fn i31_raw(cx: &mut Ctx) -> Done {
 
 fn i31_engine(cx: &mut Ctx) -> Done {
     let (c, d) = (cx.container(&[0])?, cx.container(&[2])?);
-    cx.says("in use", d.attach(cx.g(0)), "Backend.GroupBusy");
+    cx.says("in use", d.attach(cx.g(0)), "Elsewhere");
     cx.says("detach", c.detach(cx.g(0)), "ok");
     cx.says("attach", d.attach(cx.g(0)), "ok");
     cx.says("groups", d.groups().len() as u64, "2");

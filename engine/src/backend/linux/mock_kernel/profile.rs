@@ -45,4 +45,15 @@ impl Profile {
         stale_backing: true,
         refused_bits: 55,
     };
+
+    /// All of them, oldest first.
+    pub const ALL: [Self; 1] = [Self::K6_11];
+
+    /// The one of this name.
+    ///
+    /// # Errors
+    /// Which there are.
+    pub fn named(name: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|p| p.name == name).ok_or_else(|| format!("no profile {name}"))
+    }
 }

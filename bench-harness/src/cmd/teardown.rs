@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `tce-bench teardown`: how long peers wait while a window, however large, is removed beside them or a
+//! group leaves them. On a software PHB; times are of the mock.
+
+mod report;
+#[cfg(test)]
+mod tests;
+
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Instant, SystemTime};
+
+use anyhow::{Context, anyhow};
+use serde::Serialize;
+use tce_engine::addr::{GroupId, Ioba, PageShift, Uaddr};
+use tce_engine::backend::mock::MockBuilder;
+use tce_engine::container::{Container, Mode, Removal};
+use tce_engine::engine::{Engine, EngineOptions};
+use tce_engine::geometry::{Geometry, WindowSpec};
+use tce_engine::tce::Perm;
+
+use super::Status;
+use crate::cli::TeardownConfig;
+use crate::host::HostFacts;
+use crate::interrupt::interrupted;
+use crate::outfile::OutFile;
+use crate::recorder::{Recorder, Summary};
+use crate::result::{Run, Tool};
+use crate::style::Style;
+
+const SCHEMA: &str = "tce-bench.teardown/1";
+/// Memory of the window that goes, and of the peers.
+const DOOMED: Uaddr = Uaddr(0x7000_0000_0000);
+const PEERS: Uaddr = Uaddr(0x7100_0000_0000);
+const MEMORY: u64 = 16 << 20;
+/// Pages that each peer maps and unmaps in turn.
+const TURN: u64 = 8;
+
+/// Everything that was found.
+#[derive(Debug, Serialize)]
+struct Doc {
+    schema: &'static str,
+    tool: Tool,
+    run: Run,
+    host: HostFacts,
+    label: &'static str,
+    rows: Vec<Row>,
+    /// Windows, books and devices were as they should after each round.
+    verified: bool,
+}
+
+/// One size of window, with so many members and levels.
+#[derive(Debug, PartialEq, Serialize)]
+struct Row {
+    window_bytes: u64,
+    levels: u32,
+    members: u32,
+    /// Entries that are live when it goes, spread over all of it.
+    live: u64,
+    rounds: u32,
+    /// Time of a removal, in nanoseconds.
+    removal: Summary,
+    /// Time for one group to leave.
+    detach: Summary,
+    /// A peer's map or unmap of one page while nothing goes.
+    calm: Summary,
+    /// The same while the window goes.
+    during_removal: Summary,
+    /// The longest of a round's.
+    longest_in_removal: Summary,
+    /// The same while a group leaves.
+    during_detach: Summary,
+    verified: bool,
+}
+
+/// What the peers' calls are counted under.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Now {
+    Calm,
+    Removal,
+    Detach,
+    /// Between two of them: not counted.
+    Between,
+}
+
+/// What the peers look at.
+struct Clock {
+    now: AtomicU8,
+    stop: AtomicBool,
+    /// The longest call of the round that met the removal.
+    longest: AtomicU64,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        let (stop, longest) = (AtomicBool::new(false), AtomicU64::new(0));
+        Self { now: AtomicU8::new(Now::Between as u8), stop, longest }
+    }
+}
+
+impl Clock {
+    fn set(&self, phase: Now) {
+        self.now.store(phase as u8, Ordering::Release);
+    }
+}
+
+/// Runs the sweeps and reports.
+///
+/// # Errors
+/// What failed other than a check, one line.
+pub fn teardown(config: &TeardownConfig, argv: Vec<String>) -> anyhow::Result<Status> {
+    config.json.iter().try_for_each(|file| file.check().map_err(|e| anyhow!(e)))?;
+    let (started, begin) = (SystemTime::now(), Instant::now());
+    let mut doc = Doc {
+        schema: SCHEMA,
+        tool: Tool::current(),
+        run: Run::begin(started, argv, None, 0),
+        host: HostFacts::capture(),
+        label: "mock: software PHB, not hardware",
+        rows: Vec::new(),
+        verified: false,
+    };
+    for case in cases(config) {
+        if interrupted() {
+            break;
+        }
+        let row = measure(config, case).with_context(|| format!("{case:?}"))?;
+        doc.rows.push(row);
+    }
+    doc.run.complete = !interrupted();
+    doc.run.wall_s = begin.elapsed().as_secs_f64();
+    doc.verified = doc.rows.iter().all(|row| row.verified);
+    if !config.quiet && config.json != Some(OutFile::Stdout) {
+        // A closed pipe is the reader's choice.
+        let _ = std::io::stdout().write_all(report::table(&doc, Style::detect()).as_bytes());
+    }
+    if let Some(file) = &config.json {
+        let text = serde_json::to_string_pretty(&doc)? + "\n";
+        file.write(text.as_bytes()).map_err(|e| anyhow!(e))?;
+    }
+    Ok(match (doc.run.complete, doc.verified) {
+        (false, _) => Status::Interrupted,
+        (true, true) => Status::Ok,
+        (true, false) => Status::Failed,
+    })
+}
+
+/// One row to be measured.
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    window: u64,
+    levels: u32,
+    members: u32,
+}
+
+/// All combinations that a table can have.
+fn cases(config: &TeardownConfig) -> impl Iterator<Item = Case> {
+    let sizes = config.windows.iter().copied();
+    sizes.flat_map(move |window| {
+        let shapes = config.levels.iter().copied().filter(move |levels| {
+            let spec = WindowSpec::new(window, PageShift::K64).levels(*levels);
+            Geometry::new(spec, PageShift::K4, 16 << 20).is_ok()
+        });
+        shapes.flat_map(move |levels| {
+            config.members.iter().map(move |members| Case { window, levels, members: *members })
+        })
+    })
+}
+
+fn measure(config: &TeardownConfig, case: Case) -> anyhow::Result<Row> {
+    // With 4K pages of the host there are more counts of levels to choose from.
+    let mock = MockBuilder::new(case.members as u16 + 1).host_page(PageShift::K4).build();
+    let engine = Engine::new(mock.clone(), EngineOptions::default());
+    let container = Arc::new(engine.container());
+    (0..case.members).try_for_each(|group| container.attach(GroupId(group)))?;
+    let leaver = GroupId(case.members);
+    let spec = WindowSpec::new(case.window, PageShift::K64).levels(case.levels);
+    let peers_spec = WindowSpec::new(2 << 30, PageShift::K4).levels(2);
+    container.register(DOOMED, MEMORY)?;
+    container.register(PEERS, MEMORY)?;
+    // Made once, so that the peers' window is in the second slot.
+    let doomed = container.create_window(spec)?.start;
+    let peers_at = container.create_window(peers_spec)?.start;
+    container.remove_window(doomed, Removal::IfUnmapped)?;
+
+    let clock = Clock::default();
+    let (mut removal, mut detach, mut longest) =
+        (Recorder::new(), Recorder::new(), Recorder::new());
+    let mut verified = true;
+    let mut rounds = 0;
+    let peers = thread::scope(|scope| -> anyhow::Result<Vec<Recorder>> {
+        let threads: Vec<_> = (0..config.threads)
+            .map(|nth| {
+                let (container, clock) = (&container, &clock);
+                scope.spawn(move || peer(container, peers_at, nth, clock))
+            })
+            .collect();
+        let work = || -> anyhow::Result<()> {
+            while rounds < config.rounds && !interrupted() {
+                verified &= container.create_window(spec)?.start == doomed;
+                spread(&container, doomed, case.window, config.live)?;
+                clock.set(Now::Calm);
+                thread::sleep(config.calm);
+                clock.set(Now::Removal);
+                let begin = Instant::now();
+                let receipt = container.remove_window(doomed, Removal::Force)?;
+                removal.record(begin.elapsed().as_nanos() as u64, receipt.released);
+                clock.set(Now::Between);
+                verified &= receipt.released == config.live;
+                container.attach(leaver)?;
+                // Every peer's call that met the removal has ended: each has the lock once more.
+                longest.record(clock.longest.swap(0, Ordering::AcqRel), 1);
+                clock.set(Now::Detach);
+                let begin = Instant::now();
+                container.detach(leaver)?;
+                detach.record(begin.elapsed().as_nanos() as u64, 0);
+                clock.set(Now::Between);
+                rounds += 1;
+            }
+            Ok(())
+        };
+        let done = { work }();
+        clock.stop.store(true, Ordering::Release);
+        let joined = threads.into_iter().map(|t| t.join().expect("a peer does not panic"));
+        let parts = joined.collect::<anyhow::Result<Vec<_>>>()?;
+        done?;
+        let of = |phase: Now| Recorder::merged(parts.iter().map(|part| &part[phase as usize]));
+        Ok(vec![of(Now::Calm), of(Now::Removal), of(Now::Detach)])
+    })?;
+    container.close();
+    verified &= engine.ledger().pages() == 0 && mock.leftovers() == (0, 0, 0);
+    Ok(Row {
+        window_bytes: case.window,
+        levels: case.levels,
+        members: case.members,
+        live: config.live,
+        rounds,
+        removal: removal.summary(),
+        detach: detach.summary(),
+        calm: peers[0].summary(),
+        during_removal: peers[1].summary(),
+        longest_in_removal: longest.summary(),
+        during_detach: peers[2].summary(),
+        verified,
+    })
+}
+
+/// Maps single pages all over the window.
+fn spread(container: &Container, start: Ioba, window: u64, live: u64) -> anyhow::Result<()> {
+    let page = PageShift::K64.bytes();
+    let step = (window / page / live).max(1) * page;
+    for nth in 0..live {
+        let from = Uaddr(DOOMED.0 + nth * page % MEMORY);
+        container.map(Ioba(start.0 + nth * step), from, page, Perm::READ_WRITE, Mode::Refuse)?;
+    }
+    Ok(())
+}
+
+/// Maps and unmaps single pages of its own until it is told to stop; times by phase.
+fn peer(
+    container: &Arc<Container>,
+    window: Ioba,
+    nth: u32,
+    clock: &Clock,
+) -> anyhow::Result<[Recorder; 4]> {
+    let mut mapper = container.mapper();
+    let mut times: [Recorder; 4] = std::array::from_fn(|_| Recorder::new());
+    let page = PageShift::K4.bytes();
+    // Leaves of its own.
+    let base = window.0 + u64::from(nth) * (64 << 20);
+    while !clock.stop.load(Ordering::Acquire) {
+        for turn in 0..TURN {
+            let (at, from) = (Ioba(base + turn * page), Uaddr(PEERS.0 + turn * page));
+            let begin = Instant::now();
+            let before = clock.now.load(Ordering::Acquire);
+            mapper.map(at, from, page, Perm::READ_WRITE, Mode::Refuse)?;
+            mapper.unmap(at, page)?;
+            let took = begin.elapsed().as_nanos() as u64;
+            let after = clock.now.load(Ordering::Acquire);
+            // A call that began or ended in a phase may have waited for it.
+            let phase = if before == Now::Calm as u8 || before == Now::Between as u8 {
+                after
+            } else {
+                before
+            };
+            times[usize::from(phase)].record(took, 1);
+            if phase == Now::Removal as u8 {
+                clock.longest.fetch_max(took, Ordering::AcqRel);
+            }
+        }
+    }
+    Ok(times)
+}
