@@ -96,7 +96,7 @@ impl Call<'_> {
             let policy = self.engine.policy;
             debt.settle_one(policy, *port, self.state.member_ids.len(), at, || {
                 if !old.is_empty() {
-                    let number = was.or_else(|| Some(registrations.by_entry(old.address())?.2));
+                    let number = was.or_else(|| registrations.number_of_entry(old.address()));
                     number.into_iter().for_each(|n| registrations.unclaim(*counts, n, 1));
                 }
             })

@@ -40,7 +40,7 @@ struct Stretches(Vec<Stretch>);
 
 impl Stretches {
     fn push(&mut self, state: &State, window: &Window, index: u64, tce: Tce) {
-        let region = state.registrations.by_entry(tce.address()).map_or(usize::MAX, |s| s.2);
+        let region = state.registrations.number_of_entry(tce.address()).unwrap_or(usize::MAX);
         let was = (!tce.is_empty()).then(|| (Uaddr(tce.address()), tce.perm(), region));
         if let Some(last) = self.0.last_mut()
             && last.first + last.count == index
