@@ -357,7 +357,8 @@ impl Registrations {
     /// is in a table was claimed, so it points into some registration of the container.
     pub(crate) fn attribute(&self, old: &Old<'_>, tally: &mut Tally) {
         let Some((low, high)) = old.summary.address_bounds() else { return };
-        // The bounds may reach out of a region that is not aligned to its size; often nothing else is there.
+        // The bounds may reach out of a region that is not aligned to its size; often nothing else is
+        // there.
         let around = self.spans.at(low).filter(|span| span.contains(high));
         if let Some(span) = around.or_else(|| self.spans.only(low, high)) {
             return tally.add(span.number, old.summary.live);
