@@ -70,11 +70,35 @@ impl Sampler {
 
         let report = self.0.report().build();
         let profile = report.and_then(|report| report.pprof());
-        let profile = profile.map_err(|e| anyhow!("the profile cannot be made: {e}"))?;
+        let mut profile = profile.map_err(|e| anyhow!("the profile cannot be made: {e}"))?;
+        for text in &mut profile.string_table {
+            *text = portable(text).to_owned();
+        }
         let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
         packer.write_all(&profile.encode_to_vec())?;
         Ok(packer.finish()?)
     }
+}
+
+/// The path of a source file without what tells where it was built: from the workspace, the package or
+/// the standard library's sources on; of any other absolute path, the file's name. Other texts as they
+/// are: no function's name begins as such a path.
+#[cfg(all(feature = "pprof", target_arch = "x86_64"))]
+fn portable(path: &str) -> &str {
+    if !path.starts_with('/') {
+        return path;
+    }
+    let workspace = env!("CARGO_MANIFEST_DIR").rsplit_once('/').map_or("", |(above, _)| above);
+    if let Some(path) = path.strip_prefix(workspace).and_then(|path| path.strip_prefix('/')) {
+        return path;
+    }
+    // `…/registry/src/INDEX/PACKAGE/…`, `/rustc/COMMIT/library/…`.
+    for root in ["/registry/src/", "/rustc/"] {
+        if let Some((_, path)) = path.split_once(root).and_then(|(_, path)| path.split_once('/')) {
+            return path;
+        }
+    }
+    path.rsplit_once('/').map_or(path, |(_, name)| name)
 }
 
 /// There is none.
@@ -89,5 +113,25 @@ impl Sampler {
 
     fn finish(self) -> anyhow::Result<Vec<u8>> {
         match self {}
+    }
+}
+
+#[cfg(all(test, feature = "pprof", target_arch = "x86_64"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_profile_does_not_say_where_it_was_built() {
+        assert_eq!(
+            portable(concat!(env!("CARGO_MANIFEST_DIR"), "/src/a.rs")),
+            "bench-harness/src/a.rs"
+        );
+        assert_eq!(
+            portable("/home/x/.cargo/registry/src/index-0/clap-4/src/a.rs"),
+            "clap-4/src/a.rs"
+        );
+        assert_eq!(portable("/rustc/0123/library/core/src/a.rs"), "library/core/src/a.rs");
+        assert_eq!(portable("/home/x/other/a.c"), "a.c");
+        assert_eq!(portable("./nptl/a.c"), "./nptl/a.c");
     }
 }

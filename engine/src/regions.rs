@@ -3,8 +3,8 @@
 //! one container has of them, with the number of its live entries that point into each.
 
 mod counts;
+mod ranges;
 mod registrations;
-mod sorted;
 
 use std::collections::BTreeMap;
 

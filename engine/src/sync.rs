@@ -2,9 +2,10 @@
 //! The primitives behind everything concurrent: `std`'s, or loom's under `--cfg loom`.
 //!
 //! What runs concurrently takes its primitives from here, so a loom model exercises the very code
-//! that ships. The exceptions are `std::sync::OnceLock` for an arena's chunks and for a segment's
-//! write-only bits: both are set under a lock from here, and read only by who got the block, or
-//! holds the segment, through something from here.
+//! that ships. The exceptions are `std::sync::OnceLock` for an arena's chunks, for a segment's
+//! write-only bits and for the tables by which registrations are found. The first two are set under a
+//! lock from here, and read only by who got the block, or holds the segment, through something from
+//! here; the tables follow from what is registered alone, so it is all the same who makes them.
 
 mod bias;
 mod br_lock;

@@ -55,7 +55,25 @@ pub(crate) fn lookup(setup: &Setup) -> Vec<Line> {
     let mut random = Random::new(4);
     let mut anywhere = || Uaddr(start(random.below(REGIONS)).0 + random.below(BYTES / PAGE) * PAGE);
     let anywhere: Vec<_> = (0..GROUPS * GROUP as usize * 16).map(|_| anywhere()).collect();
-    let mut look_up = |pages: &[Uaddr]| {
+    // Half far from the others, of any size at any distance: no spacing to rely on.
+    let mut random = Random::new(5);
+    let mut next = BUFFER.0;
+    let uneven: Vec<_> = (0..REGIONS)
+        .map(|n| {
+            next += (random.below(512) >> random.below(10)) * PAGE;
+            next += if n == REGIONS / 2 { 1 << 46 } else { 0 };
+            let range = (Uaddr(next), (1 + random.below(512)) * PAGE);
+            next += range.1;
+            range
+        })
+        .collect();
+    let mut uneven_accounts = Accounts::new(uneven.iter().copied());
+    let mut in_uneven = || {
+        let (start, bytes) = uneven[random.below(REGIONS) as usize];
+        Uaddr(start.0 + random.below(bytes / PAGE) * PAGE)
+    };
+    let in_uneven: Vec<_> = anywhere.iter().map(|_| in_uneven()).collect();
+    let look_up = |accounts: &mut Accounts, pages: &[Uaddr]| {
         for at in pages {
             let region = accounts.look_up(*at);
             black_box(region.expect("registered memory"));
@@ -63,10 +81,11 @@ pub(crate) fn lookup(setup: &Setup) -> Vec<Line> {
     };
     let mut samples = Samples::new();
     repeat(setup, &mut samples, |samples, turn| {
-        samples.time("same", GROUP, || look_up(&same));
-        let groups = anywhere.chunks(GROUP as usize);
-        let group = groups.clone().nth(turn % groups.len()).expect("there are groups");
-        samples.time("random", GROUP, || look_up(group));
+        samples.time("same", GROUP, || look_up(&mut accounts, &same));
+        let first = turn % (GROUPS * 16) * GROUP as usize;
+        let group = first..first + GROUP as usize;
+        samples.time("random", GROUP, || look_up(&mut accounts, &anywhere[group.clone()]));
+        samples.time("uneven", GROUP, || look_up(&mut uneven_accounts, &in_uneven[group.clone()]));
     });
     let line = |what: &str, bar, name| {
         Line::new(what, Bar::AtMost(bar), Unit::Ns, samples.min(name))
@@ -75,6 +94,7 @@ pub(crate) fn lookup(setup: &Setup) -> Vec<Line> {
     vec![
         line("look-up of a page in the same region", 3.0, "same"),
         line("look-up of a page in one of 10,000 regions, at random", 25.0, "random"),
+        line("the same, regions of any size at any distance", 25.0, "uneven"),
     ]
 }
 

@@ -176,7 +176,7 @@ impl Call<'_> {
         let (window, first, count) = state.map_range(at, bytes, perm)?;
         let page = window.table.geometry().page();
         aligned("user address", memory, page)?;
-        if count == 1 && !window.kernel {
+        if count == 1 {
             return self.map_one(window, first, memory, perm, mode);
         }
         let claim = state.registrations.plan(memory, bytes, page, self.hand.hits)?;
@@ -235,8 +235,8 @@ impl Call<'_> {
     /// See [`Container::unmap`].
     pub(super) fn unmap(&mut self, at: Ioba, bytes: u64) -> Result<Receipt, UnmapError> {
         let (window, first, count) = self.state.unmap_range(at, bytes)?;
-        if count == 1 && !window.kernel {
-            return Ok(self.unmap_one(window, first));
+        if count == 1 {
+            return self.unmap_one(window, first);
         }
         // The range is inside the window, hence inside its table.
         let held = window.table.hold_as(self.hand.user.who, first, count);

@@ -5,14 +5,13 @@ use super::call::{Call, Hand};
 use super::mapping::{Mode, Receipt};
 use super::windows::Window;
 use crate::addr::Uaddr;
-use crate::error::{EntryError, MapError};
+use crate::error::{EntryError, MapError, UnmapError};
 use crate::kill::KillCount;
-use crate::table::One;
+use crate::table::{One, User};
 use crate::tce::{Perm, Tce};
 
 impl Call<'_> {
-    /// Maps the page at `memory`, which is aligned, as entry `index` of a window that the engine
-    /// owns.
+    /// Maps the page at `memory`, which is aligned, as entry `index`.
     #[inline]
     pub(super) fn map_one(
         &mut self,
@@ -24,24 +23,41 @@ impl Call<'_> {
     ) -> Result<Receipt, MapError> {
         let page = window.table.geometry().page();
         let (number, real) = self.state.registrations.page(memory, page, self.hand.hits)?;
-        let one = window.table.one(index, true, self.hand.user)?.expect("the levels were made");
+        let one = window.table.one(index, true, self.user(window))?.expect("the levels were made");
         let old = one.get();
         if mode == Mode::Refuse && !old.is_empty() {
             return Err(MapError::Overlap { start: window.bus(index, 1).at, live: 1 });
         }
+        let ioctls =
+            if window.kernel { self.publish_one(window, index, &one, memory, perm)? } else { 0 };
         let tce = Tce::new(real.0, perm.powernv());
-        Ok(self.replace_one(window, index, one, old, tce, Some(number), perm == Perm::WRITE))
+        let write_only = perm == Perm::WRITE;
+        let done = self.replace_one(window, index, one, old, tce, Some(number), write_only);
+        Ok(Receipt { ioctls, ..done })
     }
 
-    /// Clears entry `index` of a window that the engine owns.
+    /// Clears entry `index`.
     #[inline]
-    pub(super) fn unmap_one(&mut self, window: &Window, index: u64) -> Receipt {
-        let one =
-            window.table.one(index, false, self.hand.user).expect("the range is inside the table");
-        let Some(one) = one else { return Receipt { requests: 1, steps: 1, ..Receipt::NONE } };
+    pub(super) fn unmap_one(&mut self, window: &Window, index: u64) -> Result<Receipt, UnmapError> {
+        let one = window.table.one(index, false, self.user(window));
+        let Some(one) = one.expect("the range is inside the table") else {
+            return Ok(Receipt { requests: 1, steps: 1, ..Receipt::NONE });
+        };
         let old = one.get();
+        let ioctls = if window.kernel && !old.is_empty() {
+            self.publish_clear_one(window, index, &one)?
+        } else {
+            0
+        };
         let done = self.replace_one(window, index, one, old, Tce::EMPTY, None, false);
-        Receipt { tces: done.released, steps: 1, ..done }
+        Ok(Receipt { tces: done.released, steps: 1, ioctls, ..done })
+    }
+
+    /// By whom an entry is locked. Nobody works on a kernel's window without the lock, so it is left
+    /// to nobody there.
+    #[inline]
+    fn user(&self, window: &Window) -> User {
+        if window.kernel { User { streak: 0, ..self.hand.user } } else { self.hand.user }
     }
 
     /// Stores what a guest gives as entry `index`.
@@ -96,7 +112,7 @@ impl Call<'_> {
             let policy = self.engine.policy;
             debt.settle_one(policy, *port, self.state.member_ids.len(), at, || {
                 if !old.is_empty() {
-                    let number = was.or_else(|| Some(registrations.by_entry(old.address())?.2));
+                    let number = was.or_else(|| registrations.number_of_entry(old.address()));
                     number.into_iter().for_each(|n| registrations.unclaim(*counts, n, 1));
                 }
             })

@@ -12,7 +12,7 @@ use crate::error::{BackendError, LostError, MapError, UnmapError};
 use crate::kill::Tally;
 use crate::regions::Counts;
 use crate::sabotage::{Guard, stands};
-use crate::table::{Held, Old, Writer};
+use crate::table::{Held, Old, One, Writer};
 use crate::tce::{Perm, Tce};
 
 /// Empty pages between live ones that are cleared along with them: on Linux 6.12 a request costs as
@@ -41,7 +41,7 @@ struct Stretches(Vec<Stretch>);
 
 impl Stretches {
     fn push(&mut self, state: &State, window: &Window, index: u64, tce: Tce) {
-        let region = state.registrations.by_entry(tce.address()).map_or(usize::MAX, |s| s.2);
+        let region = state.registrations.number_of_entry(tce.address()).unwrap_or(usize::MAX);
         let was = (!tce.is_empty()).then(|| (Uaddr(tce.address()), tce.perm(), region));
         if let Some(last) = self.0.last_mut()
             && last.first + last.count == index
@@ -126,6 +126,22 @@ impl Call<'_> {
         Ok(ioctls)
     }
 
+    /// [`Call::publish`] for one entry, which `one` has locked.
+    pub(super) fn publish_one(
+        &self,
+        window: &Window,
+        index: u64,
+        one: &One<'_>,
+        memory: Uaddr,
+        perm: Perm,
+    ) -> Result<u64, MapError> {
+        let range = window.bus(index, 1);
+        self.space.map(range, memory, perm).map_err(|e| {
+            self.state.registrations.doubt(memory, range.bytes);
+            self.restore_one(window, index, one, e)
+        })
+    }
+
     /// A request never spans two regions: what is undone is then undone in one of them.
     fn publish_piece(&self, window: &Window, piece: &Piece) -> Result<u64, BackendError> {
         let page = window.table.geometry().page().get();
@@ -170,6 +186,30 @@ impl Call<'_> {
             }
         }
         Ok(ioctls)
+    }
+
+    /// Has the kernel that owns the window clear one entry, which is live and which `one` has locked.
+    pub(super) fn publish_clear_one(
+        &self,
+        window: &Window,
+        index: u64,
+        one: &One<'_>,
+    ) -> Result<u64, UnmapError> {
+        let cleared = self.space.unmap(window.bus(index, 1));
+        cleared.map_err(|e| self.restore_one(window, index, one, e))
+    }
+
+    #[cold]
+    fn restore_one<E: From<BackendError> + From<LostError>>(
+        &self,
+        window: &Window,
+        index: u64,
+        one: &One<'_>,
+        source: BackendError,
+    ) -> E {
+        let touched = std::iter::once((index, 1));
+        let forget = |_, old: &mut dyn FnMut(&Old<'_>)| window.table.forget_one(index, one, old);
+        self.restore(window, touched, source, forget)
     }
 
     /// Makes the kernel's entries of the touched parts equal to the mirror's again. What it refuses

@@ -3,7 +3,7 @@
 
 use super::Region;
 use super::counts::{Shard, Shards};
-use super::sorted::Sorted;
+use super::ranges::{Numbered, Ranges};
 use crate::addr::{Hpa, PageShift, Uaddr};
 use crate::backend::Memory;
 use crate::backend::layout::Extent;
@@ -28,12 +28,10 @@ pub(crate) struct Registrations {
     slots: Vec<Option<Registration>>,
     /// Numbers by memory, user ranges first.
     by_memory: Vec<(Memory, usize)>,
-    /// Starts of user ranges, ascending, and what lies there: the first of `by_memory` once more, for
-    /// the search.
-    user_starts: Sorted,
-    users: Vec<Hit>,
-    /// Spans of entry addresses with the registration's number, by start.
-    spans: Vec<(u64, u64, usize)>,
+    /// User memory.
+    users: Ranges,
+    /// Spans of entry addresses.
+    spans: Ranges,
     /// Counts of threads that have their own.
     shards: Shards,
 }
@@ -51,17 +49,8 @@ impl Counts {
 /// is registered or given back.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Hits {
-    user: Hit,
-    guest: Hit,
-}
-
-/// A range of addresses and the number of the registration that it belongs to.
-#[derive(Clone, Copy, Default)]
-struct Hit {
-    start: u64,
-    /// 0 where nothing is known.
-    bytes: u64,
-    number: usize,
+    user: Numbered,
+    guest: Numbered,
 }
 
 impl Hits {
@@ -109,11 +98,9 @@ impl Registrations {
         let at = self.by_memory.partition_point(|(other, _)| *other < memory);
         self.by_memory.insert(at, (memory, number));
         if let Memory::User { start, bytes } = memory {
-            self.user_starts.insert(at, start.0);
-            self.users.insert(at, Hit { start: start.0, bytes, number });
+            self.users.insert(Numbered { start: start.0, bytes, number });
         }
-        let at = self.spans.partition_point(|(start, ..)| *start < span.start);
-        self.spans.insert(at, (span.start, span.end, number));
+        self.spans.insert(Numbered { start: span.start, bytes: span.end - span.start, number });
     }
 
     pub(crate) fn remove(&mut self, number: usize) -> Arc<Region> {
@@ -123,21 +110,19 @@ impl Registrations {
         let memory = gone.region.memory;
         if let Ok(at) = self.by_memory.binary_search_by_key(&memory, |(memory, _)| *memory) {
             self.by_memory.remove(at);
-            if at < self.user_starts.len() {
-                self.user_starts.remove(at);
-                self.users.remove(at);
-            }
         }
-        self.spans.retain(|(_, _, n)| *n != number);
+        if let Memory::User { start, .. } = memory {
+            self.users.remove(start.0);
+        }
+        self.spans.remove(gone.region.layout.span().start);
         gone.region
     }
 
     /// Everything at once, by memory.
     pub(crate) fn take_all(&mut self) -> Vec<Arc<Region>> {
         debug_assert!(self.by_memory.iter().all(|(_, number)| self.mapped(*number) == 0));
-        self.user_starts = Sorted::default();
-        self.users.clear();
-        self.spans.clear();
+        self.users = Ranges::default();
+        self.spans = Ranges::default();
         let mut slots = std::mem::take(&mut self.slots);
         let take = |(_, number): (Memory, usize)| {
             self.shards.forget(number);
@@ -149,10 +134,8 @@ impl Registrations {
 
     /// The range of user memory that `at` lies in.
     #[inline]
-    fn user_hit(&self, at: Uaddr) -> Result<Hit, MapError> {
-        let before = self.user_starts.up_to(at.0).checked_sub(1);
-        let hit = before.map(|n| self.users[n]).filter(|hit| at.0 - hit.start < hit.bytes);
-        hit.ok_or(MapError::NotRegistered { at })
+    fn user_hit(&self, at: Uaddr) -> Result<Numbered, MapError> {
+        self.users.at(at.0).copied().ok_or(MapError::NotRegistered { at })
     }
 
     /// The registration of the user memory at `at`, its number, and the offset in it.
@@ -164,7 +147,7 @@ impl Registrations {
     /// The number of the registration of the user memory at `at`: often that of the last look-up.
     #[inline]
     pub(crate) fn number(&self, at: Uaddr, hits: &mut Hits) -> Result<usize, MapError> {
-        if at.0.wrapping_sub(hits.user.start) >= hits.user.bytes {
+        if !hits.user.contains(at.0) {
             hits.user = self.user_hit(at)?;
         }
         Ok(hits.user.number)
@@ -314,20 +297,24 @@ impl Registrations {
             return Err(EntryError::Reserved { bits });
         }
         let guest = |address: u64| {
-            let (_, end, number) = *self.by_entry(address)?;
-            let memory = self.get(number).region.memory;
-            matches!(memory, Memory::Guest { .. }).then_some((end, number))
+            let span = self.spans.at(address)?;
+            let memory = self.get(span.number).region.memory;
+            matches!(memory, Memory::Guest { .. }).then_some(span)
         };
-        if let Some((end, number)) = guest(low)
-            && high.checked_add(page.bytes()).is_some_and(|behind| behind <= end)
+        if let Some(span) = guest(low)
+            && high
+                .checked_add(page.bytes())
+                .is_some_and(|behind| behind - span.start <= span.bytes)
         {
-            tally.add(number, summary.live);
+            tally.add(span.number, summary.live);
             return Ok(tally);
         }
         for tce in words.map(Tce::from_be_word).filter(|tce| !tce.is_empty()) {
             let address = tce.address();
             match guest(address) {
-                Some((end, number)) if page.bytes() <= end - address => tally.add(number, 1),
+                Some(span) if page.bytes() <= span.bytes - (address - span.start) => {
+                    tally.add(span.number, 1);
+                }
                 _ => return Err(EntryError::NotMemory { address }),
             }
         }
@@ -351,41 +338,34 @@ impl Registrations {
             return Ok(number);
         }
         let not_memory = EntryError::NotMemory { address };
-        let found = self.by_entry(address).filter(|(_, _, number)| {
-            matches!(self.get(*number).region.memory, Memory::Guest { .. })
-        });
-        let Some((start, end, number)) = found.copied() else { return Err(not_memory) };
-        hits.guest = Hit { start, bytes: end - start, number };
+        let found = self
+            .spans
+            .at(address)
+            .filter(|span| matches!(self.get(span.number).region.memory, Memory::Guest { .. }));
+        let Some(span) = found else { return Err(not_memory) };
+        hits.guest = *span;
         hits.guest_page(address, page).ok_or(not_memory)
     }
 
     /// The number of the registration that an entry address belongs to.
     #[inline]
-    pub(crate) fn by_entry(&self, address: u64) -> Option<&(u64, u64, usize)> {
-        let n = self.spans.partition_point(|(start, _, _)| *start <= address).checked_sub(1)?;
-        Some(&self.spans[n]).filter(|(_, end, _)| address < *end)
+    pub(crate) fn number_of_entry(&self, address: u64) -> Option<usize> {
+        Some(self.spans.at(address)?.number)
     }
 
     /// Adds to `tally` which registrations a stretch of live entries points into. What
     /// is in a table was claimed, so it points into some registration of the container.
     pub(crate) fn attribute(&self, old: &Old<'_>, tally: &mut Tally) {
         let Some((low, high)) = old.summary.address_bounds() else { return };
-        if let Some((_, end, number)) = self.by_entry(low)
-            && high < *end
-        {
-            return tally.add(*number, old.summary.live);
-        }
-        // The bounds reach out of a region that is not aligned to its size; often nothing else is there.
-        let n = self.spans.partition_point(|(start, ..)| *start <= high);
-        if let Some((_, end, number)) = n.checked_sub(1).map(|n| &self.spans[n])
-            && low < *end
-            && n.checked_sub(2).is_none_or(|n| self.spans[n].1 <= low)
-        {
-            return tally.add(*number, old.summary.live);
+        // The bounds may reach out of a region that is not aligned to its size; often nothing else is
+        // there.
+        let around = self.spans.at(low).filter(|span| span.contains(high));
+        if let Some(span) = around.or_else(|| self.spans.only(low, high)) {
+            return tally.add(span.number, old.summary.live);
         }
         for (_, tce) in old.entries() {
-            if let Some((_, _, number)) = self.by_entry(tce.address()) {
-                tally.add(*number, 1);
+            if let Some(number) = self.number_of_entry(tce.address()) {
+                tally.add(number, 1);
             }
         }
     }

@@ -248,6 +248,16 @@ impl TceTable {
         Ok(One::lock(&self.tree, index, user))
     }
 
+    /// Clears the entry number `index`, which is locked. `old` sees it before, if it is live.
+    pub(crate) fn forget_one(&self, index: u64, one: &One<'_>, old: impl FnOnce(&Old<'_>)) {
+        let tce = one.get();
+        if !tce.is_empty() {
+            let (slots, owner) = (one.slots(), one.owner());
+            old(&Old { first: index, slots, summary: self.tier.scan(slots), owner });
+        }
+        one.set(tce, Tce::EMPTY, None, false);
+    }
+
     /// The segment of an entry, if its levels exist.
     pub(crate) fn lane(&self, index: u64) -> Option<Lane> {
         self.check(index, 1).ok()?;

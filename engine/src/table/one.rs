@@ -24,6 +24,11 @@ impl Entry<'_> {
         Tce::from_be_word(self.slot.load(Ordering::Relaxed))
     }
 
+    /// The entry as a stretch.
+    pub(super) fn slots(&self) -> &[Slot] {
+        std::slice::from_ref(self.slot)
+    }
+
     /// Whose the entry is if it is live, where the table knows.
     #[inline(always)]
     pub(crate) fn owner(&self) -> Option<usize> {

@@ -24,8 +24,10 @@ pub(crate) struct Sent {
 #[derive(Default)]
 struct Log {
     sent: Mutex<Vec<Sent>>,
-    /// The next MAP of more bytes than this fails after them; 0 is none.
+    /// MAPs of so many bytes or more fail after them, ...
     fail_map: AtomicU64,
+    /// ... the next ones, so many.
+    fail_maps: AtomicU64,
     /// The next CREATE finds no memory and leaks so many bytes; 0 is none.
     fail_create: AtomicU64,
     /// What those have leaked.
@@ -76,10 +78,12 @@ impl Spy {
         self.log.sent.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The next MAP of more than `bytes` fails after so many, as if there were no memory for a level
-    /// of the table: what it had done until then is cleared, whatever was there before.
-    pub(crate) fn fail_map(&self, bytes: u64) {
+    /// The next MAPs of `bytes` or more, so many `times`, fail after `bytes`, as if there were no
+    /// memory for a level of the table: what they had done until then is cleared, whatever was there
+    /// before.
+    pub(crate) fn fail_maps(&self, bytes: u64, times: u64) {
         self.log.fail_map.store(bytes, Ordering::SeqCst);
+        self.log.fail_maps.store(times, Ordering::SeqCst);
     }
 
     /// The next CREATE ends as it does on Linux when there is no memory for the table: its charge,
@@ -229,8 +233,9 @@ impl RawContainer for Watched {
 
     fn map(&self, arg: &DmaMap) -> Raw {
         let fail = self.log.fail_map.load(Ordering::SeqCst);
-        if fail > 0 && arg.size > fail {
-            self.log.fail_map.store(0, Ordering::SeqCst);
+        let times = self.log.fail_maps.load(Ordering::SeqCst);
+        if times > 0 && arg.size >= fail {
+            self.log.fail_maps.store(times - 1, Ordering::SeqCst);
             let undone = self.raw().unmap(&mut DmaUnmap::new(arg.iova, fail));
             return self.sent(Request::MapDma, arg.argsz, undone.and(Err(Errno::ENOMEM)));
         }

@@ -304,7 +304,7 @@ fn h15_engine(cx: &mut Ctx) -> Done {
     c.unreg(b.part(0, 4)).must("unregister")?;
     c.reg(b.part(0, 4)).must("register")?;
     // Now the memory is there, and the kernel fails: it has replaced two pages and cleared them.
-    cx.spy.fail_map(2 * cx.p());
+    cx.spy.fail_maps(2 * cx.p(), 1);
     cx.says("replace, no memory for a level", c.replace(base, b), "Backend.Kernel");
     cx.says("live", c.mapped(a), "9");
     cx.says("live", c.mapped(b.part(0, 4)), "0");
@@ -312,6 +312,24 @@ fn h15_engine(cx: &mut Ctx) -> Done {
     cx.says("pages 0, 3, 4, 7", found, "kept kept kept kept");
     cx.says("replace again", c.replace(base, b), "ok");
     cx.says("live", c.mapped(a), "1");
+    // A single page takes a path of its own.
+    let one = (base + 3 * cx.p(), a.part(0, 1));
+    cx.spy.fail_maps(cx.p(), 1);
+    cx.says("replace one page", c.replace(one.0, one.1), "Backend.Kernel");
+    let live = |cx: &mut Ctx, a_live, b_live| {
+        cx.says("live", c.mapped(a), a_live);
+        cx.says("live", c.mapped(b.part(0, 4)), b_live);
+    };
+    live(cx, 1, 4);
+    let found = halves(cx, b, base, sink)?;
+    cx.says("pages 0, 3, 4, 7", found, "kept kept kept kept");
+    cx.spy.fail_maps(cx.p(), 2);
+    cx.says("the same, and not put back", c.replace(one.0, one.1), "Lost");
+    live(cx, 1, 3);
+    let found = halves(cx, b, base, sink)?;
+    cx.says("pages 0, 3, 4, 7", found, "kept gone kept kept");
+    cx.says("once more", c.replace(one.0, one.1), "ok");
+    live(cx, 2, 3);
     Ok(())
 }
 

@@ -181,7 +181,7 @@ fn i36_engine(cx: &mut Ctx) -> Done {
     let c = cx.windowed(&[0, 1])?;
     c.reg(m).must("register")?;
     c.put(base, m).must("map")?;
-    cx.spy.fail_map(cx.p());
+    cx.spy.fail_maps(cx.p(), 1);
     let lost = match c.detach(cx.g(1)) {
         Err(AttachError::Replay { lost, .. }) => format!("{} from {}", lost.entries, lost.first),
         other => format!("{other:?}"),
