@@ -75,7 +75,7 @@ pub(super) struct HazardsArgs {
 }
 
 fn profile(name: &str) -> Result<Profile, String> {
-    Profile::named(name).map_err(|e| e.to_string())
+    name.parse::<Profile>().map_err(|e| e.to_string())
 }
 
 fn trap(name: &str) -> Result<String, String> {

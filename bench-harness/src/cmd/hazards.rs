@@ -16,7 +16,6 @@ use std::time::{Instant, SystemTime};
 use anyhow::anyhow;
 use serde::Serialize;
 use tce_engine::backend::linux::mock_kernel::{MockKernel, Profile};
-use tce_engine::platform::Platform;
 
 use super::Status;
 use crate::cli::HazardsConfig;
@@ -126,23 +125,17 @@ impl Row {
 }
 
 fn cell(trap: &Trap, profile: Profile) -> Cell {
-    let platform = platform_of(profile);
     Cell {
         profile: profile.name,
-        platform: platform.name(),
+        platform: profile.usual_platform().name(),
         naive: live(trap, profile, Actor::Naive),
         engine: live(trap, profile, Actor::Engine),
     }
 }
 
-/// The machine that most users of such a kernel have.
-fn platform_of(profile: Profile) -> Platform {
-    if profile.name == Platform::Pseries.name() { Platform::Pseries } else { Platform::Phb3 }
-}
-
 /// One user lives through one trap on a machine of its own.
 fn live(trap: &Trap, profile: Profile, actor: Actor) -> Lived {
-    let machine = MockKernel::builder(2).profile(profile);
+    let machine = MockKernel::builder(2).profile(profile).platform(profile.usual_platform());
     let mut scene = Scene::new((trap.machine)(machine), actor, trap.version);
     let ended = (trap.story)(&mut scene);
     let (harm, refused) = scene.end();

@@ -31,6 +31,13 @@ pub struct MockContainer {
     process: ProcessId,
 }
 
+impl Drop for MockContainer {
+    fn drop(&mut self) {
+        // If the file is closed now, it is this process that does.
+        lock(&self.file.kernel.state).used_by(self.file.id, self.process);
+    }
+}
+
 /// Which container types know a request.
 #[derive(Clone, Copy)]
 enum Known {
@@ -62,6 +69,7 @@ impl MockContainer {
     fn call<R>(&self, request: impl FnOnce(&mut State) -> Result<R, Errno>) -> Result<R, Errno> {
         let mut state = lock(&self.file.kernel.state);
         state.log.counters.requests += 1;
+        state.used_by(self.file.id, self.process);
         if state.log.hung {
             return Err(Errno::EIO);
         }
@@ -133,7 +141,9 @@ impl RawContainer for MockContainer {
 
     fn close_group(&self, group: GroupId) -> Raw {
         // It is a close, not a request: it works on what is lost too.
-        lock(&self.file.kernel.state).close_group(self.file.id, group)
+        let mut state = lock(&self.file.kernel.state);
+        state.used_by(self.file.id, self.process);
+        state.close_group(self.file.id, group)
     }
 
     fn group_status(&self, group: GroupId) -> Result<u32, Errno> {

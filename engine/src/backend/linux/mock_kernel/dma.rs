@@ -2,10 +2,11 @@
 //! MAP and UNMAP.
 
 use super::log::{Damage, Injection, Log};
-use super::memory::Memory;
+use super::memory::{Memory, RealMemory};
 use super::spapr::Spapr;
 use super::state::State;
 use super::table::{Arena, Table};
+use super::windows::kill_each;
 use crate::backend::linux::raw::{Errno, Raw};
 use crate::backend::linux::uapi::{DmaMap, DmaUnmap, map_flags};
 use crate::tce::{Perm, Tce};
@@ -62,13 +63,16 @@ impl State {
         self.log.counters.map_pages += range.pages;
         let perm = if arg.flags & map_flags::WRITE != 0 { Perm::READ_WRITE } else { Perm::READ };
 
-        let owner = spapr.owner.ok_or(Errno::EPERM)?;
+        let payer = self.payer(spapr).ok_or(Errno::EPERM)?;
         let Some(table) = &mut spapr.tables[range.slot] else { return Err(Errno::ENXIO) };
+        self.make_view(payer, table)?;
         let (first, reach) = (table.first, table.reach());
         let page = 1u64 << table.shape.page_shift;
-        let State { processes, tables: arena, real, log, .. } = self;
-        let memory = &mut processes[owner.0 as usize];
+        let State { processes, tables: arena, real, log, groups, profile, .. } = self;
+        let memory = &mut processes[payer.0 as usize];
         let (mut done, mut ret) = (0, Ok(()));
+        // What version 1 replaces and has not unpinned yet.
+        let mut replaced = Vec::new();
         while done < range.pages {
             let index = range.index + done;
             // Wraps only past what can be registered.
@@ -80,7 +84,7 @@ impl State {
                 match memory.pin_page(from, real, log) {
                     Ok(to) => match table.exchange(arena, log, index, Tce::new(to, perm)) {
                         Ok(old) => {
-                            unpin(memory, real, log, old);
+                            replaced.push(old);
                             Ok(true)
                         }
                         Err(_) => {
@@ -100,6 +104,10 @@ impl State {
                 }
             }
         }
+        if !profile.one_kill {
+            kill_each(groups, log, table, range.slot, first + range.index, done);
+        }
+        replaced.into_iter().for_each(|old| unpin(processes, real, log, old));
         let id = spapr.id;
         astray(log, id, range.slot, range.index, done, reach);
         if ret.is_err() {
@@ -138,15 +146,18 @@ impl State {
     /// Empties entries and gives back what they held; how many were live. The kill is the
     /// caller's.
     pub(super) fn clear(&mut self, spapr: &mut Spapr, slot: usize, index: u64, pages: u64) -> u64 {
-        let (Some(table), Some(owner)) = (&mut spapr.tables[slot], spapr.owner) else { return 0 };
-        let State { processes, tables: arena, real, log, .. } = self;
-        let memory = &mut processes[owner.0 as usize];
+        let Some(payer) = self.payer(spapr) else { return 0 };
+        let Some(table) = &mut spapr.tables[slot] else { return 0 };
+        let State { processes, tables: arena, real, log, groups, profile, .. } = self;
         let live = table.take_live(arena, index, index.saturating_add(pages));
+        if !profile.one_kill {
+            kill_each(groups, log, table, slot, table.first + index, pages);
+        }
         for (index, old) in &live {
             if spapr.v2 {
-                forget(memory, table, arena, *index);
+                forget(&mut processes[payer.0 as usize], table, arena, *index);
             } else {
-                unpin(memory, real, log, *old);
+                unpin(processes, real, log, *old);
             }
         }
         live.len() as u64
@@ -193,11 +204,11 @@ fn forget(memory: &mut Memory, table: &mut Table, arena: &mut Arena, index: u64)
 }
 
 /// Unpins the page that a v1 entry held.
-fn unpin(memory: &mut Memory, real: &mut super::memory::RealMemory, log: &mut Log, old: Tce) {
+fn unpin(processes: &mut [Memory], real: &mut RealMemory, log: &mut Log, old: Tce) {
     if !old.is_empty()
-        && let Some((_, at)) = real.owner(old.address())
+        && let Some((process, at)) = real.owner(old.address())
     {
-        memory.unpin_page(at.0, real, log);
+        processes[process.0 as usize].unpin_page(at.0, real, log);
     }
 }
 

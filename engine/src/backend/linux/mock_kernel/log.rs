@@ -44,6 +44,8 @@ pub enum Event {
     Clear { container: ContainerId, slot: usize, live: u64 },
     /// The pages from `at` were killed for one group.
     Kill { group: GroupId, at: Ioba, pages: u64 },
+    /// The pages from `at` were killed for one group, each as its entry changed.
+    KillEach { group: GroupId, at: Ioba, pages: u64 },
     /// Everything was killed for one group.
     KillAll { group: GroupId },
     /// A table was freed.
@@ -67,7 +69,7 @@ pub struct Counters {
     pub unmaps: u64,
     /// Pages that those named.
     pub unmap_pages: u64,
-    /// Kills of a range, one for each member group.
+    /// Kills of a range, or of single pages, one for each member group.
     pub range_kills: u64,
     /// Kills of all that a group has cached.
     pub group_kills: u64,

@@ -107,6 +107,8 @@ pub(super) struct Memory {
     pub(super) locked: u64,
     /// Pages that are charged for good.
     pub(super) leaked: u64,
+    /// Pages that were given back although others had been charged with them.
+    pub(super) excess: u64,
     /// In bytes.
     pub(super) limit: Option<u64>,
     pub(super) may_exceed: bool,
@@ -124,6 +126,7 @@ impl Memory {
             host_shift,
             locked: 0,
             leaked: 0,
+            excess: 0,
             limit: None,
             may_exceed: false,
             declared: BTreeMap::new(),
@@ -202,8 +205,17 @@ impl Memory {
         Ok(())
     }
 
+    /// Gives host pages back; what would go below 0 is dropped.
     pub(super) fn uncharge(&mut self, pages: u64) {
+        self.excess = self.excess.saturating_sub(pages.saturating_sub(self.locked));
         self.locked = self.locked.saturating_sub(pages);
+    }
+
+    /// Gives host pages back that it was never charged with.
+    pub(super) fn overpay(&mut self, pages: u64) {
+        let taken = pages.min(self.locked);
+        self.locked -= taken;
+        self.excess += taken;
     }
 
     /// Host pages that the regions are charged with.
@@ -260,12 +272,20 @@ impl Memory {
         log: &mut Log,
     ) -> Raw {
         let pages = bytes >> self.host_shift;
+        if !profile.overlap_tested_last && self.overlaps(start, start + bytes) {
+            return Err(Errno::EINVAL);
+        }
         self.charge(pages)?;
         let made = self.pin_region(start, bytes, chunk_pages, profile, real, log);
         if made != Ok(0) {
             self.uncharge(pages);
         }
         made
+    }
+
+    fn overlaps(&self, start: u64, end: u64) -> bool {
+        let before = self.regions.range(..end).next_back();
+        before.is_some_and(|(_, region)| region.start + region.bytes > start)
     }
 
     fn pin_region(
@@ -305,8 +325,7 @@ impl Memory {
                 _ => Err(Errno::EFAULT),
             };
         }
-        let before = self.regions.range(..end).next_back();
-        if before.is_some_and(|(_, region)| region.start + region.bytes > start) {
+        if self.overlaps(start, end) {
             return Err(Errno::EINVAL);
         }
 

@@ -12,6 +12,9 @@
 //!
 //! It is a simulation: nothing measured on it is a number of hardware, nor of a kernel.
 //!
+//! It can be any kernel of the last ten years ([`Profile::ALL`]) on the machine of any
+//! [`Platform`], so that users can see what would happen to them there.
+//!
 //! Where it knows more than was observed, it follows the architecture: a group's window is refused
 //! (firmware code -1) if the group cannot have that page size, that slot or that many levels.
 //!
@@ -57,6 +60,7 @@ mod profile;
 mod spapr;
 mod state;
 mod table;
+mod windows;
 // Without `unsafe`, and with tables of millions of entries: nothing for Miri.
 #[cfg(all(test, not(miri)))]
 mod tests;
@@ -68,9 +72,10 @@ pub use log::{Counters, Damage, Event, Injection};
 pub use memory::Vma;
 pub use phb::{DmaFault, Reached};
 pub use process::{Books, Process};
-pub use profile::Profile;
+pub use profile::{Admission, DefaultWindow, ImpossiblePair, Profile, UnknownProfile, View};
 
 use crate::addr::{GroupId, Ioba, PageShift, PageSizes};
+use crate::platform::Platform;
 use crate::sync::{Arc, Mutex, lock};
 use crate::tce::Perm;
 use state::State;
@@ -90,7 +95,7 @@ pub struct GroupAttrs {
     pub page_sizes: PageSizes,
     /// Largest number of levels that GET_INFO names and CREATE accepts, up to 5.
     pub max_levels: u32,
-    /// Windows: 0 (v1 only), 1 or 2.
+    /// Windows: 0 (the table that the group comes with), 1 (in a guest likewise) or 2.
     pub max_windows: u32,
     /// Start of the default window, in bytes.
     pub dma32_start: u32,
@@ -106,24 +111,28 @@ pub struct GroupAttrs {
     pub eeh: bool,
 }
 
-impl Default for GroupAttrs {
-    fn default() -> Self {
+impl GroupAttrs {
+    /// What the nth group (from 0) of a platform is like.
+    #[must_use]
+    pub fn of(platform: Platform, group: u32) -> Self {
+        let (dma32_start, dma32_size) = platform.default_window(group);
         Self {
-            page_sizes: PageSizes::of(&[
-                PageShift::K4,
-                PageShift::K64,
-                PageShift::M16,
-                PageShift::M256,
-            ]),
-            max_levels: 5,
-            max_windows: 2,
-            dma32_start: 0,
-            dma32_size: 1 << 31,
+            page_sizes: platform.page_sizes(),
+            max_levels: platform.max_levels(),
+            max_windows: platform.dynamic_windows(),
+            dma32_start,
+            dma32_size,
             ops: 0,
             viable: true,
             platform_data: true,
             eeh: true,
         }
+    }
+}
+
+impl Default for GroupAttrs {
+    fn default() -> Self {
+        Self::of(Platform::Phb3, 0)
     }
 }
 
@@ -160,6 +169,7 @@ pub struct MockKernelBuilder {
     groups: Vec<GroupAttrs>,
     host_page: PageShift,
     profile: Profile,
+    platform: Platform,
     memory: u64,
     eeh: bool,
     record: bool,
@@ -192,6 +202,15 @@ impl MockKernelBuilder {
         self
     }
 
+    /// What the groups are like, [`Platform::Phb3`] at first. Comes before [`Self::group`], as it
+    /// sets all that the platform decides.
+    #[must_use]
+    pub fn platform(mut self, platform: Platform) -> Self {
+        self.platform = platform;
+        self.groups = (0..self.groups.len() as u32).map(|n| GroupAttrs::of(platform, n)).collect();
+        self
+    }
+
     /// Bytes of memory that can be pinned at the same time, 1 TiB at first. Tables do not count.
     #[must_use]
     pub fn memory(mut self, bytes: u64) -> Self {
@@ -213,21 +232,34 @@ impl MockKernelBuilder {
         self
     }
 
-    /// The machine.
+    /// The machine, if its kernel ever ran on its platform.
+    ///
+    /// # Errors
+    /// Why it did not.
+    pub fn try_build(self) -> Result<Arc<MockKernel>, ImpossiblePair> {
+        self.profile.runs_on(self.platform)?;
+        Ok(self.build())
+    }
+
+    /// The machine, whether there could ever have been one or not.
     #[must_use]
     pub fn build(self) -> Arc<MockKernel> {
         let max_block = 16 << 20;
         let host_shift = self.host_page.get();
-        let mut state =
-            State::new(self.profile, host_shift, max_block, self.memory, self.eeh, self.groups);
+        let kind = (self.profile, self.platform);
+        let mut state = State::new(kind, host_shift, max_block, self.memory, self.eeh, self.groups);
         state.log.record = self.record;
-        Arc::new(MockKernel { host_page: self.host_page, state: Mutex::new(state) })
+        let (profile, platform) = kind;
+        let state = Mutex::new(state);
+        Arc::new(MockKernel { host_page: self.host_page, profile, platform, state })
     }
 }
 
 /// The simulated machine. See the [module](self).
 pub struct MockKernel {
     host_page: PageShift,
+    profile: Profile,
+    platform: Platform,
     state: Mutex<State>,
 }
 
@@ -246,10 +278,23 @@ impl MockKernel {
             groups: vec![GroupAttrs::default(); groups as usize],
             host_page: PageShift::K64,
             profile: Profile::K6_11,
+            platform: Platform::Phb3,
             memory: 1 << 40,
             eeh: true,
             record: false,
         }
+    }
+
+    /// Whose habits it has.
+    #[must_use]
+    pub fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    /// Whose host bridges it has.
+    #[must_use]
+    pub fn platform(&self) -> Platform {
+        self.platform
     }
 
     /// Starts a process: without limits, all of its memory anonymous and on host pages.

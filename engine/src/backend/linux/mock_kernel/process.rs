@@ -27,15 +27,19 @@ pub struct Books {
     pub tables: u64,
     /// What ENABLE charged.
     pub enabled: u64,
-    /// What failed CREATE requests charged and never returned.
+    /// What failed CREATE requests charged and never returned; without owners, also what was
+    /// returned to another process.
     pub leaked: u64,
+    /// What was returned to it although another process had been charged. Kernels without owners do
+    /// that.
+    pub excess: u64,
 }
 
 impl Books {
     /// The sum of the parts, which is what [`Self::locked`] has to be.
     #[must_use]
     pub fn sum(&self) -> u64 {
-        self.regions + self.tables + self.enabled + self.leaked
+        self.regions + self.tables + self.enabled + self.leaked - self.excess
     }
 }
 
@@ -87,13 +91,18 @@ impl Process {
     pub fn books(&self) -> Books {
         let mut state = lock(&self.kernel.state);
         let memory = state.memory(self.id);
-        let (locked, leaked) = (memory.locked, memory.leaked);
-        let mut books =
-            Books { locked, leaked, regions: memory.region_pages(), ..Books::default() };
-        let containers = state.containers.values().filter_map(|c| c.spapr.as_deref());
-        for spapr in containers.filter(|spapr| spapr.owner == Some(self.id)) {
-            books.tables += spapr.tables.iter().flatten().map(|table| table.charge).sum::<u64>();
-            books.enabled += spapr.enabled_pages;
+        let mut books = Books {
+            locked: memory.locked,
+            leaked: memory.leaked,
+            excess: memory.excess,
+            regions: memory.region_pages(),
+            ..Books::default()
+        };
+        for spapr in state.containers.values().filter_map(|c| c.spapr.as_deref()) {
+            let mine = |of: &ProcessId| *of == self.id;
+            let charges = spapr.tables.iter().flatten().flat_map(|table| &table.charges);
+            books.tables += charges.filter(|(of, _)| mine(of)).map(|(_, pages)| pages).sum::<u64>();
+            books.enabled += spapr.paid.filter(|(of, _)| mine(of)).map_or(0, |(_, pages)| pages);
         }
         books
     }

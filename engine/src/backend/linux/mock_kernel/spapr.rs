@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The sPAPR back end of a container: who is in it, its windows, its regions, its requests.
+//! The sPAPR back end of a container: who is in it, its regions, its requests.
 //! An argument that is `None` points to memory that is not there.
 
-use super::log::{Damage, Event, Injection};
-use super::state::{SECOND_START, SLOTS, State};
-use super::table::{self, Table};
-use super::{ContainerId, ProcessId};
-use crate::addr::{GroupId, Ioba};
+use super::log::Event;
+use super::state::{SLOTS, State};
+use super::table::Table;
+use super::{Admission, ContainerId, DefaultWindow, GroupAttrs, ProcessId};
+use crate::addr::GroupId;
 use crate::backend::linux::raw::{Errno, Raw};
-use crate::backend::linux::uapi::{RegisterMemory, TceCreate, TceInfo, TceRemove};
+use crate::backend::linux::uapi::{RegisterMemory, TceInfo};
 
 /// What SET_IOMMU adds to a container.
 pub(super) struct Spapr {
@@ -18,10 +18,10 @@ pub(super) struct Spapr {
     pub(super) owner: Option<ProcessId>,
     /// MAP and UNMAP are allowed.
     pub(super) enabled: bool,
-    /// What ENABLE charged.
-    pub(super) enabled_pages: u64,
+    /// What ENABLE charged, in host pages, and to whom.
+    pub(super) paid: Option<(ProcessId, u64)>,
     /// The default window has not been made yet.
-    pending: bool,
+    pub(super) pending: bool,
     /// The group that was attached last comes first.
     pub(super) groups: Vec<GroupId>,
     pub(super) tables: [Option<Table>; SLOTS],
@@ -36,7 +36,7 @@ impl Spapr {
             v2,
             owner: None,
             enabled: false,
-            enabled_pages: 0,
+            paid: None,
             pending: false,
             groups: Vec::new(),
             tables: [None, None],
@@ -45,14 +45,8 @@ impl Spapr {
     }
 
     /// Makes the container this process's, if it is nobody's.
-    fn own(&mut self, process: ProcessId) -> Result<(), Errno> {
-        match self.owner {
-            Some(owner) if owner != process => Err(Errno::EPERM),
-            _ => {
-                self.owner = Some(process);
-                Ok(())
-            }
-        }
+    pub(super) fn own(&mut self, process: ProcessId) {
+        self.owner.get_or_insert(process);
     }
 
     /// The window that a bus address is in.
@@ -69,21 +63,13 @@ impl Spapr {
 impl State {
     pub(super) fn attach(&mut self, spapr: &mut Spapr, group: GroupId) -> Raw {
         let attrs = self.group(group).attrs.clone();
-        if !attrs.platform_data {
-            return Err(Errno::ENODEV);
-        }
-        if spapr.v2 && attrs.max_windows == 0 {
-            return Err(Errno::EINVAL);
-        }
-        if !spapr.v2 && !spapr.groups.is_empty() || spapr.groups.contains(&group) {
-            return Err(Errno::EBUSY);
-        }
-        if spapr.groups.iter().any(|member| self.group(*member).attrs.ops != attrs.ops) {
-            return Err(Errno::EPERM);
-        }
+        self.admit(spapr, group, &attrs)?;
+        let first = spapr.groups.is_empty() && spapr.tables[0].is_none();
+        let own_table =
+            attrs.max_windows == 0 && self.profile.admission != Admission::OneInVersion1;
         let mut ret = Ok(0);
         for (slot, table) in spapr.tables.iter().enumerate() {
-            if let Some(table) = table {
+            if let Some(table) = table.as_ref().filter(|_| self.profile.late_joiner_gets_windows) {
                 ret = self.set_window(group, slot, table);
                 if ret != Ok(0) {
                     (0..SLOTS).for_each(|slot| self.unset_window(group, slot));
@@ -91,14 +77,50 @@ impl State {
                 }
             }
         }
-        if spapr.groups.is_empty() && spapr.tables[0].is_none() {
+        let lazy = self.profile.default_window == DefaultWindow::Lazy;
+        if first && lazy && !own_table {
             spapr.pending = true;
         }
         if ret == Ok(0) {
             spapr.groups.insert(0, group);
+            if first && (own_table || !lazy) {
+                let charged = !own_table;
+                ret = self.create_window(spapr, 12, attrs.dma32_size.into(), 1, charged, &mut 0);
+                if ret != Ok(0) {
+                    spapr.groups.remove(0);
+                    return ret;
+                }
+            }
             self.log.event(Event::Attach { container: spapr.id, group });
         }
         ret
+    }
+
+    /// Whether a group may be in a container, as far as its kind and who is there tell.
+    fn admit(&mut self, spapr: &Spapr, group: GroupId, attrs: &GroupAttrs) -> Result<(), Errno> {
+        let dynamic = attrs.max_windows != 0;
+        let newest = self.profile.admission == Admission::OneInVersion1;
+        if !attrs.platform_data {
+            return Err(Errno::ENODEV);
+        }
+        if newest && spapr.v2 && !dynamic {
+            return Err(Errno::EINVAL);
+        }
+        if newest && !spapr.v2 && !spapr.groups.is_empty() || spapr.groups.contains(&group) {
+            return Err(Errno::EBUSY);
+        }
+        if spapr.groups.iter().any(|member| self.group(*member).attrs.ops != attrs.ops) {
+            return Err(Errno::EPERM);
+        }
+        if self.profile.admission == Admission::ByDynamicWindows && spapr.v2 != dynamic {
+            return Err(Errno::EPERM);
+        }
+        // A group that has its own table only cannot use another's, nor the other way round.
+        let static_one = |member: &GroupId| self.groups[member.0 as usize].attrs.max_windows == 0;
+        if !spapr.groups.is_empty() && (!dynamic || spapr.groups.iter().any(static_one)) {
+            return Err(Errno::EBUSY);
+        }
+        Ok(())
     }
 
     pub(super) fn detach(&mut self, spapr: &mut Spapr, group: GroupId) {
@@ -122,7 +144,7 @@ impl State {
             }
             self.free_window(&mut spapr, slot);
         }
-        if let Some(owner) = spapr.owner {
+        if let Some(owner) = spapr.owner.filter(|_| self.profile.lists_regions) {
             let State { processes, real, log, .. } = self;
             for start in std::mem::take(&mut spapr.regions) {
                 // A region that another container still maps stays without an owner.
@@ -130,29 +152,6 @@ impl State {
             }
         }
         let _ = self.disable(&mut spapr);
-    }
-
-    fn clear_window(&mut self, spapr: &mut Spapr, slot: usize) {
-        if let Some(table) = &spapr.tables[slot] {
-            let (first, entries) = (table.first, table.shape.entries);
-            let live = self.clear(spapr, slot, 0, entries);
-            self.log.event(Event::Clear { container: spapr.id, slot, live });
-            self.kill(spapr, slot, first, entries);
-        }
-    }
-
-    fn free_window(&mut self, spapr: &mut Spapr, slot: usize) {
-        if let Some(table) = spapr.tables[slot].take() {
-            self.free_table(spapr, slot, &table);
-        }
-    }
-
-    fn free_table(&mut self, spapr: &Spapr, slot: usize, table: &Table) {
-        table.free(&mut self.tables);
-        if let Some(owner) = spapr.owner {
-            self.memory(owner).uncharge(table.charge);
-        }
-        self.log.event(Event::Free { container: spapr.id, slot });
     }
 
     pub(super) fn info(&mut self, spapr: &Spapr, arg: Option<&mut TceInfo>) -> Raw {
@@ -186,18 +185,17 @@ impl State {
         if size == 0 {
             return Err(Errno::EPERM);
         }
-        spapr.own(process)?;
+        spapr.own(process);
         let pages = size >> self.host_shift;
         self.memory(process).charge(pages)?;
-        (spapr.enabled, spapr.enabled_pages) = (true, pages);
+        (spapr.enabled, spapr.paid) = (true, Some((process, pages)));
         Ok(0)
     }
 
     pub(super) fn disable(&mut self, spapr: &mut Spapr) -> Raw {
         spapr.enabled = false;
-        let pages = std::mem::take(&mut spapr.enabled_pages);
-        if let Some(owner) = spapr.owner {
-            self.memory(owner).uncharge(pages);
+        if let Some((from, pages)) = spapr.paid.take() {
+            self.give_back(spapr, from, pages);
         }
         Ok(0)
     }
@@ -208,7 +206,7 @@ impl State {
         process: ProcessId,
         arg: Option<&RegisterMemory>,
     ) -> Raw {
-        spapr.own(process)?;
+        spapr.own(process);
         let (start, bytes) = self.region_argument(arg)?;
         if start.checked_add(bytes).is_none() {
             return Err(Errno::EINVAL);
@@ -218,7 +216,7 @@ impl State {
         let State { processes, real, log, profile, .. } = self;
         let memory = &mut processes[process.0 as usize];
         if memory.region_get(start, bytes) {
-            if spapr.regions.contains(&start) {
+            if profile.lists_regions && spapr.regions.contains(&start) {
                 let _ = memory.region_put(start, real, log);
                 return Err(Errno::EBUSY);
             }
@@ -228,13 +226,15 @@ impl State {
                 return made;
             }
         }
-        spapr.regions.push(start);
+        if profile.lists_regions {
+            spapr.regions.push(start);
+        }
         spapr.enabled = true;
         Ok(0)
     }
 
     pub(super) fn unregister(&mut self, spapr: &mut Spapr, arg: Option<&RegisterMemory>) -> Raw {
-        let owner = spapr.owner.ok_or(Errno::EPERM)?;
+        let owner = self.payer(spapr).ok_or(Errno::EPERM)?;
         let (start, bytes) = self.region_argument(arg)?;
         let State { processes, real, log, profile, .. } = self;
         let memory = &mut processes[owner.0 as usize];
@@ -244,12 +244,13 @@ impl State {
             return Err(Errno::ENOENT);
         }
         let mut ret = Err(Errno::ENOENT);
-        if let Some(at) = spapr.regions.iter().position(|region| *region == start) {
+        let listed = spapr.regions.iter().position(|region| *region == start);
+        if listed.is_some() || !profile.lists_regions {
             let last = memory.region_counts(start).is_some_and(|(mapped, used)| {
                 mapped > 0 && used == 2 && !profile.unregister_orphans
             });
             ret = if last { Err(Errno::EBUSY) } else { memory.region_put(start, real, log) };
-            if ret.is_ok() {
+            if let (Ok(()), Some(at)) = (ret, listed) {
                 spapr.regions.remove(at);
             }
         }
@@ -268,158 +269,5 @@ impl State {
             return Err(Errno::EINVAL);
         }
         Ok((arg.vaddr, arg.size))
-    }
-
-    /// Makes the default window if that is still to be done.
-    pub(super) fn default_window(&mut self, spapr: &mut Spapr) -> Raw {
-        if !spapr.pending {
-            return Ok(0);
-        }
-        let head = *spapr.groups.first().ok_or(Errno::ENODEV)?;
-        let size = self.group(head).attrs.dma32_size;
-        let made = self.create_window(spapr, 12, size.into(), 1, &mut 0);
-        if made == Ok(0) {
-            spapr.pending = false;
-        }
-        made
-    }
-
-    pub(super) fn create(
-        &mut self,
-        spapr: &mut Spapr,
-        process: ProcessId,
-        arg: Option<&mut TceCreate>,
-    ) -> Raw {
-        spapr.own(process)?;
-        if spapr.groups.is_empty() {
-            return Err(Errno::ENXIO);
-        }
-        let arg = arg.ok_or(Errno::EFAULT)?;
-        if arg.argsz < TceCreate::SIZE || arg.flags != 0 {
-            return Err(Errno::EINVAL);
-        }
-        let made = self.default_window(spapr);
-        if made != Ok(0) {
-            return made;
-        }
-        let mut start = 0;
-        let made =
-            self.create_window(spapr, arg.page_shift, arg.window_size, arg.levels, &mut start);
-        if made == Ok(0) {
-            if self.log.fire(|x| (*x == Injection::CopyOut).then_some(())).is_some() {
-                return Err(Errno::EFAULT);
-            }
-            arg.start_addr = start;
-        }
-        made
-    }
-
-    fn create_window(
-        &mut self,
-        spapr: &mut Spapr,
-        page_shift: u32,
-        size: u64,
-        levels: u32,
-        start: &mut u64,
-    ) -> Raw {
-        let free = spapr.tables.iter().position(Option::is_none);
-        let slot = free.ok_or(Errno::ENOSPC)?;
-        let head = *spapr.groups.first().ok_or(Errno::EFAULT)?;
-        let attrs = &self.group(head).attrs;
-        if 1u64.checked_shl(page_shift).is_none_or(|page| attrs.page_sizes.0 & page == 0)
-            || levels > attrs.max_levels
-        {
-            return Err(Errno::EINVAL);
-        }
-        let first = if slot == 0 { attrs.dma32_start.into() } else { SECOND_START } >> page_shift;
-        let bytes = table::charge(page_shift, size, levels, self.host_shift);
-        let pages = bytes.ok_or(Errno::EINVAL)? >> self.host_shift;
-        let owner = spapr.owner.ok_or(Errno::EPERM)?;
-        self.memory(owner).charge(pages)?;
-        let bits = self.profile.refused_bits;
-        let table = match table::shape(page_shift, size, levels, self.host_shift, bits) {
-            None => Err(Errno::EINVAL),
-            Some(shape) => Table::new(&mut self.tables, shape, first, pages, self.max_block)
-                .ok_or(Errno::ENOMEM),
-        };
-        let table = match table {
-            Ok(table) => table,
-            Err(e) if self.profile.failed_create_leaks => {
-                self.memory(owner).leaked += pages;
-                return Err(e);
-            }
-            Err(e) => {
-                self.memory(owner).uncharge(pages);
-                return Err(e);
-            }
-        };
-        *start = first << page_shift;
-        let event = Event::Create { container: spapr.id, slot, start: Ioba(*start) };
-        self.log.event(event);
-        for group in spapr.groups.clone() {
-            let set = self.set_window(group, slot, &table);
-            if set != Ok(0) {
-                // All of them, those that were never set too.
-                spapr.groups.iter().for_each(|group| self.unset_window(*group, slot));
-                self.free_table(spapr, slot, &table);
-                return set;
-            }
-        }
-        spapr.tables[slot] = Some(table);
-        Ok(0)
-    }
-
-    pub(super) fn remove(
-        &mut self,
-        spapr: &mut Spapr,
-        process: ProcessId,
-        arg: Option<&TceRemove>,
-    ) -> Raw {
-        spapr.own(process)?;
-        if spapr.groups.is_empty() {
-            return Err(Errno::ENXIO);
-        }
-        let arg = arg.ok_or(Errno::EFAULT)?;
-        if arg.argsz < TceRemove::SIZE || arg.flags != 0 {
-            return Err(Errno::EINVAL);
-        }
-        if spapr.pending && arg.start_addr == 0 {
-            spapr.pending = false;
-            return Ok(0);
-        }
-        // Any address inside will do.
-        let slot = spapr.window_at(arg.start_addr).ok_or(Errno::EINVAL)?;
-        if self.profile.clear_before_unset {
-            self.clear_window(spapr, slot);
-        }
-        for group in spapr.groups.clone() {
-            self.unset_window(group, slot);
-        }
-        if !self.profile.clear_before_unset {
-            self.clear_window(spapr, slot);
-        }
-        self.free_window(spapr, slot);
-        Ok(0)
-    }
-
-    /// Kills the pages `first..first + entries` (counted from bus address 0) for every group that
-    /// uses the table.
-    pub(super) fn kill(&mut self, spapr: &Spapr, slot: usize, first: u64, entries: u64) {
-        let Some(table) = &spapr.tables[slot] else { return };
-        if entries == 0 && first == 0 && self.profile.empty_kill_hangs {
-            self.log.damage(Damage::Hang { container: spapr.id });
-            return;
-        }
-        if entries == 0 {
-            return;
-        }
-        let at = Ioba(first << table.shape.page_shift);
-        for (i, group) in self.groups.iter().enumerate() {
-            if group.tve[slot] >> 16 << 12 == table.hardware {
-                self.log.counters.range_kills += 1;
-                let group = GroupId(i as u32);
-                self.log.event(Event::Kill { group, at, pages: entries });
-            }
-        }
     }
 }

@@ -8,7 +8,7 @@ use super::memory::{Memory, RealMemory};
 use super::phb::{self, DmaFault, Reached};
 use super::spapr::Spapr;
 use super::table::Arena;
-use super::{ContainerId, GroupAttrs, GroupState, ProcessId, Profile};
+use super::{ContainerId, GroupAttrs, GroupState, Platform, ProcessId, Profile};
 use crate::addr::{GroupId, Ioba};
 use crate::backend::linux::raw::{Errno, Raw};
 use crate::backend::linux::uapi::{GroupStatus, kind};
@@ -36,6 +36,8 @@ pub(super) struct Group {
 
 pub(super) struct Container {
     open: bool,
+    /// Who used it last; what is closed is closed by them.
+    user: ProcessId,
     pub(super) lost: bool,
     /// In the order in which they joined.
     members: Vec<GroupId>,
@@ -45,6 +47,11 @@ pub(super) struct Container {
 /// The machine.
 pub(super) struct State {
     pub(super) profile: Profile,
+    pub(super) platform: Platform,
+    /// Whose request it is.
+    pub(super) caller: ProcessId,
+    /// Bytes of memory that can be pinned.
+    pub(super) memory_bytes: u64,
     pub(super) host_shift: u32,
     pub(super) max_block: u64,
     pub(super) eeh: bool,
@@ -59,7 +66,7 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn new(
-        profile: Profile,
+        (profile, platform): (Profile, Platform),
         host_shift: u32,
         max_block: u64,
         memory: u64,
@@ -77,6 +84,9 @@ impl State {
         };
         Self {
             profile,
+            platform,
+            caller: ProcessId(0),
+            memory_bytes: memory,
             host_shift,
             max_block,
             eeh,
@@ -106,13 +116,40 @@ impl State {
         }
         let id = ContainerId(self.next_container);
         self.next_container += 1;
-        let new = Container { open: true, lost: false, members: Vec::new(), spapr: None };
+        let (user, members) = (self.caller, Vec::new());
+        let new = Container { open: true, user, lost: false, members, spapr: None };
         self.containers.insert(id, new);
         Ok(id)
     }
 
+    /// A process sends a request to a container, or lets go of it.
+    pub(super) fn used_by(&mut self, id: ContainerId, process: ProcessId) {
+        self.caller = process;
+        if let Some(container) = self.containers.get_mut(&id) {
+            container.user = process;
+        }
+    }
+
+    /// The process whose memory and books a container's request is about.
+    pub(super) fn payer(&self, spapr: &Spapr) -> Option<ProcessId> {
+        if self.profile.owner_only { spapr.owner } else { Some(self.caller) }
+    }
+
+    /// Gives pages back that `from` was charged with. Without owners it is the caller that gets
+    /// them, who may be another.
+    pub(super) fn give_back(&mut self, spapr: &Spapr, from: ProcessId, pages: u64) {
+        let to = self.payer(spapr).unwrap_or(from);
+        if to != from {
+            self.memory(from).leaked += pages;
+            self.memory(to).overpay(pages);
+        } else {
+            self.memory(to).uncharge(pages);
+        }
+    }
+
     /// Closes the container's file: the groups' nodes first.
     pub(super) fn close(&mut self, id: ContainerId) {
+        self.caller = self.containers.get(&id).map_or(self.caller, |c| c.user);
         for group in self.opened_for(id) {
             let _ = self.close_group(id, group);
         }
@@ -175,6 +212,7 @@ impl State {
         let Some(found) = self.groups.get_mut(group.0 as usize) else { return };
         found.device_open = open;
         if let (false, true, Some(id)) = (open, found.closing, found.node) {
+            self.caller = self.containers.get(&id).map_or(self.caller, |c| c.user);
             self.node_closed(id, group);
         }
     }
@@ -295,10 +333,13 @@ impl State {
             _ => None,
         });
         let shape = table.shape;
+        if table.of.is_some_and(|of| of != group) {
+            return Err(Errno::EPERM); // it is another PE's
+        }
         let found = self.group(group);
         let attrs = &found.attrs;
         let fits = attrs.page_sizes.0 & 1 << shape.page_shift != 0
-            && slot < attrs.max_windows as usize
+            && slot < attrs.max_windows.max(1) as usize
             && shape.levels <= attrs.max_levels;
         match injected.unwrap_or(if fits { 0 } else { -1 }) {
             0 => {}

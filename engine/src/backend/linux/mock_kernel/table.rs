@@ -2,11 +2,14 @@
 //! Tables in the kernel's own memory: what one costs, its two trees, and exchanging entries.
 //!
 //! Each window has two trees of the same shape: what the hardware reads, and the user addresses
-//! behind it. Both grow on demand. Nothing here checks a range: that is what kernels leave out.
+//! behind it. Both grow on demand, or are made whole. Nothing here checks a range: that is what
+//! kernels leave out.
 
 use std::collections::BTreeMap;
 
+use super::ProcessId;
 use super::log::{Injection, Log};
+use crate::addr::GroupId;
 use crate::tce::Tce;
 
 /// What a table looks like.
@@ -22,11 +25,11 @@ pub(super) struct Shape {
     pub(super) entries: u64,
 }
 
-/// Bytes that a window is charged with, or `None` if it is one that nobody can make.
+/// Bytes of a window's table with all of its levels, or `None` if nobody can make it.
 ///
 /// A window smaller than a page is among those: the arithmetic of real kernels goes below zero
 /// there and arrives at nothing too, for the level counts that were looked at.
-pub(super) fn charge(page_shift: u32, window: u64, levels: u32, host_shift: u32) -> Option<u64> {
+pub(super) fn bytes(page_shift: u32, window: u64, levels: u32, host_shift: u32) -> Option<u64> {
     if levels == 0 || !window.is_power_of_two() {
         return None;
     }
@@ -40,11 +43,11 @@ pub(super) fn charge(page_shift: u32, window: u64, levels: u32, host_shift: u32)
         tree += level.div_ceil(block) * block;
         level = (level / block * 8).max(block);
     }
-    u64::try_from(2 * tree).ok()
+    u64::try_from(tree).ok()
 }
 
 /// The shape of a window's table; `None` if it would decode too many address bits.
-/// The window is one that [`charge`] has accepted.
+/// The window is one that [`bytes`] has accepted.
 pub(super) fn shape(
     page_shift: u32,
     window: u64,
@@ -125,14 +128,23 @@ pub(super) struct Table {
     pub(super) shape: Shape,
     /// Number of the window's first entry, counted from bus address 0.
     pub(super) first: u64,
-    /// Host pages it is charged with.
-    pub(super) charge: u64,
+    /// Host pages that it is charged with, and to whom.
+    pub(super) charges: Vec<(ProcessId, u64)>,
+    /// There is no flat view yet.
+    pub(super) view_due: bool,
+    /// The one group that can use it, where tables belong to groups.
+    pub(super) of: Option<GroupId>,
+    /// All levels were made at once, and there are no more than the entries need.
+    whole: bool,
     /// Address of the top block that the hardware reads.
     pub(super) hardware: u64,
     view: u64,
     /// What was written where no table is: (hardware, view) by entry.
     astray: BTreeMap<u64, [u64; 2]>,
 }
+
+/// Entries of the largest table that can be made whole.
+const WHOLE_MAX: u64 = 1 << 27;
 
 /// How much of what went astray is remembered; a real machine would not have come so far.
 const ASTRAY_MAX: usize = 1 << 16;
@@ -143,10 +155,10 @@ impl Table {
         arena: &mut Arena,
         shape: Shape,
         first: u64,
-        charge: u64,
         max_block: u64,
+        whole: bool,
     ) -> Option<Self> {
-        if 8u64 << shape.bits > max_block {
+        if 8u64 << shape.bits > max_block || whole && shape.entries > WHOLE_MAX {
             return None;
         }
         let hardware = arena.alloc(1 << shape.bits)?;
@@ -154,7 +166,28 @@ impl Table {
             arena.free(hardware);
             return None;
         };
-        Some(Self { shape, first, charge, hardware, view, astray: BTreeMap::new() })
+        let table = Self {
+            shape,
+            first,
+            charges: Vec::new(),
+            view_due: false,
+            of: None,
+            whole,
+            hardware,
+            view,
+            astray: BTreeMap::new(),
+        };
+        if whole {
+            let leaves = (0..shape.entries).step_by(1 << shape.bits);
+            let mut log = Log::default();
+            for (index, side) in leaves.flat_map(|i| [(i, Side::Hardware), (i, Side::View)]) {
+                if table.place(arena, side, index, Some(&mut log)).is_err() {
+                    table.free(arena);
+                    return None;
+                }
+            }
+        }
+        Some(table)
     }
 
     pub(super) fn free(&self, arena: &mut Arena) {
@@ -164,7 +197,15 @@ impl Table {
 
     /// Entries that the table's memory can hold; those from [`Shape::entries`] on are spare.
     pub(super) fn reach(&self) -> u64 {
+        if self.whole {
+            return self.shape.entries;
+        }
         1 << (self.shape.bits * self.shape.levels)
+    }
+
+    /// Host pages of a flat view.
+    pub(super) fn flat_view(&self, host_shift: u32) -> u64 {
+        (8 * self.shape.entries).div_ceil(1 << host_shift)
     }
 
     /// Where an entry is: its block and its place in it. Levels that are not there are added if

@@ -186,9 +186,11 @@ proptest! {
     fn f22_books_add_up_after_any_request(
         ops in prop::collection::vec((op(), 0u8..8, any::<u64>()), 1..160),
         small in any::<bool>(),
+        profile in prop::sample::select(Profile::ALL.to_vec()),
     ) {
         let page = if small { PageShift::K4 } else { PageShift::K64 };
-        let kernel = MockKernel::builder(3).host_page(page).memory(1 << 28).record(true).build();
+        let machine = MockKernel::builder(3).host_page(page).memory(1 << 28).record(true);
+        let kernel = machine.profile(profile).platform(profile.usual_platform()).build();
         let processes = [kernel.process(), kernel.process()];
         // Enough for the default window; more would only make it slow.
         processes.iter().for_each(|process| process.set_memlock(Some(3 * GB)));
