@@ -3,6 +3,7 @@
 
 use super::batch::Scratch;
 use super::call::{Call, Hand};
+use super::entries::Place;
 use super::fast::{At, Done, Fast};
 use super::mapping::{Mode, Receipt};
 use super::{Container, MapRequest, State, UnmapRequest};
@@ -365,6 +366,21 @@ impl Mapper {
             return Ok(Receipt { tces: count, steps: 1, ..done.receipt() });
         }
         self.call(None, |call| call.store_same(window, at, tce, count))
+    }
+
+    /// See [`Call::check`].
+    pub(crate) fn check(
+        &mut self,
+        window: Ioba,
+        at: Ioba,
+        words: &[u64],
+    ) -> Result<(), EntryError> {
+        self.call(None, |call| call.check(window, at, words))
+    }
+
+    /// See [`Call::place`].
+    pub(crate) fn place(&mut self, window: Ioba, at: Ioba) -> Result<Place, EntryError> {
+        self.call(None, |call| call.place(window, at))
     }
 
     pub(crate) fn load(&mut self, window: Ioba, at: Ioba) -> Result<Tce, EntryError> {
