@@ -6,7 +6,6 @@ use super::windows::Window;
 use super::{Container, Receipt, State};
 use crate::addr::{Ioba, PageShift};
 use crate::error::EntryError;
-use crate::table::Held;
 use crate::tce::{Summary, Tce};
 
 impl State {
@@ -16,9 +15,8 @@ impl State {
     fn place(&self, window: Ioba, at: Ioba, count: u64) -> Result<(&Window, Place), EntryError> {
         let outside = EntryError::OutsideWindow { at, count };
         let found = self.windows.iter().flatten().find(|w| w.start == window);
-        let Some((window, offset)) = found.zip(at.0.checked_sub(window.0)) else {
-            return Err(outside);
-        };
+        let window = found.ok_or(EntryError::NoWindow(window))?;
+        let Some(offset) = at.0.checked_sub(window.start.0) else { return Err(outside) };
         if window.kernel {
             return Err(EntryError::KernelOwned(window.start));
         }
@@ -150,29 +148,44 @@ impl Call<'_> {
         words: &[u64],
         then: impl FnOnce() -> Result<(), EntryError>,
     ) -> Result<Receipt, EntryError> {
-        let (parts, who) = (window.parts(), self.hand.user.who);
-        let count = (words.len() as u64) << parts;
         let summary = self.engine.tier.survey(words);
+        let (count, who) = (words.len() as u64, self.hand.user.who);
         if summary.live == 0 && words.iter().all(|word| *word == Tce::EMPTY.to_be_word()) {
-            let held = window.table.hold_as(who, first, count)?;
-            then()?;
-            return Ok(self.clear_guest(window, held, count));
+            return self.clear_guest(window, first, count, then);
         }
-        let registrations = &self.state.registrations;
-        let page = window.guest_page;
-        let claim = registrations.guest_entries(words.iter().copied(), summary, page)?;
-        let claim = claim.times(1 << parts);
+        let all = words.iter().copied();
+        if window.parts() > 0 {
+            let tce = |n: u64| Tce::from_be_word(words[n as usize]);
+            return self.store_parts(window, (first, count), (summary, all), tce, then);
+        }
+        let claim = self.state.registrations.guest_entries(all, summary, window.guest_page)?;
         let writer = window.table.prepare_as(who, first, count)?;
         then()?;
         // Where filled entries are killed too, nobody needs to know which of them were live.
         let look = !self.hand.debt.on_fill();
         Ok(self.commit(window, writer, &claim, |writer, gone| {
-            if parts > 0 {
-                let tce = |n: u64| Tce::from_be_word(words[n as usize]);
-                writer.put_parts(parts, tce, claim.sole(), gone)
-            } else {
-                writer.put_for(words, summary.live, claim.sole(), look, gone)
-            }
+            writer.put_for(words, summary.live, claim.sole(), look, gone)
+        }))
+    }
+
+    /// Stores entries that are each for several pages of the table: `count` of the guest's, which
+    /// `tce` gives by number, and their words and sum.
+    #[inline(never)]
+    fn store_parts(
+        &mut self,
+        window: &Window,
+        (first, count): (u64, u64),
+        (summary, words): (Summary, impl Iterator<Item = u64> + Clone),
+        tce: impl Fn(u64) -> Tce + Sync,
+        then: impl FnOnce() -> Result<(), EntryError>,
+    ) -> Result<Receipt, EntryError> {
+        let (parts, who) = (window.parts(), self.hand.user.who);
+        let claim = self.state.registrations.guest_entries(words, summary, window.guest_page)?;
+        let claim = claim.times(1 << parts);
+        let writer = window.table.prepare_as(who, first, count << parts)?;
+        then()?;
+        Ok(self.commit(window, writer, &claim, |writer, gone| {
+            writer.put_parts(parts, tce, claim.sole(), gone)
         }))
     }
 
@@ -186,32 +199,38 @@ impl Call<'_> {
     ) -> Result<Receipt, EntryError> {
         let state = self.state;
         let (window, first) = state.guest_range(window, at, count)?;
-        let (parts, who) = (window.parts(), self.hand.user.who);
-        if count == 1 && parts == 0 {
+        if count == 1 && window.parts() == 0 {
             return self.store_one(window, first, tce);
         }
         if tce == Tce::EMPTY {
-            let held = window.table.hold_as(who, first, count << parts)?;
-            return Ok(self.clear_guest(window, held, count << parts));
+            return self.clear_guest(window, first, count, || Ok(()));
         }
         let one = Summary::NONE.with(tce);
         let summary = Summary { live: one.live * count, ..one };
         let words = std::iter::repeat_n(tce.to_be_word(), count as usize);
+        if window.parts() > 0 {
+            let given = (summary, words);
+            return self.store_parts(window, (first, count), given, |_| tce, || Ok(()));
+        }
         let claim = state.registrations.guest_entries(words, summary, window.guest_page)?;
-        let claim = claim.times(1 << parts);
-        let writer = window.table.prepare_as(who, first, count << parts)?;
+        let writer = window.table.prepare_as(self.hand.user.who, first, count)?;
         Ok(self.commit(window, writer, &claim, |writer, gone| {
-            if parts > 0 {
-                writer.put_parts(parts, |_| tce, claim.sole(), gone)
-            } else {
-                writer.stuff_for(tce, claim.sole(), gone)
-            }
+            writer.stuff_for(tce, claim.sole(), gone)
         }))
     }
 
     /// A guest's call covers all its entries, live before or not.
-    fn clear_guest(&mut self, window: &Window, held: Held<'_>, count: u64) -> Receipt {
-        Receipt { tces: count, ..self.clear(window, held) }
+    fn clear_guest(
+        &mut self,
+        window: &Window,
+        first: u64,
+        count: u64,
+        then: impl FnOnce() -> Result<(), EntryError>,
+    ) -> Result<Receipt, EntryError> {
+        let tces = count << window.parts();
+        let held = window.table.hold_as(self.hand.user.who, first, tces)?;
+        then()?;
+        Ok(Receipt { tces, ..self.clear(window, held) })
     }
 
     /// Checks a list as [`Call::store_words`] does, but of its bus addresses only the first.

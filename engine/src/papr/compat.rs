@@ -53,7 +53,6 @@ pub enum Compat {
 
 /// One window, as a call finds it.
 pub(super) trait Entries {
-    fn store(&mut self, at: Ioba, tce: Tce) -> Result<Receipt, EntryError>;
     fn store_words(&mut self, at: Ioba, words: &[u64]) -> Result<Receipt, EntryError>;
     fn store_same(&mut self, at: Ioba, tce: Tce, count: u64) -> Result<Receipt, EntryError>;
     fn load(&mut self, at: Ioba) -> Result<Tce, EntryError>;
@@ -83,8 +82,11 @@ impl Compat {
         self.unknown()
     }
 
+    #[cold]
     fn refuse(self, e: EntryError) -> Answer {
         Answer::refused(match e {
+            // A vCPU remembers LIOBNs whose window has gone.
+            EntryError::NoWindow(_) => self.unknown(),
             EntryError::Reserved { .. } | EntryError::NotMemory { .. } if self == Self::Kvm => {
                 HCode::TOO_HARD
             }
@@ -96,7 +98,7 @@ impl Compat {
     #[inline]
     pub(super) fn put(self, on: &mut impl Entries, ioba: u64, tce: u64) -> Answer {
         let tce = Tce::from_value(tce);
-        match on.store(Ioba(ioba), tce) {
+        match on.store_same(Ioba(ioba), tce, 1) {
             Ok(receipt) => Answer::done(receipt),
             Err(e) => self.put_refused(on, ioba, tce, e),
         }
@@ -106,7 +108,7 @@ impl Compat {
     fn put_refused(self, on: &mut impl Entries, ioba: u64, tce: Tce, e: EntryError) -> Answer {
         let done = match e {
             EntryError::Unaligned { page, .. } if self == Self::Qemu => {
-                on.store(Ioba(page_of(ioba, page)), tce)
+                on.store_same(Ioba(page_of(ioba, page)), tce, 1)
             }
             e => Err(e),
         };
@@ -140,6 +142,15 @@ impl Compat {
         }
     }
 
+    /// H_PUT_TCE_INDIRECT of a list that could not be copied, for which it would get `code`.
+    #[cold]
+    pub(super) fn no_list(self, on: &mut impl Entries, ioba: u64, code: HCode) -> Answer {
+        match on.place(Ioba(ioba)) {
+            Err(e @ EntryError::NoWindow(_)) => self.refuse(e),
+            _ => Answer::refused(code),
+        }
+    }
+
     #[cold]
     fn list_refused(
         self,
@@ -168,7 +179,7 @@ impl Compat {
         let (start, mut receipt) = (page_of(ioba, place.page), Receipt::NONE);
         for (n, word) in (0..place.left()).zip(words) {
             let at = Ioba(start + (n << place.page.get()));
-            match on.store(at, Tce::from_be_word(*word)) {
+            match on.store_same(at, Tce::from_be_word(*word), 1) {
                 Ok(done) => receipt += done,
                 Err(e) => return Answer { code: e.into(), receipt },
             }
@@ -182,7 +193,8 @@ impl Compat {
     pub(super) fn stuff(self, on: &mut impl Entries, ioba: u64, tce: u64, count: u64) -> Answer {
         let tce = Tce::from_value(tce);
         if !tce.is_empty() && self == Self::Kvm {
-            return Answer::refused(HCode::PARAMETER);
+            let found = on.place(Ioba(ioba));
+            return found.map_or_else(|e| self.refuse(e), |_| Answer::refused(HCode::PARAMETER));
         }
         match on.store_same(Ioba(ioba), tce, count) {
             Ok(receipt) => Answer::done(receipt),

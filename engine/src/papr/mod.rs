@@ -293,7 +293,7 @@ impl Papr {
         self.with_target(liobn, |on| {
             match copy_list(self.compat, list, count, memory, &mut words) {
                 Ok(words) => self.compat.list(on, ioba, words),
-                Err(code) => Answer::refused(code),
+                Err(code) => self.compat.no_list(on, ioba, code),
             }
         })
     }
@@ -317,10 +317,6 @@ impl Papr {
 }
 
 impl Entries for &Target {
-    fn store(&mut self, at: Ioba, tce: Tce) -> Result<Receipt, EntryError> {
-        self.phb.container.store_same(self.start, at, tce, 1)
-    }
-
     fn store_words(&mut self, at: Ioba, words: &[u64]) -> Result<Receipt, EntryError> {
         self.phb.container.store_words(self.start, at, words)
     }

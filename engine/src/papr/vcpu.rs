@@ -92,6 +92,18 @@ impl Vcpu {
     #[inline]
     #[must_use]
     pub fn put_tce(&mut self, liobn: u64, ioba: u64, tce: u64) -> Answer {
+        // What is usual is the same under all rules.
+        if let Some(Known { mapper, start, .. }) = self.find(liobn) {
+            let mapper = &mut self.mappers[mapper].1;
+            if let Some(receipt) = mapper.try_one(start, Ioba(ioba), Tce::from_value(tce)) {
+                return Answer::done(receipt);
+            }
+        }
+        self.put_slowly(liobn, ioba, tce)
+    }
+
+    #[cold]
+    fn put_slowly(&mut self, liobn: u64, ioba: u64, tce: u64) -> Answer {
         let compat = self.compat;
         self.with(liobn, |on, _| compat.put(on, ioba, tce))
     }
@@ -112,7 +124,7 @@ impl Vcpu {
         }
         self.with(liobn, |on, words| match copy_list(compat, list, count, memory, words) {
             Ok(words) => compat.list(on, ioba, words),
-            Err(code) => Answer::refused(code),
+            Err(code) => compat.no_list(on, ioba, code),
         })
     }
 
@@ -120,6 +132,24 @@ impl Vcpu {
     #[inline]
     #[must_use]
     pub fn stuff_tce(&mut self, liobn: u64, ioba: u64, tce: u64, count: u64) -> Answer {
+        if Tce::from_value(tce) == Tce::EMPTY
+            && let Some(Known { mapper, start, .. }) = self.find(liobn)
+        {
+            let mapper = &mut self.mappers[mapper].1;
+            let done = if count == 1 {
+                mapper.try_one(start, Ioba(ioba), Tce::EMPTY)
+            } else {
+                mapper.try_clear(start, Ioba(ioba), count)
+            };
+            if let Some(receipt) = done {
+                return Answer::done(receipt);
+            }
+        }
+        self.stuff_slowly(liobn, ioba, tce, count)
+    }
+
+    #[inline(never)]
+    fn stuff_slowly(&mut self, liobn: u64, ioba: u64, tce: u64, count: u64) -> Answer {
         let compat = self.compat;
         if too_many(compat, count) {
             return Answer::refused(HCode::P4);
@@ -143,17 +173,10 @@ struct Own<'a> {
 }
 
 impl Entries for Own<'_> {
-    #[inline]
-    fn store(&mut self, at: Ioba, tce: Tce) -> Result<Receipt, EntryError> {
-        self.mapper.store_one(self.start, at, tce)
-    }
-
-    #[inline]
     fn store_words(&mut self, at: Ioba, words: &[u64]) -> Result<Receipt, EntryError> {
         self.mapper.store_words(self.start, at, words)
     }
 
-    #[inline]
     fn store_same(&mut self, at: Ioba, tce: Tce, count: u64) -> Result<Receipt, EntryError> {
         self.mapper.store_same(self.start, at, tce, count)
     }
