@@ -327,7 +327,8 @@ impl Mapper {
     /// Stores one entry of the usual kind; `None` if it is not, and nothing was done.
     #[inline(always)]
     pub(crate) fn try_one(&mut self, window: Ioba, at: Ioba, tce: Tce) -> Option<Receipt> {
-        let done = self.fast(|fast, call| fast.store(call, window, at, tce))?;
+        let _inside = self.state.enter_if(self.fast_version)?;
+        let done = self.fast.store(&mut self.at, window, at, tce)?;
         let steps = u64::from(tce == Tce::EMPTY);
         Some(Receipt { tces: 1, steps, ..done.receipt() })
     }
