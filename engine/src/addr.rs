@@ -183,6 +183,15 @@ impl PageSizes {
         Self(self.0 & other.0)
     }
 
+    /// The largest size in the set that is smaller than `shift`.
+    #[must_use]
+    pub const fn largest_below(self, shift: PageShift) -> Option<PageShift> {
+        match (self.0 & (shift.bytes() - 1)).checked_ilog2() {
+            Some(below) => PageShift::new(below),
+            None => None,
+        }
+    }
+
     /// The sizes in the set, smallest first.
     pub fn iter(self) -> impl Iterator<Item = PageShift> {
         (12..=34).filter_map(PageShift::new).filter(move |s| self.contains(*s))

@@ -65,6 +65,13 @@ impl Tally {
         }
     }
 
+    /// Each amount so many times.
+    #[inline]
+    pub(crate) fn times(mut self, n: u64) -> Self {
+        self.last.iter_mut().chain(&mut self.more).for_each(|(_, amount)| *amount *= n);
+        self
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, u64)> {
         self.last.iter().chain(&self.more).copied()
     }

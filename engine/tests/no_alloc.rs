@@ -11,7 +11,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use common::*;
-use tce_engine::addr::{Gra, Ioba, Liobn, PageShift, Uaddr};
+use tce_engine::addr::{Gra, Ioba, Liobn, PageShift, PageSizes, Uaddr};
 use tce_engine::backend::mock::MockBuilder;
 use tce_engine::container::{MapRequest, Mode, UnmapRequest};
 use tce_engine::geometry::WindowSpec;
@@ -151,4 +151,30 @@ fn nothing_is_allocated_on_the_hot_paths() {
         assert_eq!(vcpu.stuff_tce(liobn, 0, 0, 512).code, HCode::SUCCESS);
     });
     assert_eq!(guest, 0, "a guest's calls");
+    drop(vcpu);
+
+    // A list for two windows, and pages of 64 KiB that are made of smaller ones.
+    let small = PageSizes::of(&[PageShift::K4]);
+    let rig = Rig::new(MockBuilder::new(2).group(G0, |caps| caps.page_sizes = small));
+    let papr = Papr::new(G).multi_table().compose_pages(PageSizes::of(&[PageShift::K64]));
+    for (buid, group) in [(1, G0), (2, G1)] {
+        let window = WindowSpec::new(G, PageShift::K64);
+        let liobn = Liobn((liobn + 0x100 * buid) as u32);
+        papr.add_phb(&rig.engine, PhbSpec { buid, group, liobn, window }).unwrap();
+    }
+    let papr = Arc::new(papr);
+    let mut vcpu = papr.vcpu();
+    let (first, second) = (liobn + 0x100, liobn + 0x200);
+    let tces = (0..510u64).map(|n| (n * 7919 % 4096 * 64 * K) | 3);
+    let list = List([second, first].into_iter().chain(tces).map(u64::to_be).collect());
+    let composed = allocations(|| {
+        for n in 0..20 {
+            assert_eq!(vcpu.put_tce(first, n * 64 * K, 3).code, HCode::SUCCESS);
+        }
+        assert_eq!(vcpu.stuff_tce(first, 0, 3, 100).code, HCode::SUCCESS);
+        assert_eq!(vcpu.stuff_tce(first, 0, 0, 100).code, HCode::SUCCESS);
+        let stored = vcpu.put_tce_indirect((-2i64) as u64, 0, 0x4000, 510, &list);
+        assert_eq!(stored.receipt.tces, 510 * 17);
+    });
+    assert_eq!(composed, 0, "composed pages, several tables");
 }

@@ -20,7 +20,7 @@ const LANES: usize = 8;
 struct BusLane {
     start: u64,
     bytes: u64,
-    /// What of it the guest asked for.
+    /// What of it the guest asked for and stores to page by page.
     guest_bytes: u64,
     page: PageShift,
     /// Start of the window.
@@ -288,7 +288,9 @@ impl BusLane {
         let entries = lane.entries();
         // A table may end inside a segment.
         let end = entries.end.min(geometry.entries());
-        let guest_end = geometry.requested_entries().clamp(entries.start, end);
+        // Where a guest's page is several of the table's, its calls take the general path.
+        let guest = if window.parts() == 0 { geometry.requested_entries() } else { 0 };
+        let guest_end = guest.clamp(entries.start, end);
         Some(Self {
             start: window.start.0 + (entries.start << page.get()),
             bytes: (end - entries.start) << page.get(),

@@ -3,6 +3,7 @@
 
 use super::batch::Scratch;
 use super::call::{Call, Hand};
+use super::entries::Place;
 use super::fast::{At, Done, Fast};
 use super::mapping::{Mode, Receipt};
 use super::{Container, MapRequest, State, UnmapRequest};
@@ -323,32 +324,23 @@ impl Mapper {
         self.call(None, |call| call.store_words(window, at, words))
     }
 
-    /// One word of them.
-    #[inline]
-    pub(crate) fn store_one(
-        &mut self,
-        window: Ioba,
-        at: Ioba,
-        tce: Tce,
-    ) -> Result<Receipt, EntryError> {
-        match self.fast(|fast, call| fast.store(call, window, at, tce)) {
-            Some(done) => {
-                let steps = u64::from(tce == Tce::EMPTY);
-                Ok(Receipt { tces: 1, steps, ..done.receipt() })
-            }
-            None => self.store_slowly(window, at, tce),
-        }
+    /// Stores one entry of the usual kind; `None` if it is not, and nothing was done.
+    #[inline(always)]
+    pub(crate) fn try_one(&mut self, window: Ioba, at: Ioba, tce: Tce) -> Option<Receipt> {
+        let _inside = self.state.enter_if(self.fast_version)?;
+        let done = self.fast.store(&mut self.at, window, at, tce)?;
+        let steps = u64::from(tce == Tce::EMPTY);
+        Some(Receipt { tces: 1, steps, ..done.receipt() })
     }
 
-    #[cold]
-    fn store_slowly(&mut self, window: Ioba, at: Ioba, tce: Tce) -> Result<Receipt, EntryError> {
-        let done = self.call(Some(at), |call| call.store_same(window, at, tce, 1))?;
-        self.learn(at, None);
-        Ok(done)
+    /// Clears a short run of the usual kind; `None` if it is not, and nothing was done.
+    #[inline(never)]
+    pub(crate) fn try_clear(&mut self, window: Ioba, at: Ioba, count: u64) -> Option<Receipt> {
+        let done = self.fast(|fast, call| fast.clear_guest(call, window, at, count))?;
+        Some(Receipt { tces: count, steps: 1, ..done.receipt() })
     }
 
     /// See [`Call::store_same`].
-    #[inline]
     pub(crate) fn store_same(
         &mut self,
         window: Ioba,
@@ -356,15 +348,25 @@ impl Mapper {
         tce: Tce,
         count: u64,
     ) -> Result<Receipt, EntryError> {
-        if count == 1 {
-            return self.store_one(window, at, tce);
-        }
-        if tce == Tce::EMPTY
-            && let Some(done) = self.fast(|fast, call| fast.clear_guest(call, window, at, count))
-        {
-            return Ok(Receipt { tces: count, steps: 1, ..done.receipt() });
-        }
-        self.call(None, |call| call.store_same(window, at, tce, count))
+        let one = (count == 1).then_some(at);
+        let done = self.call(one, |call| call.store_same(window, at, tce, count))?;
+        one.into_iter().for_each(|at| self.learn(at, None));
+        Ok(done)
+    }
+
+    /// See [`Call::check`].
+    pub(crate) fn check(
+        &mut self,
+        window: Ioba,
+        at: Ioba,
+        words: &[u64],
+    ) -> Result<(), EntryError> {
+        self.call(None, |call| call.check(window, at, words))
+    }
+
+    /// See [`Call::place`].
+    pub(crate) fn place(&mut self, window: Ioba, at: Ioba) -> Result<Place, EntryError> {
+        self.call(None, |call| call.place(window, at))
     }
 
     pub(crate) fn load(&mut self, window: Ioba, at: Ioba) -> Result<Tce, EntryError> {

@@ -73,6 +73,17 @@ impl Receipt {
     };
 }
 
+impl std::ops::AddAssign for Receipt {
+    fn add_assign(&mut self, other: Self) {
+        self.tces += other.tces;
+        self.released += other.released;
+        self.steps += other.steps;
+        self.kills += other.kills;
+        self.requests += other.requests;
+        self.ioctls += other.ioctls;
+    }
+}
+
 /// Why a bus range is not a range of entries.
 pub(super) enum RangeError {
     Nothing,

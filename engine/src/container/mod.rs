@@ -20,6 +20,7 @@ mod windows;
 
 pub use batch::{MapRequest, UnmapRequest};
 pub use eeh::EehState;
+pub(crate) use entries::Place;
 pub use groups::{Detached, SharedCaps};
 pub use mapper::Mapper;
 pub use mapping::{LIST_MAX, Mode, Receipt};

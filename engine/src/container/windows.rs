@@ -2,9 +2,9 @@
 //! Windows: at most two, programmed into every member or into none.
 
 use super::{Container, Member, Receipt, State};
-use crate::addr::{Ioba, PageShift};
+use crate::addr::{Ioba, PageShift, PageSizes};
 use crate::backend::{CreateError, KillScope, MAX_WINDOWS, WindowProgram};
-use crate::error::{BackendError, WindowError};
+use crate::error::{BackendError, GeometryError, WindowError};
 use crate::geometry::{Geometry, WindowSpec};
 use crate::ledger::{Charge, ChargeKind};
 use crate::sabotage::{Guard, stands};
@@ -20,6 +20,8 @@ pub(super) struct Window {
     pub(super) start: Ioba,
     pub(super) slot: usize,
     pub(super) table: TceTable,
+    /// What one entry of a guest stands for: one page of the table, or several.
+    pub(super) guest_page: PageShift,
     /// True if a kernel owns the table and this one is its mirror.
     pub(super) kernel: bool,
     /// True if KVM edits the kernel's table, so that the mirror says nothing.
@@ -35,6 +37,8 @@ pub struct WindowInfo {
     pub start: Ioba,
     /// Shape of its table.
     pub geometry: Geometry,
+    /// What one entry of a guest ([`papr`](crate::papr)) stands for: a page of the table, or more.
+    pub guest_page: PageShift,
 }
 
 /// What to do with a window that still has live entries.
@@ -49,7 +53,14 @@ pub enum Removal {
 
 impl Window {
     pub(super) fn info(&self) -> WindowInfo {
-        WindowInfo { start: self.start, geometry: *self.table.geometry() }
+        let geometry = *self.table.geometry();
+        WindowInfo { start: self.start, geometry, guest_page: self.guest_page }
+    }
+
+    /// log2 of the table's entries behind one of a guest's.
+    #[inline]
+    pub(super) fn parts(&self) -> u32 {
+        self.guest_page.get() - self.table.geometry().page().get()
     }
 
     pub(super) fn program(&self) -> WindowProgram {
@@ -74,6 +85,19 @@ impl Container {
     /// # Errors
     /// [`WindowError`]; no member has the window and nothing is charged.
     pub fn create_window(&self, spec: WindowSpec) -> Result<WindowInfo, WindowError> {
+        self.create_guest_window(spec, PageSizes::default())
+    }
+
+    /// The same for a guest. If the platform lacks the page of `spec` and it is one of `composed`,
+    /// each is made of several of the largest page below it that the platform has.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn create_guest_window(
+        &self,
+        spec: WindowSpec,
+        composed: PageSizes,
+    ) -> Result<WindowInfo, WindowError> {
         let _structure = lock(&self.structure);
         let mut state = self.state.write();
         let caps = state.caps().ok_or(WindowError::NoGroup)?;
@@ -83,6 +107,19 @@ impl Container {
             .find_map(|s| caps.window_starts[s].map(|start| (s, start)));
         let (slot, start) = free.ok_or(WindowError::NoSlot(slots))?;
         let engine = &self.engine;
+        let guest_page = spec.page;
+        let spec = match caps.page_sizes.largest_below(guest_page) {
+            Some(page)
+                if composed.contains(guest_page) && !caps.page_sizes.contains(guest_page) =>
+            {
+                if spec.size < guest_page.bytes() {
+                    let (size, page) = (spec.size, guest_page);
+                    return Err(GeometryError::SmallerThanPage { size, page }.into());
+                }
+                WindowSpec { page, ..spec }
+            }
+            _ => spec,
+        };
         let geometry = Geometry::new(spec, engine.caps.host_page, engine.caps.max_block)?;
         if !caps.page_sizes.contains(spec.page) {
             return Err(WindowError::PageSize { page: spec.page, offered: caps.page_sizes });
@@ -109,6 +146,7 @@ impl Container {
             start,
             slot,
             table,
+            guest_page,
             kernel: kernel.is_some(),
             left_to_kvm: false,
             _charges: (charge, ahead),

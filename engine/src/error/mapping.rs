@@ -173,6 +173,9 @@ pub enum UnmapError {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum EntryError {
+    /// No window starts here (any more).
+    #[error("no window starts at {0}")]
+    NoWindow(Ioba),
     /// The entries are not all inside the window.
     #[error("{count} entries at {at} are not inside the window")]
     OutsideWindow {

@@ -50,6 +50,18 @@ impl Papr {
         read(&self.names).phbs.get(&buid).cloned().ok_or(RtasStatus::PARAMETER)
     }
 
+    /// Makes the default window again.
+    fn restore(&self, phb: &Phb) -> Result<Ioba, RtasStatus> {
+        let info = phb.container.create_guest_window(phb.spec.window, self.composed);
+        info.map(|w| w.start).map_err(|_| RtasStatus::HARDWARE)
+    }
+
+    /// What a guest may have where the PEs have `sizes`.
+    fn guest_pages(&self, sizes: PageSizes) -> PageSizes {
+        let composed = self.composed.iter().filter(|page| sizes.largest_below(*page).is_some());
+        composed.fold(sizes, |all, page| PageSizes(all.0 | page.bytes()))
+    }
+
     /// ibm,query-pe-dma-window.
     ///
     /// # Errors
@@ -63,7 +75,7 @@ impl Papr {
         Ok(DdwQuery {
             available: slots.saturating_sub(used) as u32,
             largest_block: largest >> PageShift::K4.get(),
-            page_mask: page_mask(caps.page_sizes),
+            page_mask: page_mask(self.guest_pages(caps.page_sizes)),
             migration_mask: 0,
         })
     }
@@ -86,7 +98,7 @@ impl Papr {
         let mut names = write(&self.names);
         let phb = names.phbs.get(&buid).cloned().ok_or(RtasStatus::PARAMETER)?;
         let spec = WindowSpec { size, page, levels: Levels::Auto };
-        let info = phb.container.create_window(spec).map_err(|e| match e {
+        let info = phb.container.create_guest_window(spec, self.composed).map_err(|e| match e {
             WindowError::PageSize { .. } | WindowError::Geometry(_) => RtasStatus::PARAMETER,
             _ => RtasStatus::HARDWARE,
         })?;
@@ -107,7 +119,7 @@ impl Papr {
         let Target { phb, start, default } = target;
         phb.container.remove_window(start, Removal::Force).map_err(|_| RtasStatus::HARDWARE)?;
         if phb.container.windows().is_empty() && !default {
-            let start = phb.restore()?;
+            let start = self.restore(&phb)?;
             names.liobns.insert(phb.spec.liobn, Target { phb, start, default: true });
         }
         Ok(())
@@ -126,7 +138,7 @@ impl Papr {
             let removed = phb.container.remove_window(window.start, Removal::Force);
             removed.map_err(|_| RtasStatus::HARDWARE)?;
         }
-        let start = phb.restore()?;
+        let start = self.restore(&phb)?;
         names.liobns.insert(phb.spec.liobn, Target { phb, start, default: true });
         Ok(())
     }
@@ -141,12 +153,6 @@ impl Phb {
     fn liobn_at(&self, start: Ioba) -> Liobn {
         let slot = self.starts().position(|s| s == start).unwrap_or(0);
         Liobn(self.spec.liobn.0.wrapping_add(slot as u32))
-    }
-
-    /// Makes the default window again.
-    fn restore(&self) -> Result<Ioba, RtasStatus> {
-        let info = self.container.create_window(self.spec.window);
-        info.map(|w| w.start).map_err(|_| RtasStatus::HARDWARE)
     }
 }
 

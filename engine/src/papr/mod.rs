@@ -2,27 +2,42 @@
 //! The PAPR calls by which a guest edits its windows: H_PUT_TCE, H_PUT_TCE_INDIRECT, H_STUFF_TCE,
 //! H_GET_TCE by LIOBN, and the four RTAS calls for dynamic windows.
 //!
-//! Checks and return codes are the architecture's (LoPAR). Entries hold the guest's own real
-//! addresses and are kept as given: what a guest stores, H_GET_TCE returns, write-only and poison
-//! included. A list is copied once, validated whole, then stored: all or nothing.
+//! Checks and return codes are the architecture's (LoPAR), or those of KVM or QEMU ([`Compat`]).
+//! Entries hold the guest's own real addresses and are kept as given: what a guest stores, H_GET_TCE
+//! returns, write-only and poison included. A list is copied once, validated whole, then stored: all
+//! or nothing.
+//!
+//! With [`Papr::multi_table`] one list may be for up to 128 LIOBNs. Each of their windows is checked
+//! and locked before the first entry is stored. A LIOBN that is unknown, or whose window does not hold
+//! all of the range in its own pages, is `H_PARAMETER`, and so are two windows of one PHB, which never
+//! overlap; a LIOBN that is named twice counts once; windows of different PHBs, sizes and page sizes
+//! may be mixed.
+//!
+//! With [`Papr::compose_pages`] a guest may have pages that its PEs lack: each entry of the guest
+//! becomes several of the table's, with the same permission. Bus addresses, alignment, memory and
+//! counts of a call are then in the guest's pages; [`Receipt`] counts the table's entries.
 
+mod compat;
 mod ddw;
+mod multi;
 mod vcpu;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
+pub use compat::Compat;
 pub use ddw::{DdwQuery, RtasStatus};
 pub use vcpu::Vcpu;
 
-use crate::addr::{Gra, GroupId, Ioba, Liobn};
+use crate::addr::{Gra, GroupId, Ioba, Liobn, PageSizes};
 use crate::backend::Memory;
-use crate::container::{Container, LIST_MAX, Receipt};
+use crate::container::{Container, LIST_MAX, Place, Receipt};
 use crate::engine::Engine;
 use crate::error::{AttachError, EntryError, RegisterError, WindowError};
 use crate::geometry::WindowSpec;
 use crate::sync::{Arc, RwLock, read, write};
 use crate::tce::Tce;
+use compat::Entries;
 
 /// A hypercall's return code.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -33,6 +48,8 @@ impl HCode {
     pub const SUCCESS: Self = Self(0);
     /// The PHB or its memory failed.
     pub const HARDWARE: Self = Self(-1);
+    /// KVM leaves the call to its user space ([`Compat::Kvm`] only).
+    pub const TOO_HARD: Self = Self(9999);
     /// The option is not offered (here: one list for several LIOBNs).
     pub const FUNCTION: Self = Self(-2);
     /// A parameter is wrong: LIOBN, range, alignment or entry.
@@ -47,6 +64,7 @@ impl fmt::Debug for HCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::SUCCESS => f.write_str("H_SUCCESS"),
+            Self::TOO_HARD => f.write_str("H_TOO_HARD"),
             Self::HARDWARE => f.write_str("H_HARDWARE"),
             Self::FUNCTION => f.write_str("H_FUNCTION"),
             Self::PARAMETER => f.write_str("H_PARAMETER"),
@@ -71,7 +89,8 @@ impl From<EntryError> for HCode {
 pub struct Answer {
     /// What the guest gets in r3.
     pub code: HCode,
-    /// What the call did; all 0 unless it succeeded.
+    /// What the call did, in entries of the table; all 0 if it failed, but for a list or an
+    /// H_STUFF_TCE that was done in part ([`Compat`]).
     pub receipt: Receipt,
 }
 
@@ -79,12 +98,16 @@ impl Answer {
     const fn refused(code: HCode) -> Self {
         Self { code, receipt: Receipt::NONE }
     }
+
+    const fn done(receipt: Receipt) -> Self {
+        Self { code: HCode::SUCCESS, receipt }
+    }
 }
 
 impl From<Result<Receipt, EntryError>> for Answer {
     fn from(result: Result<Receipt, EntryError>) -> Self {
         match result {
-            Ok(receipt) => Self { code: HCode::SUCCESS, receipt },
+            Ok(receipt) => Self::done(receipt),
             Err(e) => Self::refused(e.into()),
         }
     }
@@ -158,15 +181,40 @@ struct Names {
 /// One guest's view: its PHBs and their LIOBNs.
 pub struct Papr {
     ram: Memory,
+    compat: Compat,
+    multi_table: bool,
+    composed: PageSizes,
     names: RwLock<Names>,
 }
 
 impl Papr {
-    /// A guest with `ram` bytes of memory from real address 0 and no PHB yet.
+    /// A guest with `ram` bytes of memory from real address 0 and no PHB yet, under the rules of the
+    /// architecture and without its options.
     #[must_use]
     pub fn new(ram: u64) -> Self {
         let ram = Memory::Guest { start: Gra(0), bytes: ram };
-        Self { ram, names: RwLock::new(Names::default()) }
+        let (compat, composed) = (Compat::Arch, PageSizes::default());
+        Self { ram, compat, multi_table: false, composed, names: RwLock::new(Names::default()) }
+    }
+
+    /// The same under the rules of `compat`.
+    #[must_use]
+    pub fn compat(self, compat: Compat) -> Self {
+        Self { compat, ..self }
+    }
+
+    /// The same with the architecture's multi-TCE-table option: one list of H_PUT_TCE_INDIRECT for
+    /// several LIOBNs. KVM and QEMU have no such option, and under their rules it stays off.
+    #[must_use]
+    pub fn multi_table(self) -> Self {
+        Self { multi_table: true, ..self }
+    }
+
+    /// The same with windows in pages of `sizes` also where the PEs lack them, if they have smaller
+    /// ones: each page is made of several of the largest of these.
+    #[must_use]
+    pub fn compose_pages(self, sizes: PageSizes) -> Self {
+        Self { composed: sizes, ..self }
     }
 
     /// Gives the guest a PHB with its default window. Its RAM is registered with each, charged
@@ -186,7 +234,7 @@ impl Papr {
         let container = engine.container();
         container.attach(spec.group)?;
         container.register_memory(self.ram)?;
-        let start = container.create_window(spec.window)?.start;
+        let start = container.create_guest_window(spec.window, self.composed)?.start;
         let phb = Arc::new(Phb { spec, container: Arc::new(container) });
         names.liobns.insert(spec.liobn, Target { phb: phb.clone(), start, default: true });
         names.phbs.insert(spec.buid, phb);
@@ -199,7 +247,7 @@ impl Papr {
         let names = read(&self.names);
         let entries = |t: &Target| {
             let info = t.phb.container.windows().into_iter().find(|w| w.start == t.start);
-            info.map_or(0, |w| w.geometry.requested_entries())
+            info.map_or(0, |w| w.geometry.size() >> w.guest_page.get())
         };
         names.liobns.iter().map(|(liobn, t)| (*liobn, t.start, entries(t))).collect()
     }
@@ -211,24 +259,24 @@ impl Papr {
     }
 
     /// Calls `f` with the window that a guest's register names.
-    fn with_target(
-        &self,
-        liobn: u64,
-        f: impl FnOnce(&Target) -> Result<Receipt, EntryError>,
-    ) -> Answer {
+    fn with_target(&self, liobn: u64, f: impl FnOnce(&mut &Target) -> Answer) -> Answer {
         let names = read(&self.names);
         let target = u32::try_from(liobn).ok().and_then(|n| names.liobns.get(&Liobn(n)));
-        target.map_or(Answer::refused(HCode::PARAMETER), |t| f(t).into())
+        match target {
+            Some(mut target) => f(&mut target),
+            None => Answer::refused(self.compat.unknown()),
+        }
     }
 
     /// H_PUT_TCE: one entry at `ioba`, the address of a page.
     #[must_use]
     pub fn put_tce(&self, liobn: u64, ioba: u64, tce: u64) -> Answer {
-        let word = Tce::from_value(tce).to_be_word();
-        self.with_target(liobn, |t| t.phb.container.store_words(t.start, Ioba(ioba), &[word]))
+        self.with_target(liobn, |on| self.compat.put(on, ioba, tce))
     }
 
-    /// H_PUT_TCE_INDIRECT: `count` entries, at most 512, from the 4 KiB page at `list`.
+    /// H_PUT_TCE_INDIRECT: `count` entries, at most 512, from the 4 KiB page at `list`. With
+    /// [`Papr::multi_table`], `liobn` may be the negative of a number of LIOBNs, at most 128, with
+    /// which the list begins; with them it is of at most 512 doublewords.
     #[must_use]
     pub fn put_tce_indirect(
         &self,
@@ -238,65 +286,84 @@ impl Papr {
         count: u64,
         memory: &dyn GuestMemory,
     ) -> Answer {
-        if (liobn as i64) < 0 {
-            // The negative of a number of LIOBNs: the multi-table option, which is off.
-            return Answer::refused(HCode::FUNCTION);
+        let mut words = [0u64; LIST_MAX];
+        if let Some(liobns) = several(self.compat, liobn) {
+            return self.put_multi(liobns, ioba, list, count, memory, &mut words);
         }
-        self.with_target(liobn, |t| {
-            let mut words = [0u64; LIST_MAX];
-            let words = indirect(list, count, memory, &mut words)?;
-            t.phb.container.store_words(t.start, Ioba(ioba), words)
+        self.with_target(liobn, |on| {
+            match copy_list(self.compat, list, count, memory, &mut words) {
+                Ok(words) => self.compat.list(on, ioba, words),
+                Err(code) => self.compat.no_list(on, ioba, code),
+            }
         })
     }
 
     /// H_STUFF_TCE: the same entry at `count` pages, at most 512.
     #[must_use]
     pub fn stuff_tce(&self, liobn: u64, ioba: u64, tce: u64, count: u64) -> Answer {
-        if let Some(refused) = stuff(count) {
-            return refused;
+        if too_many(self.compat, count) {
+            return Answer::refused(HCode::P4);
         }
-        let tce = Tce::from_value(tce);
-        self.with_target(liobn, |t| t.phb.container.store_same(t.start, Ioba(ioba), tce, count))
+        self.with_target(liobn, |on| self.compat.stuff(on, ioba, tce, count))
     }
 
     /// H_GET_TCE: the entry at `ioba`, the address of a page, as the guest stored it.
     #[must_use]
     pub fn get_tce(&self, liobn: u64, ioba: u64) -> (HCode, u64) {
-        get(|value| {
-            self.with_target(liobn, |t| {
-                *value = t.phb.container.load(t.start, Ioba(ioba))?.value();
-                Ok(Receipt::default())
-            })
-        })
+        let mut value = 0;
+        let answer = self.with_target(liobn, |on| self.compat.get(on, ioba, &mut value));
+        (answer.code, value)
     }
 }
 
+impl Entries for &Target {
+    fn store_words(&mut self, at: Ioba, words: &[u64]) -> Result<Receipt, EntryError> {
+        self.phb.container.store_words(self.start, at, words)
+    }
+
+    fn store_same(&mut self, at: Ioba, tce: Tce, count: u64) -> Result<Receipt, EntryError> {
+        self.phb.container.store_same(self.start, at, tce, count)
+    }
+
+    fn load(&mut self, at: Ioba) -> Result<Tce, EntryError> {
+        self.phb.container.load(self.start, at)
+    }
+
+    fn check(&mut self, at: Ioba, words: &[u64]) -> Result<(), EntryError> {
+        self.phb.container.check(self.start, at, words)
+    }
+
+    fn place(&mut self, at: Ioba) -> Result<Place, EntryError> {
+        self.phb.container.place(self.start, at)
+    }
+}
+
+/// How many LIOBNs the list of H_PUT_TCE_INDIRECT begins with, if its first argument says so.
+#[inline]
+fn several(compat: Compat, liobn: u64) -> Option<u64> {
+    let negative = (liobn as i64) < 0;
+    (negative && compat == Compat::Arch).then(|| liobn.wrapping_neg())
+}
+
+/// True if H_STUFF_TCE of so many entries is refused whatever the window is.
+#[inline]
+fn too_many(compat: Compat, count: u64) -> bool {
+    count > LIST_MAX as u64 && compat == Compat::Arch
+}
+
 /// The private copy of a list: what is validated is what is stored.
-fn indirect<'a>(
+fn copy_list<'a>(
+    compat: Compat,
     list: u64,
     count: u64,
     memory: &dyn GuestMemory,
     words: &'a mut [u64; LIST_MAX],
-) -> Result<&'a [u64], EntryError> {
-    let bad_list = EntryError::NotMemory { address: list };
+) -> Result<&'a [u64], HCode> {
     if list & 0xfff != 0 || count > LIST_MAX as u64 {
-        return Err(bad_list);
+        return Err(HCode::PARAMETER);
     }
     let words = &mut words[..count as usize];
-    if memory.copy_words(Gra(list), words) { Ok(words) } else { Err(bad_list) }
-}
-
-/// Refuses H_STUFF_TCE of too many entries.
-#[inline]
-fn stuff(count: u64) -> Option<Answer> {
-    (count > LIST_MAX as u64).then(|| Answer::refused(HCode::P4))
-}
-
-/// H_GET_TCE's answer by a load that hands out the value.
-fn get(load: impl FnOnce(&mut u64) -> Answer) -> (HCode, u64) {
-    let mut value = 0;
-    let answer = load(&mut value);
-    (answer.code, value)
+    if memory.copy_words(Gra(list), words) { Ok(words) } else { Err(compat.unreadable()) }
 }
 
 impl fmt::Debug for Papr {

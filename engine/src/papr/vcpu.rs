@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! One vCPU's way to its windows.
 
-use super::{Answer, GuestMemory, HCode, Papr, get, indirect, stuff};
+use super::compat::Entries;
+use super::{Answer, Compat, GuestMemory, HCode, Papr, copy_list, several, too_many};
 use crate::addr::{Ioba, Liobn};
-use crate::container::{LIST_MAX, Mapper, Receipt};
+use crate::container::{LIST_MAX, Mapper, Place, Receipt};
 use crate::error::EntryError;
 use crate::sync::{Arc, read};
 use crate::tce::Tce;
@@ -12,6 +13,8 @@ use crate::tce::Tce;
 /// to look up, it remembers, and no lock of its path is shared with other vCPUs (see [`Mapper`]).
 pub struct Vcpu {
     papr: Arc<Papr>,
+    /// The guest's.
+    compat: Compat,
     /// LIOBNs that were named before. Each means the same window as long as its PHB is there;
     /// whether that exists at the moment, the container says.
     known: Vec<Known>,
@@ -35,7 +38,8 @@ impl Papr {
     #[must_use]
     pub fn vcpu(self: &Arc<Self>) -> Vcpu {
         let words = Box::new([0; LIST_MAX]);
-        Vcpu { papr: self.clone(), known: Vec::new(), last: 0, mappers: Vec::new(), words }
+        let (papr, compat) = (self.clone(), self.compat);
+        Vcpu { papr, compat, known: Vec::new(), last: 0, mappers: Vec::new(), words }
     }
 }
 
@@ -74,13 +78,13 @@ impl Vcpu {
     fn with(
         &mut self,
         liobn: u64,
-        f: impl FnOnce(&mut Mapper, Ioba, &mut [u64; LIST_MAX]) -> Result<Receipt, EntryError>,
+        f: impl FnOnce(&mut Own<'_>, &mut [u64; LIST_MAX]) -> Answer,
     ) -> Answer {
         match self.find(liobn) {
-            Some(known) => {
-                f(&mut self.mappers[known.mapper].1, known.start, &mut self.words).into()
+            Some(Known { mapper, start, .. }) => {
+                f(&mut Own { mapper: &mut self.mappers[mapper].1, start }, &mut self.words)
             }
-            None => Answer::refused(HCode::PARAMETER),
+            None => Answer::refused(self.compat.unknown()),
         }
     }
 
@@ -88,9 +92,20 @@ impl Vcpu {
     #[inline]
     #[must_use]
     pub fn put_tce(&mut self, liobn: u64, ioba: u64, tce: u64) -> Answer {
-        self.with(liobn, |mapper, start, _| {
-            mapper.store_one(start, Ioba(ioba), Tce::from_value(tce))
-        })
+        // What is usual is the same under all rules.
+        if let Some(Known { mapper, start, .. }) = self.find(liobn) {
+            let mapper = &mut self.mappers[mapper].1;
+            if let Some(receipt) = mapper.try_one(start, Ioba(ioba), Tce::from_value(tce)) {
+                return Answer::done(receipt);
+            }
+        }
+        self.put_slowly(liobn, ioba, tce)
+    }
+
+    #[cold]
+    fn put_slowly(&mut self, liobn: u64, ioba: u64, tce: u64) -> Answer {
+        let compat = self.compat;
+        self.with(liobn, |on, _| compat.put(on, ioba, tce))
     }
 
     /// [`Papr::put_tce_indirect`].
@@ -103,12 +118,13 @@ impl Vcpu {
         count: u64,
         memory: &dyn GuestMemory,
     ) -> Answer {
-        if (liobn as i64) < 0 {
-            return Answer::refused(HCode::FUNCTION);
+        let compat = self.compat;
+        if let Some(liobns) = several(compat, liobn) {
+            return self.papr.put_multi(liobns, ioba, list, count, memory, &mut self.words);
         }
-        self.with(liobn, |mapper, start, words| {
-            let words = indirect(list, count, memory, words)?;
-            mapper.store_words(start, Ioba(ioba), words)
+        self.with(liobn, |on, words| match copy_list(compat, list, count, memory, words) {
+            Ok(words) => compat.list(on, ioba, words),
+            Err(code) => compat.no_list(on, ioba, code),
         })
     }
 
@@ -116,23 +132,65 @@ impl Vcpu {
     #[inline]
     #[must_use]
     pub fn stuff_tce(&mut self, liobn: u64, ioba: u64, tce: u64, count: u64) -> Answer {
-        if let Some(refused) = stuff(count) {
-            return refused;
+        if Tce::from_value(tce) == Tce::EMPTY
+            && let Some(Known { mapper, start, .. }) = self.find(liobn)
+        {
+            let mapper = &mut self.mappers[mapper].1;
+            let done = if count == 1 {
+                mapper.try_one(start, Ioba(ioba), Tce::EMPTY)
+            } else {
+                mapper.try_clear(start, Ioba(ioba), count)
+            };
+            if let Some(receipt) = done {
+                return Answer::done(receipt);
+            }
         }
-        self.with(liobn, |mapper, start, _| {
-            mapper.store_same(start, Ioba(ioba), Tce::from_value(tce), count)
-        })
+        self.stuff_slowly(liobn, ioba, tce, count)
+    }
+
+    #[inline(never)]
+    fn stuff_slowly(&mut self, liobn: u64, ioba: u64, tce: u64, count: u64) -> Answer {
+        let compat = self.compat;
+        if too_many(compat, count) {
+            return Answer::refused(HCode::P4);
+        }
+        self.with(liobn, |on, _| compat.stuff(on, ioba, tce, count))
     }
 
     /// [`Papr::get_tce`].
     #[must_use]
     pub fn get_tce(&mut self, liobn: u64, ioba: u64) -> (HCode, u64) {
-        get(|value| {
-            self.with(liobn, |mapper, start, _| {
-                *value = mapper.load(start, Ioba(ioba))?.value();
-                Ok(Receipt::default())
-            })
-        })
+        let (compat, mut value) = (self.compat, 0);
+        let answer = self.with(liobn, |on, _| compat.get(on, ioba, &mut value));
+        (answer.code, value)
+    }
+}
+
+/// One window by this vCPU's handle.
+struct Own<'a> {
+    mapper: &'a mut Mapper,
+    start: Ioba,
+}
+
+impl Entries for Own<'_> {
+    fn store_words(&mut self, at: Ioba, words: &[u64]) -> Result<Receipt, EntryError> {
+        self.mapper.store_words(self.start, at, words)
+    }
+
+    fn store_same(&mut self, at: Ioba, tce: Tce, count: u64) -> Result<Receipt, EntryError> {
+        self.mapper.store_same(self.start, at, tce, count)
+    }
+
+    fn load(&mut self, at: Ioba) -> Result<Tce, EntryError> {
+        self.mapper.load(self.start, at)
+    }
+
+    fn check(&mut self, at: Ioba, words: &[u64]) -> Result<(), EntryError> {
+        self.mapper.check(self.start, at, words)
+    }
+
+    fn place(&mut self, at: Ioba) -> Result<Place, EntryError> {
+        self.mapper.place(self.start, at)
     }
 }
 

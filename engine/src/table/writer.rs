@@ -166,6 +166,36 @@ impl Writer<'_> {
         })
     }
 
+    /// Writes a guest's entries, each of which is for `1 << parts` pages of the table in a row;
+    /// `tce` gives them by their number in the range, and what is live is `owner`'s. An empty one is
+    /// stored as it is throughout. `gone` gets what was live before; returns how many that were.
+    pub(crate) fn put_parts(
+        &mut self,
+        parts: u32,
+        tce: impl Fn(u64) -> Tce + Sync,
+        owner: Option<usize>,
+        gone: impl FnMut(Gone<'_>),
+    ) -> u64 {
+        let (base, page) = (self.base(), self.table.geometry().page().bytes());
+        self.write(gone, |tier, first, mut slots| {
+            let (mut at, mut live) = (first - base, 0);
+            while !slots.is_empty() {
+                let (nth, part) = (at >> parts, at & ((1 << parts) - 1));
+                let n = slots.len().min(((1 << parts) - part) as usize);
+                let (now, rest) = slots.split_at(n);
+                let tce = tce(nth);
+                if tce.is_empty() {
+                    tier.store(now, tce);
+                } else {
+                    tier.fill(now, Tce::from_value(tce.value() + part * page), page);
+                    live += n as u64;
+                }
+                (at, slots) = (at + n as u64, rest);
+            }
+            Written { live, owner, write_only: false }
+        })
+    }
+
     /// Writes a list of words that covers the range, and hands back what was there.
     ///
     /// # Panics

@@ -4,6 +4,8 @@
 
 #![allow(dead_code)] // every test binary uses its own part
 
+pub(crate) mod guest;
+
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
