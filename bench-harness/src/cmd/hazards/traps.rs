@@ -146,9 +146,9 @@ fn firmware_code(s: &mut Scene) -> Answer {
 fn newest_group(s: &mut Scene) -> Answer {
     let c = s.open(G0)?;
     s.attach(c, G1)?;
-    let page = s.largest_page(c)?;
-    let made = s.create(c, Shape { page, bytes: 1 << 30, levels: Some(1) });
-    s.misled_if(made.is_err());
+    // All that both have.
+    let offered = s.largest_page(c)?;
+    s.misled_if(offered != PageShift::K64);
     Ok(())
 }
 
