@@ -13,7 +13,8 @@ use crate::sync::{Arc, Mutex, lock};
 pub enum ChargeKind {
     /// A registered region: its size, once a process.
     Region,
-    /// A window's table: [`Geometry::charge`](crate::geometry::Geometry::charge), once a window.
+    /// A window's table, once a window: [`Geometry::charge`](crate::geometry::Geometry::charge),
+    /// less on kernels that keep less for it.
     Table,
     /// What a version 1 container pays ahead: the size of its window, once a container.
     Enable,
@@ -122,10 +123,13 @@ impl std::fmt::Debug for Ledger {
 }
 
 impl Charge {
-    /// The charge is never given back.
-    pub(crate) fn leak(self) {
-        if let Some(entry) = lock(&self.ledger.books).entries.get_mut(&self.id) {
-            entry.kind = ChargeKind::Leaked;
+    /// So many bytes of the charge are never given back; the rest is, now.
+    pub(crate) fn leak(self, bytes: u64) {
+        let books = &mut *lock(&self.ledger.books);
+        if let Some(entry) = books.entries.get_mut(&self.id) {
+            let pages = (bytes >> self.ledger.page.get()).min(entry.pages);
+            books.total -= entry.pages - pages;
+            (entry.kind, entry.pages) = (ChargeKind::Leaked, pages);
         }
     }
 }
@@ -159,7 +163,7 @@ mod tests {
         assert_eq!((ledger.pages(), sum(&ledger), ledger.peak_pages()), (6, 6, 10));
         drop(b);
         assert_eq!((ledger.pages(), ledger.entries().len()), (0, 0));
-        ledger.charge(ChargeKind::Table, 2 << 16).unwrap().leak();
+        ledger.charge(ChargeKind::Table, 3 << 16).unwrap().leak(2 << 16);
         assert_eq!((ledger.pages(), ledger.entries()[0].kind), (2, ChargeKind::Leaked));
     }
 }

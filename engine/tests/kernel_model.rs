@@ -2,13 +2,17 @@
 //! The engine over a simulated kernel, with random requests and a kernel that now and then runs out
 //! of memory, against a plain model. What devices reach, what is charged and how often each region
 //! is mapped is asked of the kernel, whose tables and books are its own.
+//!
+//! It holds for every profile of the simulated kernel. Where one of them makes something impossible
+//! [`Rig::can_join_late`] and [`Rig::levels`] say so.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 use tce_engine::addr::{GroupId, Ioba, PageShift, Uaddr};
-use tce_engine::backend::linux::mock_kernel::{DmaFault, Injection, MockKernel, Process};
+use tce_engine::backend::linux::mock_kernel::{DmaFault, Injection, MockKernel, Process, Profile};
 use tce_engine::backend::linux::raw::RawHost;
 use tce_engine::backend::linux::{Linux, LinuxOptions};
 use tce_engine::container::{Container, MapRequest, Mode, Removal, UnmapRequest};
@@ -105,8 +109,9 @@ struct Rig {
 }
 
 impl Rig {
-    fn new() -> Self {
-        let kernel = MockKernel::new(3);
+    fn new(profile: Profile) -> Self {
+        let machine = MockKernel::builder(3).profile(profile);
+        let kernel = machine.platform(profile.usual_platform()).try_build().unwrap();
         let process = kernel.process();
         let linux = Linux::new(process.clone(), LinuxOptions::default());
         let options = EngineOptions { detach: DetachPolicy::Replay, ..EngineOptions::default() };
@@ -120,19 +125,39 @@ impl Rig {
             model: BTreeMap::new(),
             registered: [false; 3],
             doubtful: [false; 3],
-            members: vec![GROUPS[0]],
+            members: Vec::new(),
         };
-        rig.c.attach(GROUPS[0]).unwrap();
-        rig.check_books();
-        for region in 0..3 {
-            rig.register(region);
-        }
-        rig.window();
+        rig.begin();
         rig
     }
 
+    /// An address space with one group; with all, where they share tables but cannot join later.
+    fn begin(&mut self) {
+        let shares = self.kernel.platform().shares_tables();
+        let first = if shares && !self.can_join_late() { &GROUPS[..] } else { &GROUPS[..1] };
+        for group in first {
+            self.c.attach(*group).unwrap();
+            self.members.push(*group);
+            self.check_books();
+        }
+        (0..3).for_each(|region| self.register(region));
+        self.window();
+    }
+
+    /// A kernel that may forget the windows of a late joiner (k4_9) is not asked to add one, and a
+    /// guest's group cannot use another's table.
+    fn can_join_late(&self) -> bool {
+        self.kernel.profile().late_joiner_gets_windows && self.kernel.platform().shares_tables()
+    }
+
+    /// A guest's tables have one level.
+    fn levels(&self) -> u32 {
+        self.kernel.platform().max_levels().min(2)
+    }
+
     fn window(&mut self) {
-        self.c.create_window(WindowSpec::new(1 << 30, PageShift::K4).levels(2)).unwrap();
+        let spec = WindowSpec::new(1 << 30, PageShift::K4).levels(self.levels());
+        self.c.create_window(spec).unwrap();
         self.check_books();
     }
 
@@ -281,7 +306,8 @@ impl Rig {
             Op::Attach(n) => {
                 let group = GROUPS[*n];
                 let done = self.c.attach(group);
-                assert_eq!(done.is_ok(), !self.members.contains(&group), "{done:?}");
+                let wanted = !self.members.contains(&group) && self.can_join_late();
+                assert_eq!(done.is_ok(), wanted, "{done:?}");
                 if done.is_ok() {
                     self.members.push(group);
                 }
@@ -337,21 +363,22 @@ impl Rig {
             // The address space has ended; begin a new one.
             self.check_left();
             self.model.clear();
-            self.c.attach(GROUPS[0]).unwrap();
-            self.members = vec![GROUPS[0]];
             self.registered = [false; 3];
-            (0..3).for_each(|region| self.register(region));
-            self.window();
+            self.begin();
         }
     }
 }
 
-proptest! {
-    #[test]
-    fn random_requests_equal_a_model(
-        ops in prop::collection::vec((op(), 0u64..3, any::<bool>()), 1..25),
-    ) {
-        let mut rig = Rig::new();
+fn random_requests_equal_a_model(profile: Profile) {
+    let ops = prop::collection::vec((op(), 0u64..3, any::<bool>()), 1..25);
+    let config = ProptestConfig {
+        cases: 64,
+        source_file: Some(file!()),
+        test_name: Some(profile.name),
+        ..ProptestConfig::default()
+    };
+    let tested = TestRunner::new(config).run(&ops, |ops| {
+        let mut rig = Rig::new(profile);
         for (op, perm, replace) in &ops {
             let perm = [Perm::READ_WRITE, Perm::READ, Perm::WRITE][*perm as usize];
             rig.run(op, perm, *replace);
@@ -361,5 +388,27 @@ proptest! {
         drop(rig.kernel.take_injections());
         rig.c.close();
         rig.check_left();
-    }
+        Ok(())
+    });
+    tested.unwrap_or_else(|e| panic!("{profile}: {e}"));
 }
+
+macro_rules! for_profiles {
+    ($($test:ident: $profile:ident),*) => {
+        $(
+            #[test]
+            fn $test() {
+                random_requests_equal_a_model(Profile::$profile);
+            }
+        )*
+
+        #[test]
+        fn no_profile_is_left_out() {
+            assert_eq!(Profile::ALL, [$(Profile::$profile),*]);
+        }
+    };
+}
+
+for_profiles!(
+    k4_2: K4_2, k4_9: K4_9, k4_12: K4_12, k5_0: K5_0, k6_4: K6_4, k6_11: K6_11, pseries: PSERIES
+);

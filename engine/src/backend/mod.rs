@@ -303,6 +303,11 @@ pub trait Space: Send + Sync + fmt::Debug {
         geometry: &Geometry,
     ) -> Result<(), CreateError>;
 
+    /// What the process is going to be charged with for a window.
+    fn cost(&self, geometry: &Geometry) -> WindowCost {
+        WindowCost { table: geometry.charge(), ahead: 0 }
+    }
+
     /// Removes a window from all members.
     ///
     /// # Errors
@@ -339,18 +344,27 @@ pub trait Space: Send + Sync + fmt::Debug {
     fn unmap(&self, range: BusRange) -> Result<u64, BackendError>;
 }
 
+/// What a window costs, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WindowCost {
+    /// For its table, and for what belongs to it.
+    pub table: u64,
+    /// Paid ahead for all that may be mapped in it.
+    pub ahead: u64,
+}
+
 /// Why a window could not be created, and what that cost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CreateError {
     /// What the platform said.
     pub error: BackendError,
-    /// True if the platform keeps the charge until the process ends.
-    pub leaked: bool,
+    /// Bytes that the process stays charged with until it ends.
+    pub leaked: u64,
 }
 
 impl From<BackendError> for CreateError {
     fn from(error: BackendError) -> Self {
-        Self { error, leaked: false }
+        Self { error, leaked: 0 }
     }
 }
 

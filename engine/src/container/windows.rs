@@ -128,17 +128,18 @@ impl Container {
             let (levels, offered) = (geometry.levels(), caps.max_levels);
             return Err(WindowError::Levels { levels, offered });
         }
-        let charge = engine.ledger.charge(ChargeKind::Table, geometry.charge())?;
+        let cost = self.space.cost(&geometry);
+        let charge = engine.ledger.charge(ChargeKind::Table, cost.table)?;
         let kernel = engine.caps.tables.kernel();
-        let ahead = kernel.map(|k| k.paid_ahead).filter(|bytes| *bytes > 0);
+        let ahead = Some(cost.ahead).filter(|bytes| *bytes > 0);
         let ahead = ahead.map(|bytes| engine.ledger.charge(ChargeKind::Enable, bytes));
         let (memory, turns) = (engine.backend.clone(), self.state.turns().clone());
         let table = TceTable::shared(geometry, memory, engine.tier, turns)?;
         let ahead = ahead.transpose()?;
         if let Err(CreateError { error, leaked }) = self.space.create_window(slot, start, &geometry)
         {
-            if leaked {
-                charge.leak();
+            if leaked > 0 {
+                charge.leak(leaked);
             }
             return Err(error.into());
         }

@@ -5,6 +5,7 @@
 //! kernel ([`mock_kernel`]). It sends no request that would make the kernel hang, write outside its
 //! table, leak a charge or answer with what is not true; `guard.rs` has the list.
 
+mod charging;
 mod guard;
 pub mod mock_kernel;
 pub mod raw;
@@ -22,6 +23,7 @@ use crate::error::BackendError;
 use crate::mem::{TableChunk, TableMemory};
 use crate::sabotage::{Guard, stands};
 use crate::sync::{Arc, Mutex, lock};
+use charging::Charging;
 use raw::RawHost;
 use space::{LinuxSpace, Opened};
 use uapi::TceInfo;
@@ -61,6 +63,8 @@ pub struct Linux {
     /// Where the next mirror lies. Nobody walks it but the engine, so the addresses only have to
     /// differ.
     next_table: Mutex<u64>,
+    /// Unknown until the first group was looked at.
+    charging: Arc<Mutex<Option<Charging>>>,
     caps: Caps,
 }
 
@@ -80,7 +84,8 @@ impl Linux {
             tables: Tables::Kernel(KernelCaps { detach_clears: true, paid_ahead }),
             memlock: host.memlock().map(|limit| limit.saturating_sub(host.locked_bytes())),
         };
-        Arc::new(Self { host, options, next_table: Mutex::new(1 << 40), caps })
+        let (next_table, charging) = (Mutex::new(1 << 40), Arc::default());
+        Arc::new(Self { host, options, next_table, charging, caps })
     }
 }
 
@@ -112,12 +117,17 @@ impl Backend for Linux {
     }
 
     /// Asked of a container that has this group alone: a container of several reports only one of
-    /// them.
+    /// them. The first such container also shows how this kernel charges windows.
     fn group(&self, group: GroupId) -> Result<GroupCaps, BackendError> {
-        let trial = Opened::new(&*self.host)?;
+        let mut charging = lock(&self.charging);
+        let before = self.host.locked_bytes();
+        let mut trial = Opened::new(&*self.host)?;
         trial.join(group)?;
         trial.set_iommu(self.options.version)?;
         let info = trial.info()?;
+        if charging.is_none() {
+            *charging = Charging::probe(&mut trial, &info, &*self.host, self.options, before);
+        }
         let ddw = info.flags & TceInfo::DDW != 0;
         let (page_sizes, max_levels, windows) = if ddw {
             let ddw = info.ddw;
@@ -142,7 +152,7 @@ impl Backend for Linux {
     }
 
     fn space(&self) -> Box<dyn Space> {
-        Box::new(LinuxSpace::new(self.host.clone(), self.options))
+        Box::new(LinuxSpace::new(self.host.clone(), self.options, self.charging.clone()))
     }
 
     // The kernel programs PEs and kills translations within the requests of a `Space`.

@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use super::charging::Charging;
 use super::raw::{Errno, RawContainer, RawHost};
 use super::uapi::{
     DmaMap, DmaUnmap, EehPeOp, GroupStatus, RegisterMemory, TceCreate, TceInfo, TceRemove, eeh_op,
@@ -10,28 +11,37 @@ use super::uapi::{
 };
 use super::{LinuxOptions, Version, guard, range};
 use crate::addr::{GroupId, Ioba, PageShift, Uaddr};
-use crate::backend::{BusRange, CreateError, MAX_WINDOWS, Memory, Space};
+use crate::backend::{BusRange, CreateError, MAX_WINDOWS, Memory, Space, WindowCost};
 use crate::error::BackendError;
 use crate::geometry::Geometry;
 use crate::sabotage::{Guard, stands};
-use crate::sync::{Arc, AtomicBool, Ordering, RwLock, read, write};
+use crate::sync::{Arc, AtomicBool, Mutex, Ordering, RwLock, lock, read, write};
 use crate::tce::Perm;
 
-/// Size of the one window of a version 1 container, and of version 2's default window.
+/// Usual size of the one window of a version 1 container, and of version 2's default window.
 pub(super) const V1_WINDOW: u64 = 2 << 30;
+
+/// Which containers there are for which groups.
+const KINDS: &str = "version 2 is for groups with dynamic windows (PHB3 and later, guests), version 1 \
+                     for the others, from Linux 6.4 on for one group of any kind";
 
 /// An open container and its members.
 pub(super) struct Opened {
     raw: Box<dyn RawContainer>,
     members: u32,
-    /// A default window stands in slot 0 or will as soon as anything is mapped.
-    default_window: bool,
+    /// Memory was registered once, so that MAP and UNMAP are allowed.
+    registered: AtomicBool,
+    /// Bytes of the default window that stands in slot 0, or will as soon as anything is mapped.
+    default_window: Option<u64>,
     windows: [Option<Slot>; MAX_WINDOWS],
 }
 
-/// What has to be known of a window for its page 0.
+/// What has to be known of a window.
 struct Slot {
+    start: Ioba,
     page: u64,
+    /// Its array of user addresses has not been charged yet.
+    array_due: AtomicBool,
     /// Bytes of bus space that the leaf of page 0 serves.
     leaf: u64,
     /// The leaf of page 0 exists; leaves never go.
@@ -41,7 +51,13 @@ struct Slot {
 impl Opened {
     pub(super) fn new(host: &dyn RawHost) -> Result<Self, BackendError> {
         let raw = host.open().map_err(|e| guard::plain(e, || "opening /dev/vfio/vfio".into()))?;
-        Ok(Self { raw, members: 0, default_window: false, windows: [None, None] })
+        Ok(Self {
+            raw,
+            members: 0,
+            registered: AtomicBool::new(false),
+            default_window: None,
+            windows: [None, None],
+        })
     }
 
     /// Opens the group and makes it a member, or leaves it alone.
@@ -61,7 +77,7 @@ impl Opened {
                 Err(Errno::EPERM) => Err(BackendError::Kernel {
                     request: format!("adding group {group}"),
                     answer: "EPERM: its tables are of another kind than the members', or firmware \
-                             code -1"
+                             code -1; in a guest, a table is one group's alone"
                         .into(),
                     errno: Some(Errno::EPERM.0),
                 }),
@@ -89,6 +105,13 @@ impl Opened {
         let request = || format!("making it an sPAPR TCE {name} container");
         match self.raw.set_iommu(kind) {
             // Nobody has used it yet, so it is nobody's.
+            Err(e @ (Errno::EPERM | Errno::EINVAL)) => Err(BackendError::Kernel {
+                request: request(),
+                answer: format!(
+                    "{e:?}: this kernel has no such container for such a group; {KINDS}"
+                ),
+                errno: Some(e.0),
+            }),
             Err(e) => Err(guard::plain(e, request)),
             answer => guard::done(answer, request),
         }
@@ -100,8 +123,25 @@ impl Opened {
         Ok(info)
     }
 
+    /// ENABLE of a version 1 container.
+    pub(super) fn enable(&self) -> Result<(), BackendError> {
+        guard::done(self.raw.enable(), || "enabling the container".into())
+    }
+
+    /// Has the kernel make the arrays of user addresses that the first MAP would make: by a MAP of
+    /// nothing, which needs memory to be registered. Never at page 0, where it would hang others.
+    fn force_arrays(&self) -> Result<(), BackendError> {
+        for slot in self.windows.iter().flatten() {
+            if slot.array_due.load(Ordering::Relaxed) {
+                self.map(Ioba(slot.start.0 + slot.page), Uaddr(0), 0, Perm::READ)?;
+                slot.array_due.store(false, Ordering::Relaxed);
+            }
+        }
+        Ok(())
+    }
+
     /// The one CREATE for a window that has been checked.
-    fn create(&self, geometry: &Geometry, start: Ioba) -> Result<(), BackendError> {
+    pub(super) fn create(&self, geometry: &Geometry, start: Ioba) -> Result<(), BackendError> {
         let (page, size) = (geometry.page(), geometry.size());
         let mut create = TceCreate::new(page.get(), size, geometry.levels());
         let request = || format!("creating a window of {size:#x} bytes, {page} pages");
@@ -127,7 +167,7 @@ impl Opened {
         })
     }
 
-    fn remove_window(&self, start: Ioba) -> Result<(), BackendError> {
+    pub(super) fn remove_window(&self, start: Ioba) -> Result<(), BackendError> {
         guard::done(self.raw.remove(&TceRemove::new(start.0)), || {
             format!("removing the window at {start}")
         })
@@ -173,9 +213,9 @@ impl Opened {
 
     /// A page of the default window that is cleared: it makes the kernel create the window, and
     /// charge it, now. Never page 0, where nothing done would hang Linux.
-    fn force_default_window(&self) -> Result<(), BackendError> {
+    pub(super) fn force_default_window(&self, start: Ioba) -> Result<(), BackendError> {
         let page = PageShift::K4.bytes();
-        self.unmap(Ioba(page), page)
+        self.unmap(Ioba(start.0 + page), page)
     }
 }
 
@@ -183,12 +223,22 @@ impl Opened {
 pub(super) struct LinuxSpace {
     host: Arc<dyn RawHost>,
     options: LinuxOptions,
+    charging: Arc<Mutex<Option<Charging>>>,
     opened: RwLock<Option<Opened>>,
 }
 
 impl LinuxSpace {
-    pub(super) fn new(host: Arc<dyn RawHost>, options: LinuxOptions) -> Self {
-        Self { host, options, opened: RwLock::new(None) }
+    pub(super) fn new(
+        host: Arc<dyn RawHost>,
+        options: LinuxOptions,
+        charging: Arc<Mutex<Option<Charging>>>,
+    ) -> Self {
+        Self { host, options, charging, opened: RwLock::new(None) }
+    }
+
+    /// How windows are charged; as observed on Linux 6.12 if it could not be found out.
+    fn charging(&self) -> Charging {
+        lock(&self.charging).unwrap_or(Charging::Twice)
     }
 
     fn with<T>(
@@ -227,16 +277,7 @@ impl LinuxSpace {
             opened.remove_window(Ioba(u64::from(info.dma32_window_start)))?;
             return Ok(opened);
         }
-        opened.default_window = true;
-        if u64::from(info.dma32_window_size) != V1_WINDOW {
-            return Err(BackendError::Guarded {
-                request: format!(
-                    "using the default window of group {group}, {:#x} bytes",
-                    info.dma32_window_size
-                ),
-                reason: "only one of 0x80000000 bytes is known, and charged for",
-            });
-        }
+        opened.default_window = Some(info.dma32_window_size.into());
         Ok(opened)
     }
 
@@ -246,15 +287,17 @@ impl LinuxSpace {
         opened: &Opened,
         start: Ioba,
         geometry: &Geometry,
+        bytes: u64,
     ) -> Result<(), BackendError> {
         let shape = (geometry.size(), geometry.page(), geometry.levels());
-        if shape != (V1_WINDOW, PageShift::K4, 1) {
+        if shape != (bytes, PageShift::K4, 1) {
             return Err(BackendError::Guarded {
                 request: format!(
-                    "creating a window of {:#x} bytes, {} pages, {} level(s)",
+                    "creating a window of {:#x} bytes, {} pages, {} level(s) where the default \
+                     window of {bytes:#x} bytes, 4K pages, 1 level stands",
                     shape.0, shape.1, shape.2
                 ),
-                reason: "the default window stands there: 0x80000000 bytes, 4K pages, 1 level",
+                reason: "it can be used as it is only",
             });
         }
         if self.options.version == Version::V2 {
@@ -263,8 +306,8 @@ impl LinuxSpace {
             opened.remove_window(start)?;
             return opened.create(geometry, start);
         }
-        guard::done(opened.raw.enable(), || "enabling the container".into())?;
-        opened.force_default_window().inspect_err(|_| {
+        opened.enable()?;
+        opened.force_default_window(start).inspect_err(|_| {
             let _ = opened.raw.disable();
         })
     }
@@ -280,6 +323,15 @@ impl Space for LinuxSpace {
         let mut opened = write(&self.opened);
         match &mut *opened {
             Some(opened) => {
+                if opened.windows.iter().any(Option::is_some)
+                    && self.charging().may_forget_windows()
+                {
+                    return Err(BackendError::Guarded {
+                        request: format!("adding group {group} to a container with windows"),
+                        reason: "kernels of the kind of this one (4.9) may not give them to it; \
+                                 add all groups first, then create windows",
+                    });
+                }
                 opened.join(group)?;
                 opened.members += 1;
             }
@@ -306,26 +358,39 @@ impl Space for LinuxSpace {
         geometry: &Geometry,
     ) -> Result<(), CreateError> {
         let before = self.host.locked_bytes();
+        let charging = self.charging();
         let created = self.with_mut(|opened| {
-            if slot == 0 && opened.default_window {
-                self.adopt_default(opened, start, geometry)?;
-            } else {
-                opened.create(geometry, start)?;
+            match opened.default_window {
+                Some(bytes) if slot == 0 => self.adopt_default(opened, start, geometry, bytes)?,
+                _ => opened.create(geometry, start)?,
             }
             let page = geometry.page().bytes();
             opened.windows[slot] = Some(Slot {
+                start,
                 page,
+                array_due: AtomicBool::new(charging == Charging::FlatLater),
                 leaf: page * geometry.level_entries(),
                 // One level is allocated whole: there is no leaf that could be missing.
                 first_leaf: AtomicBool::new(geometry.levels() == 1),
             });
+            if *opened.registered.get_mut() {
+                opened.force_arrays().inspect_err(|_| {
+                    opened.windows[slot] = None;
+                    let _ = opened.remove_window(start);
+                })?;
+            }
             Ok(())
         });
         created.map_err(|error| {
             // Linux forgets to give the charge back if there is no memory for the table.
             let more = self.host.locked_bytes().saturating_sub(before);
-            CreateError { error, leaked: more >= geometry.charge() }
+            let charged = charging.created(geometry);
+            CreateError { error, leaked: if more >= charged { charged } else { 0 } }
         })
+    }
+
+    fn cost(&self, geometry: &Geometry) -> WindowCost {
+        self.charging().cost(geometry, self.options.version)
     }
 
     fn remove_window(&self, slot: usize, start: Ioba) -> Result<(), BackendError> {
@@ -336,7 +401,7 @@ impl Space for LinuxSpace {
             }
             opened.remove_window(start)?;
             opened.windows[slot] = None;
-            opened.default_window &= slot != 0;
+            opened.default_window = opened.default_window.filter(|_| slot != 0);
             Ok(())
         })
     }
@@ -357,7 +422,11 @@ impl Space for LinuxSpace {
                     reason: format!("behind its first {pages} pages there is a hole"),
                 }),
                 answer => guard::done(answer, request),
-            }
+            }?;
+            opened.registered.store(true, Ordering::Relaxed);
+            opened.force_arrays().inspect_err(|_| {
+                let _ = opened.raw.unregister(&RegisterMemory::new(at, bytes));
+            })
         })
     }
 
@@ -378,8 +447,11 @@ impl Space for LinuxSpace {
             let arg = RegisterMemory::new(memory.start(), memory.bytes());
             guard::done(opened.raw.unregister(&arg), String::new)
         });
-        // If it failed the container is lost, and the memory is given back when it is closed.
-        watch && done.is_ok() && before.saturating_sub(locked()) < memory.bytes()
+        // Older kernels say so, later ones only do so. If it failed otherwise the container is lost,
+        // and the memory is given back when it is closed.
+        let busy = matches!(&done, Err(BackendError::Kernel { errno, .. })
+            if *errno == Some(Errno::EBUSY.0));
+        watch && (busy || done.is_ok() && before.saturating_sub(locked()) < memory.bytes())
     }
 
     fn map(&self, to: BusRange, memory: Uaddr, perm: Perm) -> Result<u64, BackendError> {

@@ -103,8 +103,9 @@ impl State {
         }
         let first = if slot == 0 { attrs.dma32_start.into() } else { SECOND_START } >> page_shift;
         let bytes = self.table_bytes(page_shift, size, levels).ok_or(Errno::EINVAL)?;
+        // Nobody owns the container yet when a group brings its table along.
+        let payer = self.payer(spapr).or((!charged).then_some(self.caller)).ok_or(Errno::EPERM)?;
         let pages = if charged { bytes >> self.host_shift } else { 0 };
-        let payer = self.payer(spapr).ok_or(Errno::EPERM)?;
         self.memory(payer).charge(pages)?;
         let made = self.new_table(slot, &attrs, first, (page_shift, size, levels));
         let mut table = match made {
