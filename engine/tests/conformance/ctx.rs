@@ -146,11 +146,6 @@ impl Ctx {
         64 << self.host()
     }
 
-    /// Host pages that a window costs.
-    pub(crate) fn cost(&self, size: u64, shift: u32, levels: u32) -> i64 {
-        charge(self.host(), shift, size, levels) as i64
-    }
-
     /// Host pages that the window of [`Ct::w1`] costs.
     pub(crate) fn w1_cost(&self) -> i64 {
         self.cost(G, self.io(), 1)
@@ -200,7 +195,7 @@ impl Ctx {
 
     /// An answer for which nothing may have been sent to the kernel since the mark.
     pub(crate) fn refused(&mut self, label: &str, answer: impl Said, expected: impl Display) {
-        let sent = self.since();
+        let sent = self.sent();
         self.says(label, answer, expected);
         if !sent.is_empty() {
             let sent = format!("{:?}", sent.iter().map(|s| s.request).collect::<Vec<_>>());
@@ -223,13 +218,13 @@ impl Ctx {
     }
 
     /// What was sent since the step before.
-    pub(crate) fn since(&self) -> Vec<Sent> {
+    pub(crate) fn sent(&self) -> Vec<Sent> {
         self.spy.sent().split_off(self.mark)
     }
 
     /// Requests of one kind since the step before.
     pub(crate) fn count(&self, request: Request) -> u64 {
-        self.since().iter().filter(|sent| sent.request == request).count() as u64
+        self.sent().iter().filter(|sent| sent.request == request).count() as u64
     }
 
     fn locked(&self) -> i64 {
@@ -254,7 +249,8 @@ impl Ctx {
         let (sum, total) =
             (engine.ledger().entries().iter().map(|e| e.pages).sum(), engine.ledger().pages());
         let locked = self.locked();
-        if (total, locked) != (sum, total as i64) {
+        let ahead = self.pays_ahead() && locked <= total as i64;
+        if total != sum || locked != total as i64 && !ahead {
             let answered = format!("VmLck {locked:+}, ledger {total}");
             self.note(&format!("{label}: books"), format!("both {sum}"), answered);
         }
@@ -340,7 +336,8 @@ impl Ctx {
         self.raw(groups, kind::SPAPR_TCE_V2)
     }
 
-    pub(crate) fn v1(&self, group: usize) -> Result<Ct, Stop> {
+    pub(crate) fn v1(&mut self, group: usize) -> Result<Ct, Stop> {
+        self.for_version_1()?;
         self.raw(&[group], kind::SPAPR_TCE)
     }
 
@@ -359,9 +356,11 @@ impl Ctx {
     }
 
     /// An engine of version 1 containers.
-    pub(crate) fn engine_v1(&mut self) -> &Engine {
+    pub(crate) fn engine_v1(&mut self) -> Done {
+        self.for_version_1()?;
         let linux = LinuxOptions { version: Version::V1, ..LinuxOptions::default() };
-        self.engine_with(linux, EngineOptions::default())
+        self.engine_with(linux, EngineOptions::default());
+        Ok(())
     }
 
     /// An engine that maps again what a detach has wiped.

@@ -4,6 +4,8 @@
 use std::path::PathBuf;
 
 use tce_engine::addr::PageShift;
+use tce_engine::backend::linux::mock_kernel::Profile;
+use tce_engine::platform::Platform;
 
 use crate::case::{Case, Column};
 use crate::other::{HEIR, VICTIM};
@@ -25,6 +27,8 @@ pub(crate) struct Options {
     pub(crate) column: Option<Column>,
     /// Of the simulated kernel.
     pub(crate) host_page: Option<PageShift>,
+    pub(crate) profile: Option<Profile>,
+    pub(crate) platform: Option<Platform>,
     pub(crate) json: Option<PathBuf>,
     pub(crate) list: bool,
     /// Lists as the test harness of Rust does.
@@ -52,6 +56,9 @@ ID is a case such as F12, or the letter of a group of cases; without one, all ru
 
   --backend mock-kernel|vfio  a simulated kernel (default), or the one of this machine
   --host-page 4K|64K          of the simulated kernel (64K)
+  --profile NAME              the simulated kernel: k4_2, k4_9, k4_12, k5_0, k6_4, k6_11 or pseries
+                              (k6_11, then the letters D to I on each of the others)
+  --platform NAME             its host bridges: phb3 (usual), phb4, phb5, npu2 or pseries
   --column raw|engine         one column only: raw requests, or the engine
   --json FILE                 all steps as JSON
   --list                      the cases, without running any
@@ -113,6 +120,18 @@ impl Options {
                         "64K" => PageShift::K64,
                         other => return Err(format!("--host-page is 4K or 64K, not {other}")),
                     });
+                }
+                "--profile" => {
+                    options.profile = Some(value()?.parse().map_err(|e| format!("{e}"))?);
+                }
+                "--platform" => {
+                    let platform: Platform = value()?.parse().map_err(|e| format!("{e}"))?;
+                    if platform.dynamic_windows() == 0 {
+                        return Err(format!(
+                            "the cases need groups with dynamic windows; {platform} has none"
+                        ));
+                    }
+                    options.platform = Some(platform);
                 }
                 "--json" => options.json = Some(value()?.into()),
                 "--list" => options.list = true,

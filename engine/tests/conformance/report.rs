@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 
 use crate::case::{Case, Column, End, On, Outcome};
+use crate::kernels::Kernel;
 
 struct Row {
     case: Case,
@@ -34,6 +35,9 @@ impl Row {
 pub(crate) struct Report {
     here: On,
     column: Option<Column>,
+    kernel: Kernel,
+    /// Shows only what failed.
+    brief: bool,
     rows: Vec<Row>,
 }
 
@@ -65,13 +69,24 @@ fn cell(outcome: Option<&Outcome>) -> String {
 }
 
 impl Report {
-    pub(crate) fn new(here: On, column: Option<Column>) -> Self {
-        Self { here, column, rows: Vec::new() }
+    pub(crate) fn new(here: On, column: Option<Column>, kernel: Kernel, brief: bool) -> Self {
+        Self { here, column, kernel, brief, rows: Vec::new() }
+    }
+
+    /// Which kernel.
+    fn kernel(&self) -> String {
+        if self.here == On::Real {
+            return "the kernel of this machine".to_owned();
+        }
+        let Kernel { profile, platform, host_page } = self.kernel;
+        format!("mock-kernel {profile} on {platform}, {host_page} host pages")
     }
 
     pub(crate) fn header(&self) {
-        let kernel =
-            if self.here == On::Real { "the kernel of this machine" } else { "mock-kernel" };
+        if self.brief {
+            return;
+        }
+        let kernel = self.kernel();
         let only = self.column.map_or(String::new(), |c| format!(", {} only", c.name()));
         println!(
             "Conformance on {kernel}{only}. Shown is what was answered; where that is not what"
@@ -94,6 +109,13 @@ impl Report {
             Verdict::Failed => "FAILED",
             Verdict::Skipped => "skipped",
         };
+        if self.brief && row.verdict() != Verdict::Failed {
+            self.rows.push(row);
+            return;
+        }
+        if self.brief {
+            print!("{}: ", self.kernel());
+        }
         let (id, on, what) = (case.id, case.on.name(), cut(case.what, WHAT));
         println!("{id:4} {on:4} {what:WHAT$} {raw:CELL$} {engine:CELL$} {verdict}");
         for (column, outcome) in Column::ALL.iter().zip(&row.outcomes) {
@@ -126,6 +148,9 @@ impl Report {
     }
 
     pub(crate) fn summary(&self) {
+        if self.brief {
+            return;
+        }
         let mut heading = Some("Where the kernel is wrong, and what the engine does instead");
         for row in self.rows.iter().filter(|row| row.verdict() == Verdict::Passed) {
             let (Some(instead), [Some(raw), _]) = (row.case.instead, &row.outcomes) else {
@@ -138,15 +163,24 @@ impl Report {
             println!("     kernel: {}", cell(Some(raw)));
             println!("     engine: {instead}");
         }
-        let (passed, failed, skipped) =
-            (self.number(Verdict::Passed), self.failed(), self.number(Verdict::Skipped));
-        println!("\n{passed} passed, {failed} failed, {skipped} skipped");
+        println!("\n{}", self.counts());
     }
 
-    /// All steps of all cases.
-    pub(crate) fn json(&self) -> String {
-        let mut text = String::from("[");
-        for (i, row) in self.rows.iter().enumerate() {
+    fn counts(&self) -> String {
+        let (passed, failed, skipped) =
+            (self.number(Verdict::Passed), self.failed(), self.number(Verdict::Skipped));
+        format!("{passed} passed, {failed} failed, {skipped} skipped")
+    }
+
+    /// One line for the kernel.
+    pub(crate) fn totals(&self) {
+        println!("{:46} {}", self.kernel(), self.counts());
+    }
+
+    /// All steps of each case.
+    pub(crate) fn json(&self) -> Vec<String> {
+        let one = |row: &Row| {
+            let mut text = String::new();
             let verdict = match row.verdict() {
                 Verdict::Passed => "passed",
                 Verdict::Failed => "failed",
@@ -154,8 +188,9 @@ impl Report {
             };
             let _ = write!(
                 text,
-                "{}\n{{\"id\": {}, \"what\": {}, \"on\": {}, \"verdict\": {}, \"instead\": {}",
-                if i == 0 { "" } else { "," },
+                "\n{{\"kernel\": {}, \"id\": {}, \"what\": {}, \"on\": {}, \"verdict\": {}, \
+                 \"instead\": {}",
+                quoted(&self.kernel()),
                 quoted(row.case.id),
                 quoted(row.case.what),
                 quoted(row.case.on.name()),
@@ -166,9 +201,9 @@ impl Report {
                 let _ = write!(text, ", {}: {}", quoted(column.name()), outcome_json(outcome));
             }
             text.push('}');
-        }
-        text.push_str("\n]\n");
-        text
+            text
+        };
+        self.rows.iter().map(one).collect()
     }
 }
 

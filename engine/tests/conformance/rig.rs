@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, OnceLock};
 
 use memmap2::{MmapOptions, MmapRaw};
 use tce_engine::addr::{GroupId, PageShift, Uaddr};
@@ -14,10 +14,8 @@ use tce_engine::backend::linux::vfio::{Preflight, PreflightError, Vfio, prefligh
 use tce_engine::mem::TableChunk;
 
 use crate::case::{Must, Stop};
+use crate::kernels::Kernel;
 use crate::spy::Machine;
-
-/// The simulated kernel's page size, if it is not to be 64K.
-pub(crate) static MOCK_PAGE: OnceLock<PageShift> = OnceLock::new();
 
 /// Groups that the cases ask for.
 pub(crate) const GROUPS: usize = 6;
@@ -98,8 +96,9 @@ pub(crate) fn vfio() -> Arc<Vfio> {
 
 impl Rig {
     pub(crate) fn mock(change: impl FnOnce(MockKernelBuilder) -> MockKernelBuilder) -> Self {
-        let page = MOCK_PAGE.get().copied().unwrap_or(PageShift::K64);
-        let machine = MockKernel::builder(GROUPS as u32).host_page(page).record(true);
+        let Kernel { profile, platform, host_page } = Kernel::now();
+        let machine = MockKernel::builder(GROUPS as u32).profile(profile).platform(platform);
+        let machine = machine.host_page(host_page).record(true);
         let kernel = change(machine).build();
         let (process, other) = (kernel.process(), kernel.process());
         Self::Mock(MockRig { kernel, process, other, next: 0x7000_0000_0000 })

@@ -40,7 +40,7 @@ fn ahead(cx: &Ctx) -> i64 {
     ((2 * G) >> cx.host()) as i64
 }
 
-fn enabled(cx: &Ctx) -> Result<Ct, Stop> {
+fn enabled(cx: &mut Ctx) -> Result<Ct, Stop> {
     let c = cx.v1(0)?;
     c.raw.enable().zero("ENABLE")?;
     Ok(c)
@@ -48,7 +48,7 @@ fn enabled(cx: &Ctx) -> Result<Ct, Stop> {
 
 /// The engine's container with its window.
 fn v1(cx: &mut Ctx) -> Result<Container, Stop> {
-    cx.engine_v1();
+    cx.engine_v1()?;
     let c = cx.container(&[0])?;
     c.window(2 * G, 12, 1).must("the window")?;
     Ok(c)
@@ -63,7 +63,7 @@ fn e2_raw(cx: &mut Ctx) -> Done {
 }
 
 fn e2_engine(cx: &mut Ctx) -> Done {
-    cx.engine_v1();
+    cx.engine_v1()?;
     let c = cx.container(&[0])?;
     cx.says("create_window", c.window(2 * G, 12, 1), "ok");
     cx.v(ahead(cx) + cx.default_cost());
@@ -96,7 +96,7 @@ fn e4_raw(cx: &mut Ctx) -> Done {
 
 fn e4_engine(cx: &mut Ctx) -> Done {
     cx.limit((8 * M) >> cx.host())?;
-    cx.engine_v1();
+    cx.engine_v1()?;
     let c = cx.container(&[0])?;
     refused!(cx, "create_window", c.window(2 * G, 12, 1), "Limit");
     cx.v(0);
@@ -114,7 +114,7 @@ fn e5_raw(cx: &mut Ctx) -> Done {
 }
 
 fn e5_engine(cx: &mut Ctx) -> Done {
-    cx.engine_v1();
+    cx.engine_v1()?;
     let c = cx.container(&[0])?;
     let (m, base) = (cx.memory(1)?, cx.base());
     c.reg(m).must("register")?;
@@ -134,7 +134,7 @@ fn e6_raw(cx: &mut Ctx) -> Done {
 
 /// Registering is the engine's own affair there, and costs nothing.
 fn e6_engine(cx: &mut Ctx) -> Done {
-    cx.engine_v1();
+    cx.engine_v1()?;
     let c = cx.container(&[0])?;
     let m = cx.memory(16)?;
     refused!(cx, "register", c.reg(m), "ok");
@@ -282,7 +282,7 @@ fn e35_raw(cx: &mut Ctx) -> Done {
 }
 
 fn e35_engine(cx: &mut Ctx) -> Done {
-    cx.engine_v1();
+    cx.engine_v1()?;
     let c = cx.container(&[0])?;
     let caps = c.caps().must("caps")?;
     cx.says("page sizes", caps.page_sizes.0, "4096");

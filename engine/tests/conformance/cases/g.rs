@@ -367,7 +367,7 @@ fn g14_engine(cx: &mut Ctx) -> Done {
     c.reg(m).must("register")?;
     cx.says("map", c.put(base, m), "ok");
     let removed = c.remove_window(Ioba(0), Removal::Force);
-    let sent: Vec<_> = cx.since().iter().map(|sent| sent.request).collect();
+    let sent: Vec<_> = cx.sent().iter().map(|sent| sent.request).collect();
     cx.says("remove_window", removed, "ok");
     cx.says("sent", format!("{sent:?}"), "[UnmapDma, TceRemove]");
     Ok(())

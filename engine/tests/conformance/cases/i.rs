@@ -356,7 +356,7 @@ fn i16_engine(cx: &mut Ctx) -> Done {
         drop(kernel.take_events());
     }
     c.close();
-    let sent = cx.since();
+    let sent = cx.sent();
     let at = |request| sent.iter().position(|sent| sent.request == request);
     let order = [Request::UnmapDma, Request::TceRemove, Request::UnregisterMemory].map(at);
     let in_order = order.is_sorted() && order.iter().all(Option::is_some);
