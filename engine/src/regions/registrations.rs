@@ -299,34 +299,47 @@ impl Registrations {
         Ok(tally)
     }
 
+    /// End and number of the registration of guest memory that an entry address lies in.
+    #[inline]
+    fn guest(&self, address: u64) -> Option<(u64, usize)> {
+        let (_, end, number) = *self.by_entry(address)?;
+        let memory = self.get(number).region.memory;
+        matches!(memory, Memory::Guest { .. }).then_some((end, number))
+    }
+
     /// Checks the live entries of a list of words that a guest gave for pages of `page`, and says
     /// how many fall to which registration of guest memory.
+    #[inline]
     pub(crate) fn guest_entries(
         &self,
-        words: impl Iterator<Item = u64> + Clone,
+        words: impl Iterator<Item = u64>,
         summary: Summary,
         page: PageShift,
     ) -> Result<Tally, EntryError> {
-        let mut tally = Tally::default();
-        let Some((low, high)) = summary.address_bounds() else { return Ok(tally) };
+        let Some((low, high)) = summary.address_bounds() else { return Ok(Tally::default()) };
         let bits = summary.or & Tce::must_be_zero(page);
         if bits != 0 {
             return Err(EntryError::Reserved { bits });
         }
-        let guest = |address: u64| {
-            let (_, end, number) = *self.by_entry(address)?;
-            let memory = self.get(number).region.memory;
-            matches!(memory, Memory::Guest { .. }).then_some((end, number))
-        };
-        if let Some((end, number)) = guest(low)
+        if let Some((end, number)) = self.guest(low)
             && high.checked_add(page.bytes()).is_some_and(|behind| behind <= end)
         {
-            tally.add(number, summary.live);
-            return Ok(tally);
+            return Ok(Tally::of(number, summary.live));
         }
+        self.guest_entries_apart(words, page)
+    }
+
+    /// The same entry by entry.
+    #[inline(never)]
+    fn guest_entries_apart(
+        &self,
+        words: impl Iterator<Item = u64>,
+        page: PageShift,
+    ) -> Result<Tally, EntryError> {
+        let mut tally = Tally::default();
         for tce in words.map(Tce::from_be_word).filter(|tce| !tce.is_empty()) {
             let address = tce.address();
-            match guest(address) {
+            match self.guest(address) {
                 Some((end, number)) if page.bytes() <= end - address => tally.add(number, 1),
                 _ => return Err(EntryError::NotMemory { address }),
             }
