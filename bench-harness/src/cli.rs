@@ -25,7 +25,7 @@ pub use checks::{
     CostConfig, DmaConfig, HazardsConfig, LimitsConfig, SharingConfig, TeardownConfig,
 };
 pub use config::{Output, ReplayConfig, RunConfig};
-pub use values::{BackendChoice, Levels, Limit, Pass, Phase, Simd};
+pub use values::{BackendChoice, Levels, Limit, Pass, Phase, Rules, Simd};
 
 /// Exit code of a command line that cannot be understood or asks for what cannot be.
 pub const EXIT_USAGE: u8 = 2;
@@ -217,6 +217,18 @@ struct ReplayArgs {
     /// May be given more than once [default: all three]
     #[arg(long = "pass", value_name = "PASS", value_enum, hide_possible_values = true)]
     passes: Vec<Pass>,
+    /// Whose rules the hypercalls are under. arch: LoPAR's, a call is done or nothing is. kvm: what KVM
+    /// leaves to user space is H_TOO_HARD, a list that fails half way keeps its beginning, H_STUFF_TCE
+    /// takes no permission. qemu: bus addresses are rounded down to a page, and a list is stored up to
+    /// its first bad entry. An answer that this changes is a mismatch with a trace of another platform
+    #[arg(
+        long,
+        value_name = "RULES",
+        value_enum,
+        default_value = "arch",
+        hide_possible_values = true
+    )]
+    compat: Rules,
     /// Instructions that fill tables: portable, avx2, … (as this machine has), or auto for the best
     #[arg(long, value_name = "TIER", default_value = "auto", value_parser = values::simd)]
     simd: Simd,

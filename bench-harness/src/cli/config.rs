@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::values::{BackendChoice, Levels, Pass, Phase, Simd};
+use super::values::{BackendChoice, Levels, Pass, Phase, Rules, Simd};
 use super::{OutputArgs, ReplayArgs, RunArgs};
 use crate::outfile::OutFile;
 use crate::profile;
@@ -91,6 +91,8 @@ pub struct ReplayConfig {
     pub ram_bytes: Option<u64>,
     /// Sorted, each once, at least one.
     pub passes: Vec<Pass>,
+    /// Whose rules the hypercalls are under.
+    pub compat: Rules,
     /// Not yet checked against the CPU.
     pub simd: Simd,
     /// Of all random choices.
@@ -206,6 +208,7 @@ impl TryFrom<ReplayArgs> for ReplayConfig {
             traces: args.traces,
             ram_bytes: args.ram,
             passes,
+            compat: args.compat,
             simd: args.simd,
             seed: args.seed,
             host_page_shift: args.host_page,

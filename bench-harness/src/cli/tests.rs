@@ -89,6 +89,11 @@ fn replay_takes_traces_and_passes() {
     assert!(refused("replay a --ram 5000").contains("--ram 5000 is not a number of host pages"));
     assert!(refused("replay a --pass quick").contains("checked, throughput, latency"));
     assert!(refused("replay a --groups 2").contains("--groups"));
+    assert_eq!(replay("replay a").compat, Rules::Arch);
+    for rules in [Rules::Arch, Rules::Kvm, Rules::Qemu] {
+        assert_eq!(replay(&format!("replay a --compat {}", rules.name())).compat, rules);
+    }
+    assert!(refused("replay a --compat papr").contains("arch, kvm, qemu"));
 }
 
 #[test]

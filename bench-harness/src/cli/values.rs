@@ -2,6 +2,7 @@
 //! Values that options take. The parsers answer with one line: what is wrong, what is accepted.
 
 use clap::ValueEnum;
+use tce_engine::papr::Compat;
 use tce_engine::simd::Tier;
 
 use crate::cpus;
@@ -123,6 +124,38 @@ impl Pass {
             Self::Checked => "checked",
             Self::Throughput => "throughput",
             Self::Latency => "latency",
+        }
+    }
+}
+
+/// Whose rules a guest's hypercalls are under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Rules {
+    /// The architecture's: a call is done, or nothing is.
+    #[default]
+    Arch,
+    /// KVM's.
+    Kvm,
+    /// QEMU's.
+    Qemu,
+}
+
+impl Rules {
+    /// As typed and as written to results.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Arch => "arch",
+            Self::Kvm => "kvm",
+            Self::Qemu => "qemu",
+        }
+    }
+
+    /// The engine's name for them.
+    pub const fn compat(self) -> Compat {
+        match self {
+            Self::Arch => Compat::Arch,
+            Self::Kvm => Compat::Kvm,
+            Self::Qemu => Compat::Qemu,
         }
     }
 }

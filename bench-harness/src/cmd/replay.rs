@@ -98,7 +98,8 @@ fn setup(config: &ReplayConfig) -> Result<Setup, String> {
     let host_page = PageShift::new(u32::from(config.host_page_shift)).ok_or_else(|| {
         format!("--host-page of 2^{} bytes; accepted: 4K, 64K", config.host_page_shift)
     })?;
-    Ok(Setup { tier, host_page, seed: config.seed, ram: config.ram_bytes })
+    let compat = config.compat.compat();
+    Ok(Setup { tier, host_page, seed: config.seed, ram: config.ram_bytes, compat })
 }
 
 /// What the bar counts to: the steps of each pass, and the entries compared at the end.

@@ -157,6 +157,14 @@ pub struct ReplaySettings {
     pub ram_bytes: Option<u64>,
     /// `checked`, `throughput`, `latency`.
     pub passes: Vec<String>,
+    /// Whose rules the hypercalls were under: `arch`, `kvm`, `qemu`. Documents of versions that knew
+    /// only the first do not say so.
+    #[serde(default = "arch")]
+    pub compat: String,
     pub host_page_shift: u8,
     pub simd: String,
+}
+
+fn arch() -> String {
+    "arch".to_string()
 }

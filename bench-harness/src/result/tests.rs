@@ -127,6 +127,7 @@ fn replay_sample() -> ResultDoc {
         traces: vec!["a.tce.zst".to_string()],
         ram_bytes: None,
         passes: vec!["checked".to_string(), "latency".to_string()],
+        compat: "kvm".to_string(),
         host_page_shift: 16,
         simd: "portable".to_string(),
     });

@@ -175,7 +175,7 @@ impl Call<'_> {
         &mut self,
         window: &Window,
         (first, count): (u64, u64),
-        (summary, words): (Summary, impl Iterator<Item = u64> + Clone),
+        (summary, words): (Summary, impl Iterator<Item = u64>),
         tce: impl Fn(u64) -> Tce + Sync,
         then: impl FnOnce() -> Result<(), EntryError>,
     ) -> Result<Receipt, EntryError> {

@@ -282,36 +282,49 @@ impl Registrations {
         Ok(tally)
     }
 
+    /// The registration of guest memory that an entry address lies in.
+    #[inline]
+    fn guest(&self, address: u64) -> Option<&Numbered> {
+        let span = self.spans.at(address)?;
+        let memory = self.get(span.number).region.memory;
+        matches!(memory, Memory::Guest { .. }).then_some(span)
+    }
+
     /// Checks the live entries of a list of words that a guest gave for pages of `page`, and says
     /// how many fall to which registration of guest memory.
+    #[inline]
     pub(crate) fn guest_entries(
         &self,
-        words: impl Iterator<Item = u64> + Clone,
+        words: impl Iterator<Item = u64>,
         summary: Summary,
         page: PageShift,
     ) -> Result<Tally, EntryError> {
-        let mut tally = Tally::default();
-        let Some((low, high)) = summary.address_bounds() else { return Ok(tally) };
+        let Some((low, high)) = summary.address_bounds() else { return Ok(Tally::default()) };
         let bits = summary.or & Tce::must_be_zero(page);
         if bits != 0 {
             return Err(EntryError::Reserved { bits });
         }
-        let guest = |address: u64| {
-            let span = self.spans.at(address)?;
-            let memory = self.get(span.number).region.memory;
-            matches!(memory, Memory::Guest { .. }).then_some(span)
-        };
-        if let Some(span) = guest(low)
+        if let Some(span) = self.guest(low)
             && high
                 .checked_add(page.bytes())
                 .is_some_and(|behind| behind - span.start <= span.bytes)
         {
-            tally.add(span.number, summary.live);
-            return Ok(tally);
+            return Ok(Tally::of(span.number, summary.live));
         }
+        self.guest_entries_apart(words, page)
+    }
+
+    /// The same entry by entry.
+    #[inline(never)]
+    fn guest_entries_apart(
+        &self,
+        words: impl Iterator<Item = u64>,
+        page: PageShift,
+    ) -> Result<Tally, EntryError> {
+        let mut tally = Tally::default();
         for tce in words.map(Tce::from_be_word).filter(|tce| !tce.is_empty()) {
             let address = tce.address();
-            match guest(address) {
+            match self.guest(address) {
                 Some(span) if page.bytes() <= span.bytes - (address - span.start) => {
                     tally.add(span.number, 1);
                 }
@@ -338,11 +351,7 @@ impl Registrations {
             return Ok(number);
         }
         let not_memory = EntryError::NotMemory { address };
-        let found = self
-            .spans
-            .at(address)
-            .filter(|span| matches!(self.get(span.number).region.memory, Memory::Guest { .. }));
-        let Some(span) = found else { return Err(not_memory) };
+        let Some(span) = self.guest(address) else { return Err(not_memory) };
         hits.guest = *span;
         hits.guest_page(address, page).ok_or(not_memory)
     }

@@ -41,7 +41,7 @@ pub(super) fn checked(
     let mut pass = Pass {
         script,
         machine,
-        model: Model::new(script),
+        model: Model::new(script, setup.compat),
         sum: Sum::default(),
         out: Checked::default(),
     };

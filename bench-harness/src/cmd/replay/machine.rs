@@ -8,7 +8,7 @@ use tce_engine::backend::Backend;
 use tce_engine::backend::mock::{Fault, Mock, MockBuilder};
 use tce_engine::container::Receipt;
 use tce_engine::engine::{Engine, EngineOptions};
-use tce_engine::papr::{GuestMemory, HCode, Papr, PhbSpec, Vcpu};
+use tce_engine::papr::{Compat, GuestMemory, HCode, Papr, PhbSpec, Vcpu};
 use tce_engine::simd::Tier;
 
 use super::script::{Call, PhbSetup, Script, phb_of};
@@ -25,6 +25,7 @@ pub(super) struct Setup {
     pub(super) seed: u64,
     /// Guest RAM; `None` = as the trace needs.
     pub(super) ram: Option<u64>,
+    pub(super) compat: Compat,
 }
 
 /// The guest's list page while one call runs.
@@ -77,7 +78,7 @@ impl Machine {
         let mock = builder.build();
         let options = EngineOptions { tier: Some(setup.tier), ..EngineOptions::default() };
         let engine = Engine::new(mock.clone(), options);
-        let papr = Arc::new(Papr::new(ram));
+        let papr = Arc::new(Papr::new(ram).compat(setup.compat));
         for (group, phb) in groups(&script.phbs) {
             let spec = PhbSpec {
                 buid: u64::from(phb.phb()),

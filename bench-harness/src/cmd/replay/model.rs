@@ -4,6 +4,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use tce_engine::papr::{Compat, HCode};
+
 use super::script::{Call, Script, Step, phb_of};
 
 /// Permission bits; an entry without any is empty, whatever else it holds.
@@ -45,12 +47,13 @@ pub(super) struct Model {
     pub(super) windows: BTreeMap<u32, Window>,
     /// The default window of each PHB, empty.
     defaults: BTreeMap<u32, (u32, Window)>,
+    compat: Compat,
 }
 
 impl Model {
     /// The windows that firmware gave.
-    pub(super) fn new(script: &Script) -> Self {
-        let mut model = Self::default();
+    pub(super) fn new(script: &Script, compat: Compat) -> Self {
+        let mut model = Self { compat, ..Self::default() };
         for phb in &script.phbs {
             let window = Window {
                 start: phb.ioba,
@@ -66,9 +69,28 @@ impl Model {
         model
     }
 
-    /// Does what the recorded call did; nothing, if it failed.
+    /// True if a call that went past its window's end has stored what is before the end.
+    fn in_part(&self, call: &Call) -> bool {
+        let (liobn, ioba, done) = match *call {
+            Call::Indirect { liobn, ioba, .. } => (liobn, ioba, true),
+            Call::Stuff { liobn, ioba, value, count } => {
+                let entries = self.windows.get(&liobn).map_or(0, |window| window.entries);
+                let qemu = self.compat == Compat::Qemu;
+                (liobn, ioba, if qemu { count <= entries } else { value & CONTROL == 0 })
+            }
+            _ => return false,
+        };
+        let page = self.windows.get(&liobn).map_or(1, |window| 1 << window.shift);
+        match self.compat {
+            Compat::Arch => false,
+            Compat::Kvm => done && ioba % page == 0,
+            Compat::Qemu => done,
+        }
+    }
+
+    /// Does what the recorded call did; if it failed, nothing, or what the rules let it do.
     pub(super) fn apply(&mut self, step: &Step, script: &Script) {
-        if step.ret != 0 {
+        if step.ret != 0 && !(step.ret == HCode::PARAMETER.0 && self.in_part(&step.call)) {
             return;
         }
         let line = step.line;
@@ -118,7 +140,7 @@ impl Model {
         let Some(window) = self.windows.get_mut(&liobn) else { return };
         let Some(offset) = ioba.checked_sub(window.start) else { return };
         let first = offset >> window.shift;
-        // Ends at the window's end: a call beyond it cannot have succeeded, and says so itself.
+        // Ends at the window's end: a call beyond it stores no more, and says itself that it failed.
         for (page, value) in (first..window.entries).zip(values) {
             window.content.insert(page, (value, line));
         }

@@ -201,6 +201,7 @@ impl Outcome {
                 traces: config.traces.iter().map(|path| path.display().to_string()).collect(),
                 ram_bytes: config.ram_bytes,
                 passes: config.passes.iter().map(|pass| pass.name().to_string()).collect(),
+                compat: config.compat.name().to_string(),
                 host_page_shift: config.host_page_shift,
                 simd: setup.tier.name().to_string(),
             }),

@@ -47,9 +47,10 @@ fn head(out: &mut String, doc: &ResultDoc, settings: &ReplaySettings, style: Sty
     };
     let _ = writeln!(
         out,
-        "replay of {number} trace{} · passes: {} · guest RAM {ram}\n",
+        "replay of {number} trace{} · passes: {} · rules: {} · guest RAM {ram}\n",
         if number == 1 { "" } else { "s" },
-        settings.passes.join(", ")
+        settings.passes.join(", "),
+        settings.compat
     );
 }
 

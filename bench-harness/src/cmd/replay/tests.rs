@@ -5,6 +5,8 @@ use super::model::Model;
 use super::outcome::label;
 use super::timed::{latency, throughput};
 use super::*;
+use tce_engine::papr::Compat;
+
 use crate::trace::{HEADER, TraceError, TraceFile};
 
 /// Two PHBs with small default windows.
@@ -19,13 +21,22 @@ fn script(lines: &[&str]) -> Result<Script, TraceError> {
 }
 
 fn setup_for(ram: Option<u64>) -> Setup {
-    Setup { tier: tce_engine::Tier::best(), host_page: PageShift::K64, seed: 1, ram }
+    Setup {
+        tier: tce_engine::Tier::best(),
+        host_page: PageShift::K64,
+        seed: 1,
+        ram,
+        compat: Compat::Arch,
+    }
 }
 
 fn run(lines: &[&str], ram: Option<u64>) -> Checked {
+    run_under(lines, setup_for(ram))
+}
+
+fn run_under(lines: &[&str], setup: Setup) -> Checked {
     let script = script(lines).unwrap();
-    let setup = setup_for(ram);
-    let ram = script.ram(ram, setup.host_page).unwrap();
+    let ram = script.ram(setup.ram, setup.host_page).unwrap();
     let out = checked(&script, &setup, ram, &Progress::hidden()).unwrap();
     assert!(out.complete && out.books.nothing_left(), "{out:?}");
     out
@@ -152,6 +163,33 @@ fn a_reset_brings_back_the_default_window_alone() {
 }
 
 #[test]
+fn each_set_of_rules_has_answers_of_its_own() {
+    const QEMU: [&str; 6] = [
+        "1 indirect 0x80000000 0x3ff000 5003,6003 2 -4 0 1",
+        "2 get 0x80000000 0x3ff000 0x5003 1 0 0 1",
+        "3 put 0x80000000 0x1008 0x7003 1 0 0 1",
+        "4 stuff 0x80000000 0x3ff004 0x50 2 -4 0 1",
+        "5 stuff 0x80000000 0x0 0x0 1025 -4 0 1",
+        "6 xlate 0x80000000 0x1000 0x7003 1 0 - -",
+    ];
+    const KVM: [&str; 6] = [
+        "1 put 0x90000000 0x1000 0x5003 1 9999 0 1",
+        "2 indirect 0x80000000 0x3ff000 5003,6003 2 -4 0 1",
+        "3 get 0x80000000 0x3ff000 0x5003 1 0 0 1",
+        "4 stuff 0x80000000 0x0 0x5003 2 -4 0 1",
+        "5 stuff 0x80000000 0x1008 0x0 2 -4 0 1",
+        "6 stuff 0x80000000 0x3fe000 0x60 700 -4 0 1",
+    ];
+    for (lines, own) in [(QEMU, Compat::Qemu), (KVM, Compat::Kvm)] {
+        for compat in [Compat::Arch, Compat::Kvm, Compat::Qemu] {
+            let out = run_under(&lines, Setup { compat, ..setup_for(None) });
+            let found = &out.mismatches.first;
+            assert_eq!(out.mismatches.count == 0, compat == own, "{compat:?}: {found:?}");
+        }
+    }
+}
+
+#[test]
 fn what_the_recorded_platform_offered_is_offered() {
     passes(&["1 window-create 0x80000001 0x800000000000000 21 512 0 0 1"]);
 }
@@ -274,7 +312,7 @@ fn ram_follows_the_largest_target() {
 fn a_model_that_lost_an_entry_is_told_from_the_engine() {
     // The model must be able to disagree: it knows the recorded answers only.
     let script = script(&["1 put 0x80000000 0x1000 0x5003 1 0 0 1"]).unwrap();
-    let mut model = Model::new(&script);
+    let mut model = Model::new(&script, Compat::Arch);
     assert_eq!(model.live(0x8000_0000), 0);
     model.apply(&script.steps[0], &script);
     assert_eq!((model.live(0x8000_0000), model.live(0x8000_0100)), (1, 0));
