@@ -6,13 +6,13 @@ use super::call::{Call, Hand};
 use super::fast::{At, Done, Fast};
 use super::mapping::{Mode, Receipt};
 use super::{Container, MapRequest, State, UnmapRequest};
-use crate::addr::{GroupId, Ioba, Uaddr};
+use crate::addr::{GroupId, Ioba, PageShift, Uaddr};
 use crate::backend::{Backend, KillPort, SharedPort};
 use crate::error::{EntryError, MapError, UnmapError};
 use crate::ioba::{IobaAllocator, Magazine};
 use crate::kill::{KillCount, KillDebt, KillPolicy};
 use crate::regions::Counts;
-use crate::sync::{Arc, Reader};
+use crate::sync::{Arc, Reader, Version};
 use crate::table::User;
 use crate::tce::{Perm, Tce};
 
@@ -36,9 +36,9 @@ pub struct Mapper {
     scratch: Scratch,
     /// What was looked up last, and the version of the structure that it is of.
     fast: Fast,
-    version: u64,
+    version: Version,
     /// The same, or none if the fast path is not for this platform.
-    fast_version: u64,
+    fast_version: Version,
 }
 
 /// A thread's way to the kill registers of some groups.
@@ -47,9 +47,6 @@ fn port(backend: &Arc<dyn Backend>, members: &[GroupId]) -> Box<dyn KillPort> {
         Box::new(SharedPort { backend: backend.clone(), members: members.to_vec() })
     })
 }
-
-/// Of no structure.
-const NEVER: u64 = u64::MAX;
 
 impl Container {
     /// A handle for one thread.
@@ -69,6 +66,7 @@ impl Container {
                 members: 0,
                 max_page_kills: debt.max_page_kills(),
                 port: port(backend, &[]),
+                register: None,
             },
             state,
             counts,
@@ -76,8 +74,8 @@ impl Container {
             magazine: None,
             scratch: Scratch::default(),
             fast: Fast::default(),
-            version: NEVER,
-            fast_version: NEVER,
+            version: Version::NEVER,
+            fast_version: Version::NEVER,
         }
     }
 }
@@ -94,9 +92,11 @@ impl Mapper {
         let state = self.state.enter(true);
         if self.version != state.version() {
             self.version = state.version();
-            self.fast_version = if self.at.max_page_kills > 0 { self.version } else { NEVER };
+            let usual = self.at.max_page_kills > 0;
+            self.fast_version = if usual { self.version } else { Version::NEVER };
             self.fast = Fast::default();
             self.at.port = port(&self.container.engine.backend, &state.member_ids);
+            self.at.register = self.at.port.page_register();
             self.at.members = state.member_ids.len() as u64;
         }
         let streak = one.map_or(0, |at| self.fast.streak(at));
@@ -119,11 +119,19 @@ impl Mapper {
         f(&mut self.fast, &mut self.at)
     }
 
+    /// True if one page failed on the fast path because its memory was not the near one, and is now.
+    fn move_near(&mut self, memory: Uaddr, bytes: u64) -> bool {
+        let Some(page) = PageShift::from_bytes(bytes) else { return false };
+        let Some(_inside) = self.state.enter_if(self.fast_version) else { return false };
+        self.fast.move_near(memory, page)
+    }
+
     /// Remembers what a call on the general path found.
     fn learn(&mut self, at: Ioba, memory: Option<Uaddr>) {
         let state = self.state.enter(true);
         if self.version == state.version() {
-            self.fast.learn(&state, self.counts, at, memory);
+            let magazine = self.magazine.as_ref();
+            self.fast.learn(&state, self.counts, magazine, at, memory);
         }
     }
 
@@ -155,6 +163,11 @@ impl Mapper {
         perm: Perm,
         mode: Mode,
     ) -> Result<Receipt, MapError> {
+        if self.move_near(memory, bytes)
+            && let Some(done) = self.fast(|fast, call| fast.map(call, at, memory, bytes, perm))
+        {
+            return Ok(Receipt { tces: 1, requests: 1, ..done.receipt() });
+        }
         let done = self.call(Some(at), |call| call.map(at, memory, bytes, perm, mode))?;
         if done.tces == 1 {
             self.learn(at, Some(memory));
@@ -203,6 +216,9 @@ impl Mapper {
     #[must_use]
     pub fn with_addresses(mut self, addresses: &Arc<IobaAllocator>) -> Self {
         self.magazine = Some(Magazine::new(addresses));
+        // Lanes know which addresses are the magazine's.
+        self.version = Version::NEVER;
+        self.fast_version = Version::NEVER;
         self
     }
 
@@ -215,17 +231,20 @@ impl Mapper {
     #[inline]
     pub fn map_alloc(&mut self, memory: Uaddr, bytes: u64, perm: Perm) -> Result<Ioba, MapError> {
         let Some(magazine) = &mut self.magazine else { return Err(MapError::NoAddresses) };
-        let page = magazine.page();
-        if bytes != page.bytes() {
+        if PageShift::from_bytes(bytes) != Some(magazine.page()) {
             return self.map_alloc_run(memory, bytes, perm);
         }
-        let at = magazine.take_page()?;
+        let Some(at) = magazine.take_held() else {
+            return self.map_alloc_run(memory, bytes, perm);
+        };
         match self.fast(|fast, call| fast.map(call, at, memory, bytes, perm)) {
             Some(_) => Ok(at),
             None => self.map_taken(at, memory, bytes, perm),
         }
     }
 
+    #[cold]
+    #[inline(never)]
     fn map_alloc_run(&mut self, memory: Uaddr, bytes: u64, perm: Perm) -> Result<Ioba, MapError> {
         let Some(magazine) = &mut self.magazine else { return Err(MapError::NoAddresses) };
         let page = magazine.page();
@@ -261,23 +280,19 @@ impl Mapper {
     /// all of it was mapped: then no address was given back.
     #[inline]
     pub fn unmap_free(&mut self, at: Ioba, bytes: u64) -> Result<(), UnmapError> {
-        let Some(magazine) = &self.magazine else { return Err(UnmapError::NoAddresses) };
-        if bytes != magazine.page().bytes() || !magazine.covers(at, 1) {
+        let Self { state, fast, at: call, magazine, fast_version, .. } = self;
+        let Some(magazine) = magazine else { return Err(UnmapError::NoAddresses) };
+        let Some(inside) = state.enter_if(*fast_version) else {
             return self.unmap_free_slowly(at, bytes);
-        }
-        match self.fast(|fast, call| fast.unmap(call, at, bytes)) {
-            Some(Done { released: 1, .. }) => self.give_page(at),
+        };
+        let done = fast.unmap_own(call, magazine, at, bytes);
+        drop(inside);
+        match done {
+            Some(Done { released: 1, .. }) => magazine.give_covered(at),
             Some(_) => return Err(UnmapError::NotMapped { start: at, pages: 1, live: 0 }),
             None => return self.unmap_free_slowly(at, bytes),
         }
         Ok(())
-    }
-
-    #[inline]
-    fn give_page(&mut self, at: Ioba) {
-        if let Some(magazine) = &mut self.magazine {
-            magazine.give_page(at);
-        }
     }
 
     #[cold]

@@ -10,6 +10,15 @@ use super::bias::Who;
 use super::turns::{Ticket, Turns};
 use super::{Arc, AtomicU64, Ordering, RwLock, RwLockReadGuard, RwLockWriteGuard, read, write};
 
+/// What a registered reader has seen: no two that differ are of the same structure.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Version(u64);
+
+impl Version {
+    /// Of no structure: there are never so many writers.
+    pub(crate) const NEVER: Self = Self(u64::MAX);
+}
+
 /// `T` behind a lock for many registered readers, a few others, and a rare writer.
 pub(crate) struct BrLock<T> {
     value: UnsafeCell<T>,
@@ -126,7 +135,11 @@ impl<T> Reader<T> {
             self.ticket.enter(waiting);
             let version = self.lock.version.load(Ordering::Acquire);
             if version & 1 == 0 {
-                return Inside { lock: &self.lock, ticket: &mut self.ticket, version };
+                return Inside {
+                    lock: &self.lock,
+                    ticket: &mut self.ticket,
+                    version: Version(version),
+                };
             }
             self.wait();
         }
@@ -134,10 +147,10 @@ impl<T> Reader<T> {
 
     /// The same if nobody has written since `version`, and nobody is at it.
     #[inline(always)]
-    pub(crate) fn enter_if(&mut self, version: u64) -> Option<Inside<'_, T>> {
+    pub(crate) fn enter_if(&mut self, version: Version) -> Option<Inside<'_, T>> {
         self.ticket.enter(false);
-        // An odd one is a writer's.
-        if self.lock.version.load(Ordering::Acquire) != version || version & 1 != 0 {
+        // One that was seen inside is even, so nobody writes.
+        if self.lock.version.load(Ordering::Acquire) != version.0 {
             self.ticket.leave();
             return None;
         }
@@ -157,13 +170,13 @@ impl<T> Reader<T> {
 pub(crate) struct Inside<'a, T> {
     lock: &'a BrLock<T>,
     ticket: &'a mut Ticket,
-    version: u64,
+    version: Version,
 }
 
 impl<T> Inside<'_, T> {
-    /// Even, and another after each writer: what was learnt inside holds until it changes.
+    /// Another after each writer: what was learnt inside holds until it changes.
     #[inline]
-    pub(crate) fn version(&self) -> u64 {
+    pub(crate) fn version(&self) -> Version {
         self.version
     }
 }
@@ -227,10 +240,10 @@ mod tests {
         let lock = Arc::new(BrLock::new(1));
         let mut reader = lock.reader();
         let inside = reader.enter(false);
-        assert_eq!((*inside, inside.version()), (1, 0));
+        assert_eq!((*inside, inside.version().0), (1, 0));
         drop(inside);
         *lock.write() = 2;
         let inside = reader.enter(false);
-        assert_eq!((*inside, inside.version()), (2, 2));
+        assert_eq!((*inside, inside.version().0), (2, 2));
     }
 }

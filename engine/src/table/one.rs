@@ -5,7 +5,7 @@ use std::ops::{Deref, Range};
 
 use super::segment::Segment;
 use super::tree::Tree;
-use crate::mem::Part;
+use crate::mem::TableChunk;
 use crate::sync::{Arc, Ordering, Slot, Who};
 use crate::tce::Tce;
 
@@ -28,6 +28,17 @@ impl Entry<'_> {
     #[inline(always)]
     pub(crate) fn owner(&self) -> Option<usize> {
         self.segment.owner()
+    }
+
+    /// Clears the entry, which was live, if it is known to be `owner`'s.
+    #[inline(always)]
+    pub(crate) fn clear_of(&self, owner: usize) -> bool {
+        let known = self.segment.one_less_of(owner);
+        if known {
+            self.slot.store(Tce::EMPTY.to_be_word(), Ordering::Relaxed);
+            self.segment.set_write_only(self.at, 1, false);
+        }
+        known
     }
 
     /// Fills the entry, which was empty, for `owner`.
@@ -108,9 +119,8 @@ impl Drop for One<'_> {
 
 /// One segment, looked up once. Good as long as its table is; it keeps the memory in any case.
 pub(crate) struct Lane {
-    pub(super) part: Arc<Part<Box<[Segment]>>>,
-    /// The segment's number in the chunk.
-    pub(super) segment: usize,
+    pub(super) segment: Arc<Segment>,
+    pub(super) chunk: Arc<TableChunk>,
     /// Its first slot in the chunk.
     pub(super) first: usize,
     /// Its entries' numbers in the table.
@@ -125,18 +135,17 @@ impl Lane {
 
     /// Slots by their place in the segment, for who has an entry of it.
     pub(crate) fn run(&self, at: usize, count: usize) -> &[Slot] {
-        &self.part.slots()[self.first + at..][..count]
+        &self.chunk.slots()[self.first + at..][..count]
     }
 
     /// An entry by its place in the segment, if that is left to `who`, who is inside and does not
     /// wait for any lock.
     #[inline(always)]
     pub(crate) fn entry(&self, who: Who, at: usize) -> Option<Entry<'_>> {
-        let segment = &self.part.beside[self.segment];
-        if !segment.is_biased_to(who) {
+        if !self.segment.is_biased_to(who) {
             return None;
         }
-        let slot = &self.part.slots()[self.first + at];
-        Some(Entry { slot, segment, at })
+        let slot = self.chunk.slots().get(self.first + at)?;
+        Some(Entry { slot, segment: &self.segment, at })
     }
 }

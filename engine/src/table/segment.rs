@@ -5,7 +5,7 @@
 
 use std::sync::OnceLock;
 
-use crate::sync::{AtomicU32, AtomicU64, BiasLock, Ordering, Turns, Who};
+use crate::sync::{Arc, AtomicU32, AtomicU64, BiasLock, Ordering, Turns, Who};
 
 /// log2 of the most entries under one lock: 64 KiB of table, and a whole leaf on most hosts.
 pub(super) const SEGMENT_LG2: u32 = 13;
@@ -27,6 +27,9 @@ pub(crate) struct Segment {
     taken_away: AtomicU32,
     write_only: OnceLock<Box<[AtomicU64]>>,
 }
+
+/// Those of one chunk. Each can be kept by itself.
+pub(super) type Segments = Box<[Arc<Segment>]>;
 
 fn state(owner: u32, live: u32) -> u64 {
     u64::from(owner) << 32 | u64::from(live)
@@ -111,10 +114,28 @@ impl Segment {
     /// [`Segment::recount`] for an entry that was empty.
     #[inline(always)]
     pub(super) fn one_more(&self, owner: usize) {
-        self.some_more(1, owner as u32);
+        let state = self.state.load(Ordering::Relaxed);
+        // Whose none are does not matter, so it may be kept.
+        if state >> 32 == owner as u64 {
+            self.state.store(state + 1, Ordering::Relaxed);
+        } else {
+            self.some_more(1, owner as u32);
+        }
     }
 
+    /// [`Segment::recount`] for a live entry that goes, if it is known to be `owner`'s.
     #[inline(always)]
+    pub(super) fn one_less_of(&self, owner: usize) -> bool {
+        let state = self.state.load(Ordering::Relaxed);
+        let known = state >> 32 == owner as u64;
+        if known {
+            debug_assert!(self.live() > 0);
+            self.state.store(state - 1, Ordering::Relaxed);
+        }
+        known
+    }
+
+    #[inline]
     fn some_more(&self, after: u64, owner: u32) {
         let (old, mine) = (self.state.load(Ordering::Relaxed), u64::from(owner) << 32);
         let live = old & u64::from(u32::MAX);
