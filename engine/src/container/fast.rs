@@ -10,7 +10,7 @@ use crate::backend::{KillPort, KillScope, PageRegister};
 use crate::ioba::Magazine;
 use crate::regions::{Count, Counts, Hits, Shard};
 use crate::sync::{Ordering, Who};
-use crate::table::{Entry, Lane};
+use crate::table::Lane;
 use crate::tce::{Perm, Tce};
 
 /// Segments that are remembered: rings and the data between them.
@@ -53,6 +53,8 @@ pub(super) struct Fast {
     /// What the general path looked up last.
     pub(super) hits: Hits,
     shard: Option<Shard>,
+    /// The handle's count of the guest's RAM that was named last.
+    guest: Option<Count>,
     /// The segment that was locked last, and how often in a row.
     last: Option<(Ioba, u64)>,
     streak: u32,
@@ -116,10 +118,14 @@ impl Fast {
         if self.shard.is_none() {
             self.shard = state.registrations.shard(counts);
         }
+        let number = self.hits.guest_number();
+        if self.guest.as_ref().map(Count::number) != number {
+            self.guest = self.shard.as_ref().zip(number).map(|(shard, n)| shard.one(n));
+        }
         let usual = |w: &&Window| !w.kernel && !w.left_to_kvm;
         let Some(window) = state.window_at(at).filter(usual) else { return };
         let page = window.table.geometry().page();
-        if self.lanes[nth(at)].as_ref().is_none_or(|lane| lane.place(at).is_none()) {
+        if self.lanes[nth(at)].as_ref().is_none_or(|lane| lane.place(at, page).is_none()) {
             self.lanes[nth(at)] = BusLane::new(window, magazine, at);
         }
         if let Some(memory) = memory
@@ -139,7 +145,19 @@ impl Fast {
     #[inline(always)]
     fn lane(&self, at: Ioba) -> Option<(&BusLane, usize)> {
         let lane = self.lanes[nth(at)].as_ref()?;
-        Some((lane, lane.place(at)?))
+        Some((lane, lane.place(at, lane.page)?))
+    }
+
+    /// The same for one page of `bytes`. Its size comes first: where a caller's is constant, so is
+    /// all that follows from it.
+    #[inline(always)]
+    fn lane_of(&self, at: Ioba, bytes: u64) -> Option<(&BusLane, usize, PageShift)> {
+        let page = PageShift::from_bytes(bytes)?;
+        let lane = self.lanes[nth(at)].as_ref()?;
+        if lane.page != page {
+            return None;
+        }
+        Some((lane, lane.place(at, page)?, page))
     }
 
     /// Maps one page of the near extent where nothing is.
@@ -152,9 +170,8 @@ impl Fast {
         bytes: u64,
         perm: Perm,
     ) -> Option<Done> {
-        let page = PageShift::from_bytes(bytes)?;
-        let (lane, place) = self.lane(bus)?;
-        if lane.page != page || perm == Perm::NONE {
+        let (lane, place, page) = self.lane_of(bus, bytes)?;
+        if perm == Perm::NONE {
             return None;
         }
         let user = self.user.as_ref()?;
@@ -172,72 +189,43 @@ impl Fast {
     /// Clears one page, or a short run.
     #[inline(always)]
     pub(super) fn unmap(&self, at: &mut At, bus: Ioba, bytes: u64) -> Option<Done> {
-        let (lane, place) = self.lane(bus)?;
-        if PageShift::from_bytes(bytes) != Some(lane.page) {
-            return self.unmap_run(at, (lane, place), bus, bytes);
+        match self.unmap_usual(at, bus, bytes, false) {
+            Some(done) => Some(done),
+            None => self.unmap_other(at, bus, bytes),
         }
-        self.clear_one(at, (lane, place), bus)
     }
 
-    /// Clears one page that `magazine` may be given.
+    /// Clears one live page of the region that was mapped last; if `ours`, only one that the handle's
+    /// magazine may be given.
     #[inline(always)]
-    pub(super) fn unmap_own(
+    pub(super) fn unmap_usual(
         &self,
         at: &mut At,
-        magazine: &Magazine,
         bus: Ioba,
         bytes: u64,
+        ours: bool,
     ) -> Option<Done> {
-        let page = PageShift::from_bytes(bytes)?;
-        let (lane, place) = self.lane(bus)?;
-        let ours = lane.ours || page == magazine.page() && magazine.covers(bus, 1);
-        if lane.page != page || !ours {
+        let (lane, place, page) = self.lane_of(bus, bytes)?;
+        if ours && !lane.ours {
             return None;
         }
-        self.clear_one(at, (lane, place), bus)
-    }
-
-    /// Clears one page, most likely of the region that was mapped last.
-    #[inline(always)]
-    fn clear_one(
-        &self,
-        at: &mut At,
-        (lane, place): (&BusLane, usize),
-        bus: Ioba,
-    ) -> Option<Done> {
+        let user = self.user.as_ref()?;
         let entry = lane.lane.entry(at.who, place)?;
-        if let Some(user) = &self.user
-            && !entry.get().is_empty()
-            && entry.clear_of(user.count.number())
-        {
-            let done = at.kill(bus, lane.page, true, false);
-            // Waited for: released.
-            user.count.add(1u64.wrapping_neg());
-            return Some(done);
+        if entry.get().is_empty() || !entry.clear_of(user.count.number()) {
+            return None;
         }
-        self.clear_other(at, &entry, bus, lane.page)
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn clear_other(
-        &self,
-        at: &mut At,
-        entry: &Entry<'_>,
-        bus: Ioba,
-        page: PageShift,
-    ) -> Option<Done> {
-        self.clear(at, entry, bus, page)
+        let done = at.kill(bus, page, true, false);
+        // Waited for: released.
+        user.count.add(1u64.wrapping_neg());
+        Some(done)
     }
 
     #[inline(never)]
-    fn unmap_run(
-        &self,
-        at: &mut At,
-        (lane, place): (&BusLane, usize),
-        bus: Ioba,
-        bytes: u64,
-    ) -> Option<Done> {
+    fn unmap_other(&self, at: &mut At, bus: Ioba, bytes: u64) -> Option<Done> {
+        let (lane, place) = self.lane(bus)?;
+        if PageShift::from_bytes(bytes) == Some(lane.page) {
+            return self.clear(at, bus);
+        }
         let whole = bytes & (lane.page.bytes() - 1) == 0;
         let count = bytes >> lane.page.get();
         if !whole || count == 0 || count > lane.pages - place as u64 {
@@ -309,13 +297,16 @@ impl Fast {
         }
     }
 
-    #[inline(always)]
-    fn clear(&self, at: &mut At, entry: &Entry<'_>, bus: Ioba, page: PageShift) -> Option<Done> {
+    /// Clears one page, whatever was there.
+    #[inline(never)]
+    fn clear(&self, at: &mut At, bus: Ioba) -> Option<Done> {
+        let (lane, place) = self.lane(bus)?;
+        let entry = lane.lane.entry(at.who, place)?;
         let old = entry.get();
         let owner = if old.is_empty() { None } else { Some(entry.owner()?) };
         let shard = self.shard.as_ref()?;
         entry.clear(owner.is_some());
-        let done = at.kill(bus, page, owner.is_some(), false);
+        let done = at.kill(bus, lane.page, owner.is_some(), false);
         // Waited for: released.
         owner.into_iter().for_each(|number| shard.add(number, 1u64.wrapping_neg()));
         Some(done)
@@ -325,26 +316,47 @@ impl Fast {
     #[inline(always)]
     pub(super) fn store(&self, at: &mut At, window: Ioba, bus: Ioba, tce: Tce) -> Option<Done> {
         let (lane, place) = self.lane(bus)?;
+        let page = lane.page;
         if lane.window != window || place as u64 >= lane.guest_pages {
             return None;
         }
         let entry = lane.lane.entry(at.who, place)?;
+        let was_live = !entry.get().is_empty();
         if tce == Tce::EMPTY {
-            return self.clear(at, &entry, bus, lane.page);
+            return match &self.guest {
+                Some(guest) if was_live && entry.clear_of(guest.number()) => {
+                    let done = at.kill(bus, page, true, false);
+                    // Waited for: released.
+                    guest.add(1u64.wrapping_neg());
+                    Some(done)
+                }
+                _ => self.clear(at, bus),
+            };
         }
-        if tce.is_empty() || tce.value() & Tce::must_be_zero(lane.page) != 0 {
+        if tce.is_empty() || tce.value() & Tce::must_be_zero(page) != 0 {
             return None;
         }
-        let number = self.hits.guest_page(tce.address(), lane.page)?;
+        let number = self.hits.guest_page(tce.address(), page)?;
+        match &self.guest {
+            Some(guest) if !was_live && guest.number() == number => {
+                guest.add(1);
+                entry.fill(tce, number, false);
+                Some(at.kill(bus, page, false, at.on_fill))
+            }
+            _ => self.replace(at, bus, tce, number),
+        }
+    }
+
+    /// Stores an entry that points into the registration `number`, whatever was there.
+    #[inline(never)]
+    fn replace(&self, at: &mut At, bus: Ioba, tce: Tce, number: usize) -> Option<Done> {
+        let (lane, place) = self.lane(bus)?;
+        let entry = lane.lane.entry(at.who, place)?;
         let old = entry.get();
         let owner = if old.is_empty() { None } else { Some(entry.owner()?) };
         let shard = self.shard.as_ref()?;
         shard.add(number, 1);
-        if owner.is_none() {
-            entry.fill(tce, number, false);
-        } else {
-            entry.set(old, tce, Some(number), false);
-        }
+        entry.set(old, tce, Some(number), false);
         let done = at.kill(bus, lane.page, owner.is_some(), at.on_fill);
         owner.into_iter().for_each(|number| shard.add(number, 1u64.wrapping_neg()));
         Some(done)
@@ -385,11 +397,11 @@ impl BusLane {
         Some(Self { start, pages, guest_pages, page, ours, window: window.start, lane })
     }
 
-    /// The place of the page that begins at `at`.
+    /// The place of the page that begins at `at`; `page` is the lane's.
     #[inline(always)]
-    fn place(&self, at: Ioba) -> Option<usize> {
+    fn place(&self, at: Ioba, page: PageShift) -> Option<usize> {
         // Low bits that are not 0 become high ones, and the place too large.
-        let place = at.0.wrapping_sub(self.start).rotate_right(self.page.get());
+        let place = at.0.wrapping_sub(self.start).rotate_right(page.get());
         if place < self.pages { Some(place as usize) } else { None }
     }
 }

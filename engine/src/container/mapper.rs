@@ -12,7 +12,7 @@ use crate::error::{EntryError, MapError, UnmapError};
 use crate::ioba::{IobaAllocator, Magazine};
 use crate::kill::{KillCount, KillDebt, KillPolicy};
 use crate::regions::Counts;
-use crate::sync::{Arc, Reader, Version};
+use crate::sync::{Arc, Inside, Reader, Version};
 use crate::table::User;
 use crate::tce::{Perm, Tce};
 
@@ -112,18 +112,39 @@ impl Mapper {
         f(&mut Call { engine, space, state: &state, hand })
     }
 
-    /// A call for one page of the usual kind; `None` if it is not, and nothing was done.
+    /// Inside, if what is remembered still holds. No closure is taken: some would not be inlined.
     #[inline(always)]
-    fn fast(&mut self, f: impl FnOnce(&mut Fast, &mut At) -> Option<Done>) -> Option<Done> {
-        let _inside = self.state.enter_if(self.fast_version)?;
-        f(&mut self.fast, &mut self.at)
+    fn usual(&mut self) -> Option<(Inside<'_, State>, &mut Fast, &mut At)> {
+        let inside = self.state.enter_if(self.fast_version)?;
+        Some((inside, &mut self.fast, &mut self.at))
+    }
+
+    /// Maps one page of the usual kind; `None` if it is not, and nothing was done.
+    #[inline(always)]
+    fn map_usual(&mut self, at: Ioba, memory: Uaddr, bytes: u64, perm: Perm) -> Option<Done> {
+        let (_inside, fast, call) = self.usual()?;
+        fast.map(call, at, memory, bytes, perm)
+    }
+
+    /// The same for an unmap.
+    #[inline(always)]
+    fn unmap_usual(&mut self, at: Ioba, bytes: u64) -> Option<Done> {
+        let (_inside, fast, call) = self.usual()?;
+        fast.unmap(call, at, bytes)
+    }
+
+    /// The same for one word of a guest's.
+    #[inline(always)]
+    fn store_usual(&mut self, window: Ioba, at: Ioba, tce: Tce) -> Option<Done> {
+        let (_inside, fast, call) = self.usual()?;
+        fast.store(call, window, at, tce)
     }
 
     /// True if one page failed on the fast path because its memory was not the near one, and is now.
     fn move_near(&mut self, memory: Uaddr, bytes: u64) -> bool {
         let Some(page) = PageShift::from_bytes(bytes) else { return false };
-        let Some(_inside) = self.state.enter_if(self.fast_version) else { return false };
-        self.fast.move_near(memory, page)
+        let Some((_inside, fast, _)) = self.usual() else { return false };
+        fast.move_near(memory, page)
     }
 
     /// Remembers what a call on the general path found.
@@ -139,7 +160,7 @@ impl Mapper {
     ///
     /// # Errors
     /// As there.
-    #[inline]
+    #[inline(always)]
     pub fn map(
         &mut self,
         at: Ioba,
@@ -148,13 +169,14 @@ impl Mapper {
         perm: Perm,
         mode: Mode,
     ) -> Result<Receipt, MapError> {
-        match self.fast(|fast, call| fast.map(call, at, memory, bytes, perm)) {
+        match self.map_usual(at, memory, bytes, perm) {
             Some(done) => Ok(Receipt { tces: 1, requests: 1, ..done.receipt() }),
             None => self.map_slowly(at, memory, bytes, perm, mode),
         }
     }
 
     #[cold]
+    #[inline(never)]
     fn map_slowly(
         &mut self,
         at: Ioba,
@@ -164,7 +186,7 @@ impl Mapper {
         mode: Mode,
     ) -> Result<Receipt, MapError> {
         if self.move_near(memory, bytes)
-            && let Some(done) = self.fast(|fast, call| fast.map(call, at, memory, bytes, perm))
+            && let Some(done) = self.map_usual(at, memory, bytes, perm)
         {
             return Ok(Receipt { tces: 1, requests: 1, ..done.receipt() });
         }
@@ -193,9 +215,9 @@ impl Mapper {
     ///
     /// # Errors
     /// As there.
-    #[inline]
+    #[inline(always)]
     pub fn unmap(&mut self, at: Ioba, bytes: u64) -> Result<Receipt, UnmapError> {
-        match self.fast(|fast, call| fast.unmap(call, at, bytes)) {
+        match self.unmap_usual(at, bytes) {
             Some(done) => {
                 Ok(Receipt { tces: done.released, requests: 1, steps: 1, ..done.receipt() })
             }
@@ -204,6 +226,7 @@ impl Mapper {
     }
 
     #[cold]
+    #[inline(never)]
     fn unmap_slowly(&mut self, at: Ioba, bytes: u64) -> Result<Receipt, UnmapError> {
         let done = self.call(Some(at), |call| call.unmap(at, bytes))?;
         if done.tces <= 1 {
@@ -228,7 +251,7 @@ impl Mapper {
     /// # Errors
     /// As [`Container::map`]; [`MapError::NoAddresses`] without an allocator, and
     /// [`MapError::Addresses`] if it has no room. Nothing was mapped or taken.
-    #[inline]
+    #[inline(always)]
     pub fn map_alloc(&mut self, memory: Uaddr, bytes: u64, perm: Perm) -> Result<Ioba, MapError> {
         let Some(magazine) = &mut self.magazine else { return Err(MapError::NoAddresses) };
         if PageShift::from_bytes(bytes) != Some(magazine.page()) {
@@ -237,7 +260,7 @@ impl Mapper {
         let Some(at) = magazine.take_held() else {
             return self.map_alloc_run(memory, bytes, perm);
         };
-        match self.fast(|fast, call| fast.map(call, at, memory, bytes, perm)) {
+        match self.map_usual(at, memory, bytes, perm) {
             Some(_) => Ok(at),
             None => self.map_taken(at, memory, bytes, perm),
         }
@@ -257,6 +280,7 @@ impl Mapper {
 
     /// Maps at an address that was taken, or gives it back.
     #[cold]
+    #[inline(never)]
     fn map_taken(
         &mut self,
         at: Ioba,
@@ -278,24 +302,23 @@ impl Mapper {
     /// As [`Container::unmap`]; [`UnmapError::NoAddresses`] without an allocator, and
     /// [`UnmapError::Foreign`] if it has no such run, change nothing. [`UnmapError::NotMapped`] if not
     /// all of it was mapped: then no address was given back.
-    #[inline]
+    #[inline(always)]
     pub fn unmap_free(&mut self, at: Ioba, bytes: u64) -> Result<(), UnmapError> {
-        let Self { state, fast, at: call, magazine, fast_version, .. } = self;
-        let Some(magazine) = magazine else { return Err(UnmapError::NoAddresses) };
-        let Some(inside) = state.enter_if(*fast_version) else {
+        let Some((inside, fast, call)) = self.usual() else {
             return self.unmap_free_slowly(at, bytes);
         };
-        let done = fast.unmap_own(call, magazine, at, bytes);
+        // A lane has such addresses only if there is a magazine.
+        let done = fast.unmap_usual(call, at, bytes, true);
         drop(inside);
-        match done {
-            Some(Done { released: 1, .. }) => magazine.give_covered(at),
-            Some(_) => return Err(UnmapError::NotMapped { start: at, pages: 1, live: 0 }),
-            None => return self.unmap_free_slowly(at, bytes),
+        match (done, &mut self.magazine) {
+            (Some(_), Some(magazine)) => magazine.give_covered(at),
+            _ => return self.unmap_free_slowly(at, bytes),
         }
         Ok(())
     }
 
     #[cold]
+    #[inline(never)]
     fn unmap_free_slowly(&mut self, at: Ioba, bytes: u64) -> Result<(), UnmapError> {
         let Some(magazine) = &self.magazine else { return Err(UnmapError::NoAddresses) };
         let pages = bytes >> magazine.page().get();
@@ -303,7 +326,7 @@ impl Mapper {
             return Err(UnmapError::Foreign { start: at, pages });
         }
         // Says what else is wrong with the range.
-        let live = self.unmap_slowly(at, bytes)?.released;
+        let live = self.unmap(at, bytes)?.released;
         match &mut self.magazine {
             Some(magazine) if live == pages => magazine.give(at, pages),
             _ => return Err(UnmapError::NotMapped { start: at, pages, live }),
@@ -346,7 +369,7 @@ impl Mapper {
         at: Ioba,
         tce: Tce,
     ) -> Result<Receipt, EntryError> {
-        match self.fast(|fast, call| fast.store(call, window, at, tce)) {
+        match self.store_usual(window, at, tce) {
             Some(done) => {
                 let steps = u64::from(tce == Tce::EMPTY);
                 Ok(Receipt { tces: 1, steps, ..done.receipt() })
@@ -356,6 +379,7 @@ impl Mapper {
     }
 
     #[cold]
+    #[inline(never)]
     fn store_slowly(&mut self, window: Ioba, at: Ioba, tce: Tce) -> Result<Receipt, EntryError> {
         let done = self.call(Some(at), |call| call.store_same(window, at, tce, 1))?;
         self.learn(at, None);
@@ -375,7 +399,8 @@ impl Mapper {
             return self.store_one(window, at, tce);
         }
         if tce == Tce::EMPTY
-            && let Some(done) = self.fast(|fast, call| fast.clear_guest(call, window, at, count))
+            && let Some((_inside, fast, call)) = self.usual()
+            && let Some(done) = fast.clear_guest(call, window, at, count)
         {
             return Ok(Receipt { tces: count, steps: 1, ..done.receipt() });
         }

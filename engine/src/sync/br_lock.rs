@@ -7,7 +7,7 @@ use std::cell::UnsafeCell;
 use std::ops::{Deref, DerefMut};
 
 use super::bias::Who;
-use super::turns::{Ticket, Turns};
+use super::turns::{Ticket, Turns, Visit};
 use super::{Arc, AtomicU64, Ordering, RwLock, RwLockReadGuard, RwLockWriteGuard, read, write};
 
 /// What a registered reader has seen: no two that differ are of the same structure.
@@ -132,35 +132,36 @@ impl<T> Reader<T> {
     #[inline]
     pub(crate) fn enter(&mut self, waiting: bool) -> Inside<'_, T> {
         loop {
-            self.ticket.enter(waiting);
+            let visit = self.ticket.enter(waiting);
             let version = self.lock.version.load(Ordering::Acquire);
             if version & 1 == 0 {
                 return Inside {
                     lock: &self.lock,
                     ticket: &mut self.ticket,
+                    visit,
                     version: Version(version),
                 };
             }
-            self.wait();
+            self.wait(visit);
         }
     }
 
     /// The same if nobody has written since `version`, and nobody is at it.
     #[inline(always)]
     pub(crate) fn enter_if(&mut self, version: Version) -> Option<Inside<'_, T>> {
-        self.ticket.enter(false);
+        let visit = self.ticket.enter(false);
         // One that was seen inside is even, so nobody writes.
         if self.lock.version.load(Ordering::Acquire) != version.0 {
-            self.ticket.leave();
+            self.ticket.leave(visit);
             return None;
         }
-        Some(Inside { lock: &self.lock, ticket: &mut self.ticket, version })
+        Some(Inside { lock: &self.lock, ticket: &mut self.ticket, visit, version })
     }
 
     /// Steps back until the writer has ended.
     #[cold]
-    fn wait(&mut self) {
-        self.ticket.leave();
+    fn wait(&mut self, visit: Visit) {
+        self.ticket.leave(visit);
         drop(read(&self.lock.others));
     }
 }
@@ -170,6 +171,7 @@ impl<T> Reader<T> {
 pub(crate) struct Inside<'a, T> {
     lock: &'a BrLock<T>,
     ticket: &'a mut Ticket,
+    visit: Visit,
     version: Version,
 }
 
@@ -196,7 +198,7 @@ impl<T> Deref for Inside<'_, T> {
 impl<T> Drop for Inside<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        self.ticket.leave();
+        self.ticket.leave(self.visit);
     }
 }
 

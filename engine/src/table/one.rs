@@ -30,23 +30,23 @@ impl Entry<'_> {
         self.segment.owner()
     }
 
-    /// Clears the entry, which was live, if it is known to be `owner`'s.
+    /// Clears the entry, which was live, if it is known to be `owner`'s, and nothing else is to do.
     #[inline(always)]
     pub(crate) fn clear_of(&self, owner: usize) -> bool {
-        let known = self.segment.one_less_of(owner);
-        if known {
+        let plain = self.segment.one_less_of(owner);
+        if plain {
             self.slot.store(Tce::EMPTY.to_be_word(), Ordering::Relaxed);
-            self.segment.set_write_only(self.at, 1, false);
         }
-        known
+        plain
     }
 
     /// Fills the entry, which was empty, for `owner`.
     #[inline(always)]
     pub(crate) fn fill(&self, tce: Tce, owner: usize, write_only: bool) {
         self.slot.store(tce.to_be_word(), Ordering::Relaxed);
-        self.segment.one_more(owner);
-        self.segment.set_write_only(self.at, 1, write_only);
+        if write_only || !self.segment.one_more_of(owner) {
+            self.segment.filled(self.at, owner, write_only);
+        }
     }
 
     /// Clears the entry, which was live or not.

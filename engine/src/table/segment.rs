@@ -16,12 +16,17 @@ const MOST_TAKEN: u32 = 19;
 /// Live entries of more than one owner, or of nobody knows whom.
 const MIXED: u32 = u32::MAX;
 
+/// In a segment's state: there are write-only bits.
+const MARKED: u64 = 1 << 31;
+/// In a segment's state: the number of live entries.
+const LIVE: u64 = MARKED - 1;
+
 /// State of up to `1 << SEGMENT_LG2` consecutive entries of one leaf.
 #[repr(align(64))]
 pub(crate) struct Segment {
     lock: BiasLock,
-    /// Low half: live entries. High half: whose they all are, or [`MIXED`]; of no meaning if none is
-    /// live. Written by the lock's holder only.
+    /// Low half: live entries, and [`MARKED`]. High half: whose they all are, or [`MIXED`]; of no
+    /// meaning if none is live. Written by the lock's holder only.
     state: AtomicU64,
     /// Times that the lock was taken from who had it without taking it, up to a limit.
     taken_away: AtomicU32,
@@ -33,6 +38,13 @@ pub(super) type Segments = Box<[Arc<Segment>]>;
 
 fn state(owner: u32, live: u32) -> u64 {
     u64::from(owner) << 32 | u64::from(live)
+}
+
+/// True if all live entries are known to be `owner`'s and there are no write-only bits: one comparison
+/// for both.
+#[inline(always)]
+fn is_plain(state: u64, owner: usize) -> bool {
+    state >> 31 == (owner as u64) << 1
 }
 
 impl Segment {
@@ -91,7 +103,7 @@ impl Segment {
     /// Live entries; exact for the lock's holder.
     #[inline]
     pub(super) fn live(&self) -> u64 {
-        self.state.load(Ordering::Relaxed) & u64::from(u32::MAX)
+        self.state.load(Ordering::Relaxed) & LIVE
     }
 
     /// For the lock's holder: whose all live entries are, if that is one's and known.
@@ -111,37 +123,45 @@ impl Segment {
         debug_assert!(self.live() <= 1 << SEGMENT_LG2);
     }
 
-    /// [`Segment::recount`] for an entry that was empty.
+    /// [`Segment::recount`] for an entry that was empty, if all are known to be `owner`'s and there
+    /// are no write-only bits. False if not: nothing was done.
     #[inline(always)]
-    pub(super) fn one_more(&self, owner: usize) {
+    pub(super) fn one_more_of(&self, owner: usize) -> bool {
         let state = self.state.load(Ordering::Relaxed);
-        // Whose none are does not matter, so it may be kept.
-        if state >> 32 == owner as u64 {
+        // Whose none are has no meaning, so it may be kept.
+        let plain = is_plain(state, owner);
+        if plain {
             self.state.store(state + 1, Ordering::Relaxed);
-        } else {
-            self.some_more(1, owner as u32);
         }
+        plain
     }
 
-    /// [`Segment::recount`] for a live entry that goes, if it is known to be `owner`'s.
+    /// The same for a live entry that goes.
     #[inline(always)]
     pub(super) fn one_less_of(&self, owner: usize) -> bool {
         let state = self.state.load(Ordering::Relaxed);
-        let known = state >> 32 == owner as u64;
-        if known {
+        let plain = is_plain(state, owner);
+        if plain {
             debug_assert!(self.live() > 0);
             self.state.store(state - 1, Ordering::Relaxed);
         }
-        known
+        plain
+    }
+
+    /// The entry at `at`, which was empty, became `owner`'s.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn filled(&self, at: usize, owner: usize, write_only: bool) {
+        self.recount(0, 1, Some(owner));
+        self.set_write_only(at, 1, write_only);
     }
 
     #[inline]
     fn some_more(&self, after: u64, owner: u32) {
         let (old, mine) = (self.state.load(Ordering::Relaxed), u64::from(owner) << 32);
-        let live = old & u64::from(u32::MAX);
-        let all_mine = old ^ live == mine || live == 0;
+        let all_mine = old & LIVE == 0 || old >> 32 << 32 == mine;
         let owner = if all_mine { mine } else { u64::from(MIXED) << 32 };
-        self.state.store(owner | (live + after), Ordering::Relaxed);
+        self.state.store(owner | ((old & (MARKED | LIVE)) + after), Ordering::Relaxed);
     }
 
     /// [`Segment::recount`] for entries that go.
@@ -154,7 +174,7 @@ impl Segment {
     /// For the lock's holder: remembers for `count` entries from `at` whether they are write-only.
     #[inline]
     pub(super) fn set_write_only(&self, at: usize, count: usize, yes: bool) {
-        if yes || self.write_only.get().is_some() {
+        if yes || self.state.load(Ordering::Relaxed) & MARKED != 0 {
             self.mark(at, count, yes);
         }
     }
@@ -167,6 +187,7 @@ impl Segment {
                 .write_only
                 .get_or_init(|| (0..1 << (SEGMENT_LG2 - 6)).map(|_| AtomicU64::new(0)).collect()),
         };
+        self.state.store(self.state.load(Ordering::Relaxed) | MARKED, Ordering::Relaxed);
         let (mut at, end) = (at, at + count);
         while at < end {
             let in_word = (64 - at % 64).min(end - at);
@@ -205,11 +226,18 @@ mod tests {
         segment.recount(0, 1, None);
         assert_eq!(segment.owner(), None);
         segment.some_less(2);
-        segment.one_more(7);
-        segment.one_more(7);
+        assert!(!segment.one_more_of(7), "none is live, but it is not known whose they would be");
+        segment.recount(0, 1, Some(7));
+        assert!(segment.one_more_of(7) && !segment.one_more_of(8) && !segment.one_less_of(8));
         assert_eq!((segment.live(), segment.owner()), (2, Some(7)));
-        segment.one_more(8);
-        assert_eq!((segment.live(), segment.owner()), (3, None));
+        assert!(segment.one_less_of(7) && segment.one_less_of(7) && segment.one_more_of(7));
+        assert_eq!((segment.live(), segment.owner()), (1, Some(7)));
+        segment.set_write_only(3, 1, true);
+        assert!(!segment.one_more_of(7) && !segment.one_less_of(7), "bits have to be looked after");
+        segment.recount(0, 2, Some(7));
+        assert_eq!((segment.live(), segment.owner()), (3, Some(7)));
+        segment.recount(0, 1, Some(8));
+        assert_eq!((segment.live(), segment.owner()), (4, None));
     }
 
     #[test]
