@@ -31,21 +31,21 @@ impl Word {
 
 /// One thread's way to kill a page of one PE by a store, where that is complete when it is made: as
 /// on a PHB that keeps no translation.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct PageRegister {
     /// Where the kill is stored.
     pub register: Arc<Word>,
-    /// What is stored is this and the page's bus address, whose low 12 bits are left out.
+    /// What is stored is this and the page's bus address in one word.
     pub kill: u64,
     /// Pages that were killed and waited for in this way. Only the thread adds to it.
     pub kills: Arc<Word>,
 }
 
 impl PageRegister {
-    /// Kills one page and waits; returns the number of stores.
+    /// Kills the page that begins at `start` and waits; returns the number of stores.
     #[inline(always)]
     pub(crate) fn kill_page_and_wait(&self, start: Ioba) -> u64 {
-        self.register.store(self.kill | start.0 & !0xfff);
+        self.register.store(self.kill | start.0);
         self.kills.bump(1);
         1
     }

@@ -24,8 +24,8 @@ struct BusLane {
     /// What of it the guest asked for.
     guest_pages: u64,
     page: PageShift,
-    /// Each of its pages is one that the handle's magazine may be given.
-    ours: bool,
+    /// As `pages` if each of them is one that the handle's magazine may be given, and 0 if not.
+    ours: u64,
     /// Start of the window.
     window: Ioba,
     lane: Lane,
@@ -33,13 +33,13 @@ struct BusLane {
 
 /// A region of the process.
 struct UserHit {
+    /// The handle's count of it.
+    count: Count,
     start: u64,
     /// Last offset at which a page begins.
     last: u64,
     page: PageShift,
-    /// The handle's count of it.
-    count: Count,
-    layout: RealLayout,
+    layout: Box<RealLayout>,
     /// The extent of the last page: start, last offset at which a page begins, and what leads from
     /// user addresses to entry addresses.
     near: (u64, u64, u64),
@@ -73,6 +73,28 @@ pub(super) struct Done {
     pub(super) asked: u64,
 }
 
+impl Done {
+    const NOTHING: Self = Self { released: 0, issued: 0, asked: 0 };
+}
+
+/// The size of one page.
+#[derive(Clone, Copy)]
+pub(super) enum Page {
+    /// Whatever the window's is.
+    Any(PageShift),
+    /// That of the handle's magazine, whose the bus address is to be.
+    Ours(PageShift),
+}
+
+impl Page {
+    #[inline(always)]
+    fn size(self) -> PageShift {
+        match self {
+            Self::Any(page) | Self::Ours(page) => page,
+        }
+    }
+}
+
 /// What the fast path needs beside what it remembers.
 pub(super) struct At {
     pub(super) who: Who,
@@ -85,6 +107,8 @@ pub(super) struct At {
     pub(super) port: Box<dyn KillPort>,
     /// The port's register, if it has one.
     pub(super) register: Option<PageRegister>,
+    /// The same if filled entries are killed too.
+    pub(super) fill_register: Option<PageRegister>,
 }
 
 #[inline]
@@ -148,16 +172,17 @@ impl Fast {
         Some((lane, lane.place(at, lane.page)?))
     }
 
-    /// The same for one page of `bytes`. Its size comes first: where a caller's is constant, so is
-    /// all that follows from it.
+    /// The same for a page of that size. If it is said to be the magazine's, only the lanes of what
+    /// the magazine may be given are there.
     #[inline(always)]
-    fn lane_of(&self, at: Ioba, bytes: u64) -> Option<(&BusLane, usize, PageShift)> {
-        let page = PageShift::from_bytes(bytes)?;
+    fn lane_of(&self, at: Ioba, page: Page) -> Option<(&BusLane, usize)> {
         let lane = self.lanes[nth(at)].as_ref()?;
-        if lane.page != page {
-            return None;
-        }
-        Some((lane, lane.place(at, page)?, page))
+        let pages = match page {
+            Page::Any(page) if page == lane.page => lane.pages,
+            Page::Any(_) => return None,
+            Page::Ours(_) => lane.ours,
+        };
+        Some((lane, lane.place_below(pages, at, page.size())?))
     }
 
     /// Maps one page of the near extent where nothing is.
@@ -167,54 +192,45 @@ impl Fast {
         at: &mut At,
         bus: Ioba,
         memory: Uaddr,
-        bytes: u64,
+        page: Page,
         perm: Perm,
     ) -> Option<Done> {
-        let (lane, place, page) = self.lane_of(bus, bytes)?;
+        let (lane, place) = self.lane_of(bus, page)?;
         if perm == Perm::NONE {
             return None;
         }
         let user = self.user.as_ref()?;
-        let real = user.near(memory, page)?;
+        let real = user.near(memory, page.size())?;
         let entry = lane.lane.entry(at.who, place)?;
-        if !entry.get().is_empty() {
+        if !entry.is_zero() {
             return None;
         }
         user.count.add(1);
         let tce = Tce::new(real.0, perm.powernv());
         entry.fill(tce, user.count.number(), perm == Perm::WRITE);
-        Some(at.kill(bus, page, false, at.on_fill))
+        Some(at.kill_filled(bus, page.size()))
     }
 
     /// Clears one page, or a short run.
     #[inline(always)]
     pub(super) fn unmap(&self, at: &mut At, bus: Ioba, bytes: u64) -> Option<Done> {
-        match self.unmap_usual(at, bus, bytes, false) {
+        let page = PageShift::from_bytes(bytes).map(Page::Any);
+        match page.and_then(|page| self.unmap_usual(at, bus, page)) {
             Some(done) => Some(done),
             None => self.unmap_other(at, bus, bytes),
         }
     }
 
-    /// Clears one live page of the region that was mapped last; if `ours`, only one that the handle's
-    /// magazine may be given.
+    /// Clears one live page of the region that was mapped last.
     #[inline(always)]
-    pub(super) fn unmap_usual(
-        &self,
-        at: &mut At,
-        bus: Ioba,
-        bytes: u64,
-        ours: bool,
-    ) -> Option<Done> {
-        let (lane, place, page) = self.lane_of(bus, bytes)?;
-        if ours && !lane.ours {
-            return None;
-        }
+    pub(super) fn unmap_usual(&self, at: &mut At, bus: Ioba, page: Page) -> Option<Done> {
+        let (lane, place) = self.lane_of(bus, page)?;
         let user = self.user.as_ref()?;
         let entry = lane.lane.entry(at.who, place)?;
         if entry.get().is_empty() || !entry.clear_of(user.count.number()) {
             return None;
         }
-        let done = at.kill(bus, page, true, false);
+        let done = at.kill_live(bus, page.size());
         // Waited for: released.
         user.count.add(1u64.wrapping_neg());
         Some(done)
@@ -306,7 +322,7 @@ impl Fast {
         let owner = if old.is_empty() { None } else { Some(entry.owner()?) };
         let shard = self.shard.as_ref()?;
         entry.clear(owner.is_some());
-        let done = at.kill(bus, lane.page, owner.is_some(), false);
+        let done = if owner.is_some() { at.kill_live(bus, lane.page) } else { Done::NOTHING };
         // Waited for: released.
         owner.into_iter().for_each(|number| shard.add(number, 1u64.wrapping_neg()));
         Some(done)
@@ -325,7 +341,7 @@ impl Fast {
         if tce == Tce::EMPTY {
             return match &self.guest {
                 Some(guest) if was_live && entry.clear_of(guest.number()) => {
-                    let done = at.kill(bus, page, true, false);
+                    let done = at.kill_live(bus, page);
                     // Waited for: released.
                     guest.add(1u64.wrapping_neg());
                     Some(done)
@@ -341,7 +357,7 @@ impl Fast {
             Some(guest) if !was_live && guest.number() == number => {
                 guest.add(1);
                 entry.fill(tce, number, false);
-                Some(at.kill(bus, page, false, at.on_fill))
+                Some(at.kill_filled(bus, page))
             }
             _ => self.replace(at, bus, tce, number),
         }
@@ -357,25 +373,35 @@ impl Fast {
         let shard = self.shard.as_ref()?;
         shard.add(number, 1);
         entry.set(old, tce, Some(number), false);
-        let done = at.kill(bus, lane.page, owner.is_some(), at.on_fill);
+        let done = match owner {
+            Some(_) => at.kill_live(bus, lane.page),
+            None => at.kill_filled(bus, lane.page),
+        };
         owner.into_iter().for_each(|number| shard.add(number, 1u64.wrapping_neg()));
         Some(done)
     }
 }
 
 impl At {
-    /// Kills the page on every member and waits.
+    /// Kills a page that was live on every member, and waits.
     #[inline(always)]
-    fn kill(&mut self, bus: Ioba, page: PageShift, released: bool, filled: bool) -> Done {
-        let mut done = Done { released: u64::from(released), issued: 0, asked: 0 };
-        if released || filled {
-            done.issued = match &self.register {
-                Some(register) => register.kill_page_and_wait(bus),
-                None => self.port.kill_page_and_wait(bus, page),
-            };
-            done.asked = self.members;
-        }
-        done
+    fn kill_live(&mut self, bus: Ioba, page: PageShift) -> Done {
+        let issued = match &self.register {
+            Some(register) => register.kill_page_and_wait(bus),
+            None => self.port.kill_page_and_wait(bus, page),
+        };
+        Done { released: 1, issued, asked: self.members }
+    }
+
+    /// The same for a page that was empty, where that has to be.
+    #[inline(always)]
+    fn kill_filled(&mut self, bus: Ioba, page: PageShift) -> Done {
+        let issued = match &self.fill_register {
+            Some(register) => register.kill_page_and_wait(bus),
+            None if self.on_fill => self.port.kill_page_and_wait(bus, page),
+            None => return Done::NOTHING,
+        };
+        Done { released: 0, issued, asked: self.members }
     }
 }
 
@@ -394,15 +420,21 @@ impl BusLane {
             magazine.page() == page && magazine.covers_each(Ioba(start), pages)
         });
         let guest_pages = guest_end - entries.start;
-        Some(Self { start, pages, guest_pages, page, ours, window: window.start, lane })
+        let (ours, window) = (if ours { pages } else { 0 }, window.start);
+        Some(Self { start, pages, guest_pages, page, ours, window, lane })
     }
 
     /// The place of the page that begins at `at`; `page` is the lane's.
     #[inline(always)]
     fn place(&self, at: Ioba, page: PageShift) -> Option<usize> {
+        self.place_below(self.pages, at, page)
+    }
+
+    #[inline(always)]
+    fn place_below(&self, pages: u64, at: Ioba, page: PageShift) -> Option<usize> {
         // Low bits that are not 0 become high ones, and the place too large.
         let place = at.0.wrapping_sub(self.start).rotate_right(page.get());
-        if place < self.pages { Some(place as usize) } else { None }
+        if place < pages { Some(place as usize) } else { None }
     }
 }
 
@@ -415,7 +447,7 @@ impl UserHit {
             return None;
         }
         let last = region.memory.bytes().checked_sub(page.bytes())?;
-        let (start, layout) = (region.memory.start(), region.layout.clone());
+        let (start, layout) = (region.memory.start(), Box::new(region.layout.clone()));
         let count = shard.one(number);
         let mut hit = Self { start, last, page, count, layout, near: (0, 0, 0) };
         hit.move_near(memory, page).then_some(hit)

@@ -3,7 +3,7 @@
 
 use super::batch::Scratch;
 use super::call::{Call, Hand};
-use super::fast::{At, Done, Fast};
+use super::fast::{At, Done, Fast, Page};
 use super::mapping::{Mode, Receipt};
 use super::{Container, MapRequest, State, UnmapRequest};
 use crate::addr::{GroupId, Ioba, PageShift, Uaddr};
@@ -67,6 +67,7 @@ impl Container {
                 max_page_kills: debt.max_page_kills(),
                 port: port(backend, &[]),
                 register: None,
+                fill_register: None,
             },
             state,
             counts,
@@ -97,6 +98,7 @@ impl Mapper {
             self.fast = Fast::default();
             self.at.port = port(&self.container.engine.backend, &state.member_ids);
             self.at.register = self.at.port.page_register();
+            self.at.fill_register = self.at.register.clone().filter(|_| self.at.on_fill);
             self.at.members = state.member_ids.len() as u64;
         }
         let streak = one.map_or(0, |at| self.fast.streak(at));
@@ -122,8 +124,9 @@ impl Mapper {
     /// Maps one page of the usual kind; `None` if it is not, and nothing was done.
     #[inline(always)]
     fn map_usual(&mut self, at: Ioba, memory: Uaddr, bytes: u64, perm: Perm) -> Option<Done> {
+        let page = Page::Any(PageShift::from_bytes(bytes)?);
         let (_inside, fast, call) = self.usual()?;
-        fast.map(call, at, memory, bytes, perm)
+        fast.map(call, at, memory, page, perm)
     }
 
     /// The same for an unmap.
@@ -140,11 +143,12 @@ impl Mapper {
         fast.store(call, window, at, tce)
     }
 
-    /// True if one page failed on the fast path because its memory was not the near one, and is now.
-    fn move_near(&mut self, memory: Uaddr, bytes: u64) -> bool {
-        let Some(page) = PageShift::from_bytes(bytes) else { return false };
-        let Some((_inside, fast, _)) = self.usual() else { return false };
-        fast.move_near(memory, page)
+    /// Makes the memory of one page the near one: the fast path may have missed only that.
+    fn move_near(&mut self, memory: Uaddr, bytes: u64) {
+        let Some(page) = PageShift::from_bytes(bytes) else { return };
+        if let Some((_inside, fast, _)) = self.usual() {
+            fast.move_near(memory, page);
+        }
     }
 
     /// Remembers what a call on the general path found.
@@ -185,9 +189,8 @@ impl Mapper {
         perm: Perm,
         mode: Mode,
     ) -> Result<Receipt, MapError> {
-        if self.move_near(memory, bytes)
-            && let Some(done) = self.map_usual(at, memory, bytes, perm)
-        {
+        self.move_near(memory, bytes);
+        if let Some(done) = self.map_usual(at, memory, bytes, perm) {
             return Ok(Receipt { tces: 1, requests: 1, ..done.receipt() });
         }
         let done = self.call(Some(at), |call| call.map(at, memory, bytes, perm, mode))?;
@@ -253,17 +256,24 @@ impl Mapper {
     /// [`MapError::Addresses`] if it has no room. Nothing was mapped or taken.
     #[inline(always)]
     pub fn map_alloc(&mut self, memory: Uaddr, bytes: u64, perm: Perm) -> Result<Ioba, MapError> {
-        let Some(magazine) = &mut self.magazine else { return Err(MapError::NoAddresses) };
-        if PageShift::from_bytes(bytes) != Some(magazine.page()) {
+        let Self { state, fast, at: call, magazine, fast_version, .. } = self;
+        let Some(magazine) = magazine else { return Err(MapError::NoAddresses) };
+        let page = magazine.page();
+        if PageShift::from_bytes(bytes) != Some(page) {
             return self.map_alloc_run(memory, bytes, perm);
         }
         let Some(at) = magazine.take_held() else {
             return self.map_alloc_run(memory, bytes, perm);
         };
-        match self.map_usual(at, memory, bytes, perm) {
-            Some(_) => Ok(at),
-            None => self.map_taken(at, memory, bytes, perm),
+        let Some(inside) = state.enter_if(*fast_version) else {
+            return self.map_taken(at, memory, bytes, perm);
+        };
+        let done = fast.map(call, at, memory, Page::Ours(page), perm);
+        drop(inside);
+        if done.is_none() {
+            return self.map_taken(at, memory, bytes, perm);
         }
+        Ok(at)
     }
 
     #[cold]
@@ -304,16 +314,21 @@ impl Mapper {
     /// all of it was mapped: then no address was given back.
     #[inline(always)]
     pub fn unmap_free(&mut self, at: Ioba, bytes: u64) -> Result<(), UnmapError> {
-        let Some((inside, fast, call)) = self.usual() else {
+        let Self { state, fast, at: call, magazine, fast_version, .. } = self;
+        let Some(magazine) = magazine else { return Err(UnmapError::NoAddresses) };
+        let page = magazine.page();
+        if PageShift::from_bytes(bytes) != Some(page) {
+            return self.unmap_free_slowly(at, bytes);
+        }
+        let Some(inside) = state.enter_if(*fast_version) else {
             return self.unmap_free_slowly(at, bytes);
         };
-        // A lane has such addresses only if there is a magazine.
-        let done = fast.unmap_usual(call, at, bytes, true);
+        let done = fast.unmap_usual(call, at, Page::Ours(page));
         drop(inside);
-        match (done, &mut self.magazine) {
-            (Some(_), Some(magazine)) => magazine.give_covered(at),
-            _ => return self.unmap_free_slowly(at, bytes),
+        if done.is_none() {
+            return self.unmap_free_slowly(at, bytes);
         }
+        magazine.give_covered(at);
         Ok(())
     }
 

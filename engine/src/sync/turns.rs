@@ -101,10 +101,10 @@ impl Ticket {
     /// thread may wait for locks inside. Returns the visit, to be left.
     #[inline]
     pub(crate) fn enter(&mut self, waiting: bool) -> Visit {
-        let waiting = if waiting { WAITING } else { 0 };
+        let inside = if waiting { INSIDE | WAITING } else { INSIDE };
         // Only the ticket's holder stores to it.
         let outside = self.turn.0.load(Ordering::Relaxed);
-        self.turn.0.store(outside | INSIDE | waiting, Ordering::Relaxed);
+        self.turn.0.store(outside + inside, Ordering::Relaxed);
         if self.heavy {
             // The barrier itself is the other's; the compiler must not move loads up.
             std::sync::atomic::compiler_fence(Ordering::SeqCst);

@@ -24,6 +24,12 @@ impl Entry<'_> {
         Tce::from_be_word(self.slot.load(Ordering::Relaxed))
     }
 
+    /// True if the entry is as a table is made. Another may be empty too: see [`Tce::is_empty`].
+    #[inline(always)]
+    pub(crate) fn is_zero(&self) -> bool {
+        self.slot.load(Ordering::Relaxed) == 0
+    }
+
     /// Whose the entry is if it is live, where the table knows.
     #[inline(always)]
     pub(crate) fn owner(&self) -> Option<usize> {

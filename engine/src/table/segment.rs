@@ -14,18 +14,18 @@ pub(super) const SEGMENT_LG2: u32 = 13;
 const MOST_TAKEN: u32 = 19;
 
 /// Live entries of more than one owner, or of nobody knows whom.
-const MIXED: u32 = u32::MAX;
+const MIXED: u32 = u32::MAX >> 1;
 
 /// In a segment's state: there are write-only bits.
-const MARKED: u64 = 1 << 31;
+const MARKED: u64 = 1 << 63;
 /// In a segment's state: the number of live entries.
-const LIVE: u64 = MARKED - 1;
+const LIVE: u64 = u32::MAX as u64;
 
 /// State of up to `1 << SEGMENT_LG2` consecutive entries of one leaf.
 #[repr(align(64))]
 pub(crate) struct Segment {
     lock: BiasLock,
-    /// Low half: live entries, and [`MARKED`]. High half: whose they all are, or [`MIXED`]; of no
+    /// Low half: live entries. High half: [`MARKED`], and whose they all are, or [`MIXED`]; of no
     /// meaning if none is live. Written by the lock's holder only.
     state: AtomicU64,
     /// Times that the lock was taken from who had it without taking it, up to a limit.
@@ -44,7 +44,7 @@ fn state(owner: u32, live: u32) -> u64 {
 /// for both.
 #[inline(always)]
 fn is_plain(state: u64, owner: usize) -> bool {
-    state >> 31 == (owner as u64) << 1
+    state >> 32 == owner as u64
 }
 
 impl Segment {
@@ -109,7 +109,7 @@ impl Segment {
     /// For the lock's holder: whose all live entries are, if that is one's and known.
     #[inline]
     pub(super) fn owner(&self) -> Option<usize> {
-        let owner = (self.state.load(Ordering::Relaxed) >> 32) as u32;
+        let owner = ((self.state.load(Ordering::Relaxed) & !MARKED) >> 32) as u32;
         (owner != MIXED).then_some(owner as usize)
     }
 
@@ -159,7 +159,7 @@ impl Segment {
     #[inline]
     fn some_more(&self, after: u64, owner: u32) {
         let (old, mine) = (self.state.load(Ordering::Relaxed), u64::from(owner) << 32);
-        let all_mine = old & LIVE == 0 || old >> 32 << 32 == mine;
+        let all_mine = old & LIVE == 0 || old & !(MARKED | LIVE) == mine;
         let owner = if all_mine { mine } else { u64::from(MIXED) << 32 };
         self.state.store(owner | ((old & (MARKED | LIVE)) + after), Ordering::Relaxed);
     }
