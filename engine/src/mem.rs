@@ -201,6 +201,11 @@ pub(crate) struct Part<M> {
 }
 
 impl<M> Part<M> {
+    /// The chunk.
+    pub(crate) fn chunk(&self) -> &Arc<TableChunk> {
+        &self.chunk
+    }
+
     /// The chunk's slots.
     #[inline]
     pub(crate) fn slots(&self) -> &[Slot] {

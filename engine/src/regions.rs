@@ -15,7 +15,7 @@ use crate::error::RegisterError;
 use crate::ledger::{Charge, ChargeKind, Ledger};
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering, lock};
 
-pub(crate) use counts::Shard;
+pub(crate) use counts::{Count, Shard};
 pub(crate) use registrations::{Counts, Hits, Registrations};
 
 /// A pinned region of the process.

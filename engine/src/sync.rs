@@ -12,7 +12,7 @@ mod br_lock;
 mod turns;
 
 pub(crate) use bias::{BiasLock, Who};
-pub(crate) use br_lock::{BrLock, Reader};
+pub(crate) use br_lock::{BrLock, Inside, Reader, Version};
 pub(crate) use turns::Turns;
 
 #[cfg(loom)]

@@ -114,8 +114,9 @@ impl Ring {
         ring
     }
 
-    /// Maps the next page of the buffer, wherever there is room on the bus.
-    #[inline]
+    /// Maps the next page of the buffer, wherever there is room on the bus. Inlined as the peers' calls
+    /// are.
+    #[inline(always)]
     pub(crate) fn map(&mut self) {
         let memory = Uaddr(BUFFER.0 + self.turns as u64 % RING * PAGE);
         let at = self.rig.mapper.map_alloc(memory, PAGE, Perm::READ_WRITE);
@@ -124,13 +125,13 @@ impl Ring {
     }
 
     /// Unmaps the oldest page.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn unmap(&mut self) {
         self.unmap_nth(0);
     }
 
     /// Unmaps the `nth` oldest page.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn unmap_nth(&mut self, nth: usize) {
         let at = self.mapped[(self.turns + nth) % Self::MAPPED];
         self.rig.mapper.unmap_free(at, PAGE).expect("it is mapped");

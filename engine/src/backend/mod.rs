@@ -8,6 +8,7 @@ pub mod layout;
 #[cfg(not(loom))]
 pub mod linux;
 pub mod mock;
+mod register;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -21,6 +22,7 @@ use crate::mem::TableMemory;
 use crate::sync::Arc;
 use crate::tce::Perm;
 use layout::RealLayout;
+pub use register::{PageRegister, Word};
 
 /// Windows that a PE can have, and hence a container.
 pub const MAX_WINDOWS: usize = 2;
@@ -247,6 +249,12 @@ pub trait KillPort: Send {
     /// Returns when all kills of this port are complete: no access that used a killed translation is
     /// in flight.
     fn fence(&mut self);
+
+    /// The register that kills a page, if there is one member and a store is all that it takes. It
+    /// may be used beside the port, by the same thread, as long as the port is there.
+    fn page_register(&self) -> Option<PageRegister> {
+        None
+    }
 
     /// Both for one page, in one call.
     fn kill_page_and_wait(&mut self, start: Ioba, page: PageShift) -> u64 {

@@ -6,10 +6,11 @@ use super::State;
 use super::windows::Window;
 use crate::addr::{Hpa, Ioba, PageShift, Uaddr};
 use crate::backend::layout::RealLayout;
-use crate::backend::{KillPort, KillScope};
-use crate::regions::{Counts, Hits, Shard};
-use crate::sync::{Ordering, Slot, Who};
-use crate::table::{Entry, Lane};
+use crate::backend::{KillPort, KillScope, PageRegister};
+use crate::ioba::Magazine;
+use crate::regions::{Count, Counts, Hits, Shard};
+use crate::sync::{Ordering, Who};
+use crate::table::Lane;
 use crate::tce::{Perm, Tce};
 
 /// Segments that are remembered: rings and the data between them.
@@ -19,10 +20,12 @@ const LANES: usize = 8;
 #[repr(align(128))]
 struct BusLane {
     start: u64,
-    bytes: u64,
+    pages: u64,
     /// What of it the guest asked for and stores to page by page.
-    guest_bytes: u64,
+    guest_pages: u64,
     page: PageShift,
+    /// As `pages` if each of them is one that the handle's magazine may be given, and 0 if not.
+    ours: u64,
     /// Start of the window.
     window: Ioba,
     lane: Lane,
@@ -30,21 +33,16 @@ struct BusLane {
 
 /// A region of the process.
 struct UserHit {
+    /// The handle's count of it.
+    count: Count,
     start: u64,
     /// Last offset at which a page begins.
     last: u64,
     page: PageShift,
-    number: usize,
-    layout: RealLayout,
+    layout: Box<RealLayout>,
     /// The extent of the last page: start, last offset at which a page begins, and what leads from
     /// user addresses to entry addresses.
     near: (u64, u64, u64),
-}
-
-#[inline(always)]
-fn lane(lanes: &[Option<BusLane>; LANES], at: Ioba) -> Option<&BusLane> {
-    let lane = lanes[nth(at)].as_ref()?;
-    if lane.holds(at) { Some(lane) } else { None }
 }
 
 /// See the [module](self). All of it is of one version of the structure.
@@ -55,6 +53,8 @@ pub(super) struct Fast {
     /// What the general path looked up last.
     pub(super) hits: Hits,
     shard: Option<Shard>,
+    /// The handle's count of the guest's RAM that was named last.
+    guest: Option<Count>,
     /// The segment that was locked last, and how often in a row.
     last: Option<(Ioba, u64)>,
     streak: u32,
@@ -73,6 +73,28 @@ pub(super) struct Done {
     pub(super) asked: u64,
 }
 
+impl Done {
+    const NOTHING: Self = Self { released: 0, issued: 0, asked: 0 };
+}
+
+/// The size of one page.
+#[derive(Clone, Copy)]
+pub(super) enum Page {
+    /// Whatever the window's is.
+    Any(PageShift),
+    /// That of the handle's magazine, whose the bus address is to be.
+    Ours(PageShift),
+}
+
+impl Page {
+    #[inline(always)]
+    fn size(self) -> PageShift {
+        match self {
+            Self::Any(page) | Self::Ours(page) => page,
+        }
+    }
+}
+
 /// What the fast path needs beside what it remembers.
 pub(super) struct At {
     pub(super) who: Who,
@@ -83,6 +105,10 @@ pub(super) struct At {
     pub(super) max_page_kills: u64,
     /// To the members.
     pub(super) port: Box<dyn KillPort>,
+    /// The port's register, if it has one.
+    pub(super) register: Option<PageRegister>,
+    /// The same if filled entries are killed too.
+    pub(super) fill_register: Option<PageRegister>,
 }
 
 #[inline]
@@ -105,81 +131,141 @@ impl Fast {
 
     /// Remembers where the general path found a page at `at` and, if it was mapped, its memory.
     #[cold]
-    pub(super) fn learn(&mut self, state: &State, counts: Counts, at: Ioba, memory: Option<Uaddr>) {
+    pub(super) fn learn(
+        &mut self,
+        state: &State,
+        counts: Counts,
+        magazine: Option<&Magazine>,
+        at: Ioba,
+        memory: Option<Uaddr>,
+    ) {
         if self.shard.is_none() {
             self.shard = state.registrations.shard(counts);
+        }
+        let number = self.hits.guest_number();
+        if self.guest.as_ref().map(Count::number) != number {
+            self.guest = self.shard.as_ref().zip(number).map(|(shard, n)| shard.one(n));
         }
         let usual = |w: &&Window| !w.kernel && !w.left_to_kvm;
         let Some(window) = state.window_at(at).filter(usual) else { return };
         let page = window.table.geometry().page();
-        if self.lanes[nth(at)].as_ref().is_none_or(|lane| !lane.holds(at)) {
-            self.lanes[nth(at)] = BusLane::new(window, at);
+        if self.lanes[nth(at)].as_ref().is_none_or(|lane| lane.place(at, page).is_none()) {
+            self.lanes[nth(at)] = BusLane::new(window, magazine, at);
         }
         if let Some(memory) = memory
-            && self.user.as_mut().is_none_or(|hit| hit.page(memory, page).is_none())
+            && !self.move_near(memory, page)
         {
-            self.user = UserHit::new(state, memory, page);
+            let shard = self.shard.as_ref();
+            self.user = shard.and_then(|shard| UserHit::new(state, shard, memory, page));
         }
     }
 
-    /// Maps one page where nothing is.
+    /// Makes the extent of a page the near one. True if the page is of the region that is known.
+    pub(super) fn move_near(&mut self, memory: Uaddr, page: PageShift) -> bool {
+        self.user.as_mut().is_some_and(|user| user.move_near(memory, page))
+    }
+
+    /// The lane of a page, and the page's place there.
+    #[inline(always)]
+    fn lane(&self, at: Ioba) -> Option<(&BusLane, usize)> {
+        let lane = self.lanes[nth(at)].as_ref()?;
+        Some((lane, lane.place(at, lane.page)?))
+    }
+
+    /// The same for a page of that size. If it is said to be the magazine's, only the lanes of what
+    /// the magazine may be given are there.
+    #[inline(always)]
+    fn lane_of(&self, at: Ioba, page: Page) -> Option<(&BusLane, usize)> {
+        let lane = self.lanes[nth(at)].as_ref()?;
+        let pages = match page {
+            Page::Any(page) if page == lane.page => lane.pages,
+            Page::Any(_) => return None,
+            Page::Ours(_) => lane.ours,
+        };
+        Some((lane, lane.place_below(pages, at, page.size())?))
+    }
+
+    /// Maps one page of the near extent where nothing is.
     #[inline(always)]
     pub(super) fn map(
-        &mut self,
+        &self,
         at: &mut At,
         bus: Ioba,
         memory: Uaddr,
-        bytes: u64,
+        page: Page,
         perm: Perm,
     ) -> Option<Done> {
-        let lane = lane(&self.lanes, bus)?;
-        let page = lane.page;
-        if bytes != page.bytes() || perm == Perm::NONE {
+        let (lane, place) = self.lane_of(bus, page)?;
+        if perm == Perm::NONE {
             return None;
         }
-        let entry = lane.entry(at.who, bus)?;
-        let (number, real) = self.user.as_mut()?.page(memory, page)?;
-        let old = entry.get();
-        if !old.is_empty() {
+        let user = self.user.as_ref()?;
+        let real = user.near(memory, page.size())?;
+        let entry = lane.lane.entry(at.who, place)?;
+        if !entry.is_zero() {
             return None;
         }
-        self.shard.as_ref()?.add(number, 1);
+        user.count.add(1);
         let tce = Tce::new(real.0, perm.powernv());
-        entry.fill(tce, number, perm == Perm::WRITE);
-        Some(at.kill(bus, page, false, at.on_fill))
+        entry.fill(tce, user.count.number(), perm == Perm::WRITE);
+        Some(at.kill_filled(bus, page.size()))
     }
 
     /// Clears one page, or a short run.
     #[inline(always)]
     pub(super) fn unmap(&self, at: &mut At, bus: Ioba, bytes: u64) -> Option<Done> {
-        let lane = lane(&self.lanes, bus)?;
-        if bytes != lane.page.bytes() {
-            return self.unmap_run(at, lane, bus, bytes);
+        let page = PageShift::from_bytes(bytes).map(Page::Any);
+        match page.and_then(|page| self.unmap_usual(at, bus, page)) {
+            Some(done) => Some(done),
+            None => self.unmap_other(at, bus, bytes),
         }
-        let entry = lane.entry(at.who, bus)?;
-        self.clear(at, &entry, bus, lane.page)
+    }
+
+    /// Clears one live page of the region that was mapped last.
+    #[inline(always)]
+    pub(super) fn unmap_usual(&self, at: &mut At, bus: Ioba, page: Page) -> Option<Done> {
+        let (lane, place) = self.lane_of(bus, page)?;
+        let user = self.user.as_ref()?;
+        let entry = lane.lane.entry(at.who, place)?;
+        if entry.get().is_empty() || !entry.clear_of(user.count.number()) {
+            return None;
+        }
+        let done = at.kill_live(bus, page.size());
+        // Waited for: released.
+        user.count.add(1u64.wrapping_neg());
+        Some(done)
     }
 
     #[inline(never)]
-    fn unmap_run(&self, at: &mut At, lane: &BusLane, bus: Ioba, bytes: u64) -> Option<Done> {
+    fn unmap_other(&self, at: &mut At, bus: Ioba, bytes: u64) -> Option<Done> {
+        let (lane, place) = self.lane(bus)?;
+        if PageShift::from_bytes(bytes) == Some(lane.page) {
+            return self.clear(at, bus);
+        }
         let whole = bytes & (lane.page.bytes() - 1) == 0;
-        let inside = bytes > 0 && bytes <= lane.bytes - (bus.0 - lane.start);
-        if !whole || !inside {
+        let count = bytes >> lane.page.get();
+        if !whole || count == 0 || count > lane.pages - place as u64 {
             None
         } else {
-            self.clear_run(at, lane, bus, bytes >> lane.page.get())
+            self.clear_run(at, (lane, place), bus, count)
         }
     }
 
     /// Clears `count` entries of one lane: all of them, then the kills, then the counts.
-    fn clear_run(&self, at: &mut At, lane: &BusLane, bus: Ioba, count: u64) -> Option<Done> {
+    fn clear_run(
+        &self,
+        at: &mut At,
+        (lane, place): (&BusLane, usize),
+        bus: Ioba,
+        count: u64,
+    ) -> Option<Done> {
         if count > RUN.min(at.max_page_kills) {
             return None;
         }
         let (page, shard) = (lane.page, self.shard.as_ref()?);
-        let first = lane.entry(at.who, bus)?;
+        let first = lane.lane.entry(at.who, place)?;
         let owner = first.owner();
-        let run = lane.run(bus, count);
+        let run = lane.lane.run(place, count as usize);
         let mut live = 0u64;
         for (n, slot) in run.iter().enumerate() {
             let is_live = !Tce::from_be_word(slot.load(Ordering::Relaxed)).is_empty();
@@ -217,21 +303,26 @@ impl Fast {
         bus: Ioba,
         count: u64,
     ) -> Option<Done> {
-        let lane = lane(&self.lanes, bus)?;
-        let offset = bus.0 - lane.start;
-        let inside = offset < lane.guest_bytes
-            && count > 0
-            && count <= (lane.guest_bytes - offset) >> lane.page.get();
-        if lane.window == window && inside { self.clear_run(at, lane, bus, count) } else { None }
+        let (lane, place) = self.lane(bus)?;
+        let left = lane.guest_pages.saturating_sub(place as u64);
+        let inside = count > 0 && count <= left;
+        if lane.window == window && inside {
+            self.clear_run(at, (lane, place), bus, count)
+        } else {
+            None
+        }
     }
 
-    #[inline(always)]
-    fn clear(&self, at: &mut At, entry: &Entry<'_>, bus: Ioba, page: PageShift) -> Option<Done> {
+    /// Clears one page, whatever was there.
+    #[inline(never)]
+    fn clear(&self, at: &mut At, bus: Ioba) -> Option<Done> {
+        let (lane, place) = self.lane(bus)?;
+        let entry = lane.lane.entry(at.who, place)?;
         let old = entry.get();
         let owner = if old.is_empty() { None } else { Some(entry.owner()?) };
         let shard = self.shard.as_ref()?;
         entry.clear(owner.is_some());
-        let done = at.kill(bus, page, owner.is_some(), false);
+        let done = if owner.is_some() { at.kill_live(bus, lane.page) } else { Done::NOTHING };
         // Waited for: released.
         owner.into_iter().for_each(|number| shard.add(number, 1u64.wrapping_neg()));
         Some(done)
@@ -240,48 +331,82 @@ impl Fast {
     /// Stores what a guest gives for one page of the window that starts at `window`.
     #[inline(always)]
     pub(super) fn store(&self, at: &mut At, window: Ioba, bus: Ioba, tce: Tce) -> Option<Done> {
-        let lane = lane(&self.lanes, bus)?;
-        if lane.window != window || bus.0 - lane.start >= lane.guest_bytes {
+        let (lane, place) = self.lane(bus)?;
+        let page = lane.page;
+        if lane.window != window || place as u64 >= lane.guest_pages {
             return None;
         }
-        let entry = lane.entry(at.who, bus)?;
+        let entry = lane.lane.entry(at.who, place)?;
+        let was_live = !entry.get().is_empty();
         if tce == Tce::EMPTY {
-            return self.clear(at, &entry, bus, lane.page);
+            return match &self.guest {
+                Some(guest) if was_live && entry.clear_of(guest.number()) => {
+                    let done = at.kill_live(bus, page);
+                    // Waited for: released.
+                    guest.add(1u64.wrapping_neg());
+                    Some(done)
+                }
+                _ => self.clear(at, bus),
+            };
         }
-        if tce.is_empty() || tce.value() & Tce::must_be_zero(lane.page) != 0 {
+        if tce.is_empty() || tce.value() & Tce::must_be_zero(page) != 0 {
             return None;
         }
-        let number = self.hits.guest_page(tce.address(), lane.page)?;
+        let number = self.hits.guest_page(tce.address(), page)?;
+        match &self.guest {
+            Some(guest) if !was_live && guest.number() == number => {
+                guest.add(1);
+                entry.fill(tce, number, false);
+                Some(at.kill_filled(bus, page))
+            }
+            _ => self.replace(at, bus, tce, number),
+        }
+    }
+
+    /// Stores an entry that points into the registration `number`, whatever was there.
+    #[inline(never)]
+    fn replace(&self, at: &mut At, bus: Ioba, tce: Tce, number: usize) -> Option<Done> {
+        let (lane, place) = self.lane(bus)?;
+        let entry = lane.lane.entry(at.who, place)?;
         let old = entry.get();
         let owner = if old.is_empty() { None } else { Some(entry.owner()?) };
         let shard = self.shard.as_ref()?;
         shard.add(number, 1);
-        if owner.is_none() {
-            entry.fill(tce, number, false);
-        } else {
-            entry.set(old, tce, Some(number), false);
-        }
-        let done = at.kill(bus, lane.page, owner.is_some(), at.on_fill);
+        entry.set(old, tce, Some(number), false);
+        let done = match owner {
+            Some(_) => at.kill_live(bus, lane.page),
+            None => at.kill_filled(bus, lane.page),
+        };
         owner.into_iter().for_each(|number| shard.add(number, 1u64.wrapping_neg()));
         Some(done)
     }
 }
 
 impl At {
-    /// Kills the page on every member and waits.
+    /// Kills a page that was live on every member, and waits.
     #[inline(always)]
-    fn kill(&mut self, bus: Ioba, page: PageShift, released: bool, filled: bool) -> Done {
-        let mut done = Done { released: u64::from(released), issued: 0, asked: 0 };
-        if released || filled {
-            done.issued = self.port.kill_page_and_wait(bus, page);
-            done.asked = self.members;
-        }
-        done
+    fn kill_live(&mut self, bus: Ioba, page: PageShift) -> Done {
+        let issued = match &self.register {
+            Some(register) => register.kill_page_and_wait(bus),
+            None => self.port.kill_page_and_wait(bus, page),
+        };
+        Done { released: 1, issued, asked: self.members }
+    }
+
+    /// The same for a page that was empty, where that has to be.
+    #[inline(always)]
+    fn kill_filled(&mut self, bus: Ioba, page: PageShift) -> Done {
+        let issued = match &self.fill_register {
+            Some(register) => register.kill_page_and_wait(bus),
+            None if self.on_fill => self.port.kill_page_and_wait(bus, page),
+            None => return Done::NOTHING,
+        };
+        Done { released: 0, issued, asked: self.members }
     }
 }
 
 impl BusLane {
-    fn new(window: &Window, at: Ioba) -> Option<Self> {
+    fn new(window: &Window, magazine: Option<&Magazine>, at: Ioba) -> Option<Self> {
         let geometry = window.table.geometry();
         let page = geometry.page();
         let lane = window.table.lane((at.0 - window.start.0) >> page.get())?;
@@ -291,38 +416,32 @@ impl BusLane {
         // Where a guest's page is several of the table's, its calls take the general path.
         let guest = if window.parts() == 0 { geometry.requested_entries() } else { 0 };
         let guest_end = guest.clamp(entries.start, end);
-        Some(Self {
-            start: window.start.0 + (entries.start << page.get()),
-            bytes: (end - entries.start) << page.get(),
-            guest_bytes: (guest_end - entries.start) << page.get(),
-            page,
-            window: window.start,
-            lane,
-        })
+        let start = window.start.0 + (entries.start << page.get());
+        let pages = end - entries.start;
+        let ours = magazine.is_some_and(|magazine| {
+            magazine.page() == page && magazine.covers_each(Ioba(start), pages)
+        });
+        let guest_pages = guest_end - entries.start;
+        let (ours, window) = (if ours { pages } else { 0 }, window.start);
+        Some(Self { start, pages, guest_pages, page, ours, window, lane })
     }
 
-    #[inline]
-    fn holds(&self, at: Ioba) -> bool {
-        at.0.wrapping_sub(self.start) < self.bytes
-    }
-
-    /// The slots of `count` pages from a bus page on, which are inside.
-    fn run(&self, at: Ioba, count: u64) -> &[Slot] {
-        self.lane.run(((at.0 - self.start) >> self.page.get()) as usize, count as usize)
-    }
-
-    /// The entry of a bus page, if nobody has to be asked.
+    /// The place of the page that begins at `at`; `page` is the lane's.
     #[inline(always)]
-    fn entry(&self, who: Who, at: Ioba) -> Option<Entry<'_>> {
-        if !at.is_aligned(self.page) {
-            return None;
-        }
-        self.lane.entry(who, ((at.0 - self.start) >> self.page.get()) as usize)
+    fn place(&self, at: Ioba, page: PageShift) -> Option<usize> {
+        self.place_below(self.pages, at, page)
+    }
+
+    #[inline(always)]
+    fn place_below(&self, pages: u64, at: Ioba, page: PageShift) -> Option<usize> {
+        // Low bits that are not 0 become high ones, and the place too large.
+        let place = at.0.wrapping_sub(self.start).rotate_right(page.get());
+        if place < pages { Some(place as usize) } else { None }
     }
 }
 
 impl UserHit {
-    fn new(state: &State, memory: Uaddr, page: PageShift) -> Option<Self> {
+    fn new(state: &State, shard: &Shard, memory: Uaddr, page: PageShift) -> Option<Self> {
         let (number, registration, offset) = state.registrations.user(memory).ok()?;
         let region = &registration.region;
         // A run may be aligned for one page and not for the next: only what holds for all is kept.
@@ -330,33 +449,29 @@ impl UserHit {
             return None;
         }
         let last = region.memory.bytes().checked_sub(page.bytes())?;
-        let (start, layout) = (region.memory.start(), region.layout.clone());
-        // No page is in an extent that ends before it begins.
-        Some(Self { start, last, page, number, layout, near: (u64::MAX, 0, 0) })
+        let (start, layout) = (region.memory.start(), Box::new(region.layout.clone()));
+        let count = shard.one(number);
+        let mut hit = Self { start, last, page, count, layout, near: (0, 0, 0) };
+        hit.move_near(memory, page).then_some(hit)
     }
 
-    /// Registration and entry address of the page at `at`.
+    /// Entry address of the page at `at`, if it is of the near extent.
     #[inline(always)]
-    fn page(&mut self, at: Uaddr, page: PageShift) -> Option<(usize, Hpa)> {
+    fn near(&self, at: Uaddr, page: PageShift) -> Option<Hpa> {
         let (start, last, to_real) = self.near;
-        if page != self.page || !at.is_aligned(page) {
-            return None;
-        }
-        if at.0.wrapping_sub(start) <= last {
-            return Some((self.number, Hpa(at.0.wrapping_add(to_real))));
-        }
-        self.far(at)
+        let near = page == self.page && at.is_aligned(page) && at.0.wrapping_sub(start) <= last;
+        if near { Some(Hpa(at.0.wrapping_add(to_real))) } else { None }
     }
 
-    #[inline(never)]
-    fn far(&mut self, at: Uaddr) -> Option<(usize, Hpa)> {
+    /// See [`Fast::move_near`].
+    fn move_near(&mut self, at: Uaddr, page: PageShift) -> bool {
         let offset = at.0.wrapping_sub(self.start);
-        if offset > self.last {
-            return None;
+        if page != self.page || !at.is_aligned(page) || offset > self.last {
+            return false;
         }
         let extent = self.layout.extent_at(offset);
-        let last = extent.bytes.checked_sub(self.page.bytes())?;
+        let Some(last) = extent.bytes.checked_sub(page.bytes()) else { return false };
         self.near = (at.0, last, extent.at.0.wrapping_sub(at.0));
-        Some((self.number, extent.at))
+        true
     }
 }

@@ -4,16 +4,16 @@
 use super::batch::Scratch;
 use super::call::{Call, Hand};
 use super::entries::Place;
-use super::fast::{At, Done, Fast};
+use super::fast::{At, Done, Fast, Page};
 use super::mapping::{Mode, Receipt};
 use super::{Container, MapRequest, State, UnmapRequest};
-use crate::addr::{GroupId, Ioba, Uaddr};
+use crate::addr::{GroupId, Ioba, PageShift, Uaddr};
 use crate::backend::{Backend, KillPort, SharedPort};
 use crate::error::{EntryError, MapError, UnmapError};
 use crate::ioba::{IobaAllocator, Magazine};
 use crate::kill::{KillCount, KillDebt, KillPolicy};
 use crate::regions::Counts;
-use crate::sync::{Arc, Reader};
+use crate::sync::{Arc, Inside, Reader, Version};
 use crate::table::User;
 use crate::tce::{Perm, Tce};
 
@@ -37,9 +37,9 @@ pub struct Mapper {
     scratch: Scratch,
     /// What was looked up last, and the version of the structure that it is of.
     fast: Fast,
-    version: u64,
+    version: Version,
     /// The same, or none if the fast path is not for this platform.
-    fast_version: u64,
+    fast_version: Version,
 }
 
 /// A thread's way to the kill registers of some groups.
@@ -48,9 +48,6 @@ fn port(backend: &Arc<dyn Backend>, members: &[GroupId]) -> Box<dyn KillPort> {
         Box::new(SharedPort { backend: backend.clone(), members: members.to_vec() })
     })
 }
-
-/// Of no structure.
-const NEVER: u64 = u64::MAX;
 
 impl Container {
     /// A handle for one thread.
@@ -70,6 +67,8 @@ impl Container {
                 members: 0,
                 max_page_kills: debt.max_page_kills(),
                 port: port(backend, &[]),
+                register: None,
+                fill_register: None,
             },
             state,
             counts,
@@ -77,8 +76,8 @@ impl Container {
             magazine: None,
             scratch: Scratch::default(),
             fast: Fast::default(),
-            version: NEVER,
-            fast_version: NEVER,
+            version: Version::NEVER,
+            fast_version: Version::NEVER,
         }
     }
 }
@@ -95,9 +94,12 @@ impl Mapper {
         let state = self.state.enter(true);
         if self.version != state.version() {
             self.version = state.version();
-            self.fast_version = if self.at.max_page_kills > 0 { self.version } else { NEVER };
+            let usual = self.at.max_page_kills > 0;
+            self.fast_version = if usual { self.version } else { Version::NEVER };
             self.fast = Fast::default();
             self.at.port = port(&self.container.engine.backend, &state.member_ids);
+            self.at.register = self.at.port.page_register();
+            self.at.fill_register = self.at.register.clone().filter(|_| self.at.on_fill);
             self.at.members = state.member_ids.len() as u64;
         }
         let streak = one.map_or(0, |at| self.fast.streak(at));
@@ -113,18 +115,49 @@ impl Mapper {
         f(&mut Call { engine, space, state: &state, hand })
     }
 
-    /// A call for one page of the usual kind; `None` if it is not, and nothing was done.
+    /// Inside, if what is remembered still holds. No closure is taken: some would not be inlined.
     #[inline(always)]
-    fn fast(&mut self, f: impl FnOnce(&mut Fast, &mut At) -> Option<Done>) -> Option<Done> {
-        let _inside = self.state.enter_if(self.fast_version)?;
-        f(&mut self.fast, &mut self.at)
+    fn usual(&mut self) -> Option<(Inside<'_, State>, &mut Fast, &mut At)> {
+        let inside = self.state.enter_if(self.fast_version)?;
+        Some((inside, &mut self.fast, &mut self.at))
+    }
+
+    /// Maps one page of the usual kind; `None` if it is not, and nothing was done.
+    #[inline(always)]
+    fn map_usual(&mut self, at: Ioba, memory: Uaddr, bytes: u64, perm: Perm) -> Option<Done> {
+        let page = Page::Any(PageShift::from_bytes(bytes)?);
+        let (_inside, fast, call) = self.usual()?;
+        fast.map(call, at, memory, page, perm)
+    }
+
+    /// The same for an unmap.
+    #[inline(always)]
+    fn unmap_usual(&mut self, at: Ioba, bytes: u64) -> Option<Done> {
+        let (_inside, fast, call) = self.usual()?;
+        fast.unmap(call, at, bytes)
+    }
+
+    /// The same for one word of a guest's.
+    #[inline(always)]
+    fn store_usual(&mut self, window: Ioba, at: Ioba, tce: Tce) -> Option<Done> {
+        let (_inside, fast, call) = self.usual()?;
+        fast.store(call, window, at, tce)
+    }
+
+    /// Makes the memory of one page the near one: the fast path may have missed only that.
+    fn move_near(&mut self, memory: Uaddr, bytes: u64) {
+        let Some(page) = PageShift::from_bytes(bytes) else { return };
+        if let Some((_inside, fast, _)) = self.usual() {
+            fast.move_near(memory, page);
+        }
     }
 
     /// Remembers what a call on the general path found.
     fn learn(&mut self, at: Ioba, memory: Option<Uaddr>) {
         let state = self.state.enter(true);
         if self.version == state.version() {
-            self.fast.learn(&state, self.counts, at, memory);
+            let magazine = self.magazine.as_ref();
+            self.fast.learn(&state, self.counts, magazine, at, memory);
         }
     }
 
@@ -132,7 +165,7 @@ impl Mapper {
     ///
     /// # Errors
     /// As there.
-    #[inline]
+    #[inline(always)]
     pub fn map(
         &mut self,
         at: Ioba,
@@ -141,13 +174,14 @@ impl Mapper {
         perm: Perm,
         mode: Mode,
     ) -> Result<Receipt, MapError> {
-        match self.fast(|fast, call| fast.map(call, at, memory, bytes, perm)) {
+        match self.map_usual(at, memory, bytes, perm) {
             Some(done) => Ok(Receipt { tces: 1, requests: 1, ..done.receipt() }),
             None => self.map_slowly(at, memory, bytes, perm, mode),
         }
     }
 
     #[cold]
+    #[inline(never)]
     fn map_slowly(
         &mut self,
         at: Ioba,
@@ -156,6 +190,10 @@ impl Mapper {
         perm: Perm,
         mode: Mode,
     ) -> Result<Receipt, MapError> {
+        self.move_near(memory, bytes);
+        if let Some(done) = self.map_usual(at, memory, bytes, perm) {
+            return Ok(Receipt { tces: 1, requests: 1, ..done.receipt() });
+        }
         let done = self.call(Some(at), |call| call.map(at, memory, bytes, perm, mode))?;
         if done.tces == 1 {
             self.learn(at, Some(memory));
@@ -181,9 +219,9 @@ impl Mapper {
     ///
     /// # Errors
     /// As there.
-    #[inline]
+    #[inline(always)]
     pub fn unmap(&mut self, at: Ioba, bytes: u64) -> Result<Receipt, UnmapError> {
-        match self.fast(|fast, call| fast.unmap(call, at, bytes)) {
+        match self.unmap_usual(at, bytes) {
             Some(done) => {
                 Ok(Receipt { tces: done.released, requests: 1, steps: 1, ..done.receipt() })
             }
@@ -192,6 +230,7 @@ impl Mapper {
     }
 
     #[cold]
+    #[inline(never)]
     fn unmap_slowly(&mut self, at: Ioba, bytes: u64) -> Result<Receipt, UnmapError> {
         let done = self.call(Some(at), |call| call.unmap(at, bytes))?;
         if done.tces <= 1 {
@@ -204,6 +243,9 @@ impl Mapper {
     #[must_use]
     pub fn with_addresses(mut self, addresses: &Arc<IobaAllocator>) -> Self {
         self.magazine = Some(Magazine::new(addresses));
+        // Lanes know which addresses are the magazine's.
+        self.version = Version::NEVER;
+        self.fast_version = Version::NEVER;
         self
     }
 
@@ -213,20 +255,30 @@ impl Mapper {
     /// # Errors
     /// As [`Container::map`]; [`MapError::NoAddresses`] without an allocator, and
     /// [`MapError::Addresses`] if it has no room. Nothing was mapped or taken.
-    #[inline]
+    #[inline(always)]
     pub fn map_alloc(&mut self, memory: Uaddr, bytes: u64, perm: Perm) -> Result<Ioba, MapError> {
-        let Some(magazine) = &mut self.magazine else { return Err(MapError::NoAddresses) };
+        let Self { state, fast, at: call, magazine, fast_version, .. } = self;
+        let Some(magazine) = magazine else { return Err(MapError::NoAddresses) };
         let page = magazine.page();
-        if bytes != page.bytes() {
+        if PageShift::from_bytes(bytes) != Some(page) {
             return self.map_alloc_run(memory, bytes, perm);
         }
-        let at = magazine.take_page()?;
-        match self.fast(|fast, call| fast.map(call, at, memory, bytes, perm)) {
-            Some(_) => Ok(at),
-            None => self.map_taken(at, memory, bytes, perm),
+        let Some(at) = magazine.take_held() else {
+            return self.map_alloc_run(memory, bytes, perm);
+        };
+        let Some(inside) = state.enter_if(*fast_version) else {
+            return self.map_taken(at, memory, bytes, perm);
+        };
+        let done = fast.map(call, at, memory, Page::Ours(page), perm);
+        drop(inside);
+        if done.is_none() {
+            return self.map_taken(at, memory, bytes, perm);
         }
+        Ok(at)
     }
 
+    #[cold]
+    #[inline(never)]
     fn map_alloc_run(&mut self, memory: Uaddr, bytes: u64, perm: Perm) -> Result<Ioba, MapError> {
         let Some(magazine) = &mut self.magazine else { return Err(MapError::NoAddresses) };
         let page = magazine.page();
@@ -239,6 +291,7 @@ impl Mapper {
 
     /// Maps at an address that was taken, or gives it back.
     #[cold]
+    #[inline(never)]
     fn map_taken(
         &mut self,
         at: Ioba,
@@ -260,28 +313,28 @@ impl Mapper {
     /// As [`Container::unmap`]; [`UnmapError::NoAddresses`] without an allocator, and
     /// [`UnmapError::Foreign`] if it has no such run, change nothing. [`UnmapError::NotMapped`] if not
     /// all of it was mapped: then no address was given back.
-    #[inline]
+    #[inline(always)]
     pub fn unmap_free(&mut self, at: Ioba, bytes: u64) -> Result<(), UnmapError> {
-        let Some(magazine) = &self.magazine else { return Err(UnmapError::NoAddresses) };
-        if bytes != magazine.page().bytes() || !magazine.covers(at, 1) {
+        let Self { state, fast, at: call, magazine, fast_version, .. } = self;
+        let Some(magazine) = magazine else { return Err(UnmapError::NoAddresses) };
+        let page = magazine.page();
+        if PageShift::from_bytes(bytes) != Some(page) {
             return self.unmap_free_slowly(at, bytes);
         }
-        match self.fast(|fast, call| fast.unmap(call, at, bytes)) {
-            Some(Done { released: 1, .. }) => self.give_page(at),
-            Some(_) => return Err(UnmapError::NotMapped { start: at, pages: 1, live: 0 }),
-            None => return self.unmap_free_slowly(at, bytes),
+        let Some(inside) = state.enter_if(*fast_version) else {
+            return self.unmap_free_slowly(at, bytes);
+        };
+        let done = fast.unmap_usual(call, at, Page::Ours(page));
+        drop(inside);
+        if done.is_none() {
+            return self.unmap_free_slowly(at, bytes);
         }
+        magazine.give_covered(at);
         Ok(())
     }
 
-    #[inline]
-    fn give_page(&mut self, at: Ioba) {
-        if let Some(magazine) = &mut self.magazine {
-            magazine.give_page(at);
-        }
-    }
-
     #[cold]
+    #[inline(never)]
     fn unmap_free_slowly(&mut self, at: Ioba, bytes: u64) -> Result<(), UnmapError> {
         let Some(magazine) = &self.magazine else { return Err(UnmapError::NoAddresses) };
         let pages = bytes >> magazine.page().get();
@@ -289,7 +342,7 @@ impl Mapper {
             return Err(UnmapError::Foreign { start: at, pages });
         }
         // Says what else is wrong with the range.
-        let live = self.unmap_slowly(at, bytes)?.released;
+        let live = self.unmap(at, bytes)?.released;
         match &mut self.magazine {
             Some(magazine) if live == pages => magazine.give(at, pages),
             _ => return Err(UnmapError::NotMapped { start: at, pages, live }),
@@ -327,8 +380,7 @@ impl Mapper {
     /// Stores one entry of the usual kind; `None` if it is not, and nothing was done.
     #[inline(always)]
     pub(crate) fn try_one(&mut self, window: Ioba, at: Ioba, tce: Tce) -> Option<Receipt> {
-        let _inside = self.state.enter_if(self.fast_version)?;
-        let done = self.fast.store(&mut self.at, window, at, tce)?;
+        let done = self.store_usual(window, at, tce)?;
         let steps = u64::from(tce == Tce::EMPTY);
         Some(Receipt { tces: 1, steps, ..done.receipt() })
     }
@@ -336,7 +388,8 @@ impl Mapper {
     /// Clears a short run of the usual kind; `None` if it is not, and nothing was done.
     #[inline(never)]
     pub(crate) fn try_clear(&mut self, window: Ioba, at: Ioba, count: u64) -> Option<Receipt> {
-        let done = self.fast(|fast, call| fast.clear_guest(call, window, at, count))?;
+        let (_inside, fast, call) = self.usual()?;
+        let done = fast.clear_guest(call, window, at, count)?;
         Some(Receipt { tces: count, steps: 1, ..done.receipt() })
     }
 

@@ -69,15 +69,20 @@ impl Magazine {
     /// threads' magazines are then not had; the error says how many there are.
     #[inline]
     pub fn take_page(&mut self) -> Result<Ioba, IobaError> {
-        // Beyond the stack if nothing is held.
-        let left = self.held().wrapping_sub(1);
-        match self.stack.get(left as usize) {
-            Some(page) => {
-                set(&self.shelf.0.held, left);
-                Ok(*page)
-            }
+        match self.take_held() {
+            Some(page) => Ok(page),
             None => self.refill(),
         }
+    }
+
+    /// Takes one page if any waits here.
+    #[inline(always)]
+    pub(crate) fn take_held(&mut self) -> Option<Ioba> {
+        // Beyond the stack if nothing is held.
+        let left = self.held().wrapping_sub(1);
+        let page = *self.stack.get(left as usize)?;
+        set(&self.shelf.0.held, left);
+        Some(page)
     }
 
     /// Gives one page back. Nothing may use it any more: its entry is cleared, and killed.
@@ -89,6 +94,13 @@ impl Magazine {
         if self.layout.page(at).is_none() || at.0 & self.layout.low_bits != 0 {
             return self.give_run(at, 1);
         }
+        self.give_covered(at);
+    }
+
+    /// Gives back one page that is known to be of the space.
+    #[inline(always)]
+    pub(crate) fn give_covered(&mut self, at: Ioba) {
+        debug_assert!(self.covers(at, 1), "the page at {at} is not of {:?}", self.allocator);
         debug_assert!(self.is_out(at), "the page at {at} is given back, but free already");
         let held = self.held();
         match self.stack.get_mut(held as usize) {
@@ -142,6 +154,11 @@ impl Magazine {
             } else {
                 self.layout.run(at, pages).is_some()
             }
+    }
+
+    /// True if each of `pages` pages at `at` is one that can be handed out by itself.
+    pub(crate) fn covers_each(&self, at: Ioba, pages: u64) -> bool {
+        self.layout.step() == 1 && self.layout.run(at, pages).is_some()
     }
 
     /// Pages that wait here.

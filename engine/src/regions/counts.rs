@@ -6,20 +6,27 @@ use crate::sync::{Arc, AtomicU64, Ordering};
 /// Counts on a line, or on two that are fetched together.
 const LINE: usize = 16;
 
+#[derive(Default)]
 #[repr(align(128))]
 struct Line([AtomicU64; LINE]);
+
+impl Line {
+    #[inline(always)]
+    fn add(&self, nth: usize, amount: u64) {
+        let count = &self.0[nth % LINE];
+        count.store(count.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
+    }
+}
 
 /// One thread's share of the mapped counts, by registration number. Modulo 2^64: it may unmap what
 /// another thread has mapped.
 #[derive(Clone)]
-pub(crate) struct Shard(Arc<[Line]>);
+pub(crate) struct Shard(Arc<[Arc<Line>]>);
 
 impl Shard {
     /// Room for so many registrations, with the counts of `old`.
-    fn new(numbers: usize, old: &[Line]) -> Self {
-        let count =
-            |line: usize, nth: usize| old.get(line).map(|l| l.0[nth].load(Ordering::Relaxed));
-        let line = |l| Line(std::array::from_fn(|n| AtomicU64::new(count(l, n).unwrap_or(0))));
+    fn new(numbers: usize, old: &[Arc<Line>]) -> Self {
+        let line = |nth| old.get(nth).cloned().unwrap_or_default();
         Self((0..numbers.div_ceil(LINE).max(1)).map(line).collect())
     }
 
@@ -31,12 +38,36 @@ impl Shard {
     /// Adds, or takes away the negative; only the shard's own thread may.
     #[inline]
     pub(crate) fn add(&self, number: usize, amount: u64) {
-        let count = self.count(number);
-        count.store(count.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
+        self.0[number / LINE].add(number, amount);
+    }
+
+    /// The count of one registration.
+    pub(crate) fn one(&self, number: usize) -> Count {
+        Count { line: self.0[number / LINE].clone(), number }
     }
 
     pub(super) fn get(&self, number: usize) -> u64 {
         self.count(number).load(Ordering::Relaxed)
+    }
+}
+
+/// One thread's count of one registration, looked up once.
+pub(crate) struct Count {
+    line: Arc<Line>,
+    number: usize,
+}
+
+impl Count {
+    /// The registration's number.
+    #[inline(always)]
+    pub(crate) fn number(&self) -> usize {
+        self.number
+    }
+
+    /// [`Shard::add`].
+    #[inline(always)]
+    pub(crate) fn add(&self, amount: u64) {
+        self.line.add(self.number, amount);
     }
 }
 

@@ -54,6 +54,11 @@ pub(crate) struct Hits {
 }
 
 impl Hits {
+    /// The registration of guest memory that was looked up last.
+    pub(crate) fn guest_number(&self) -> Option<usize> {
+        (self.guest.bytes > 0).then_some(self.guest.number)
+    }
+
     /// The registration of guest memory that all of the page at `address` lies in, if it is that of
     /// the last look-up.
     #[inline]

@@ -7,8 +7,17 @@ use std::cell::UnsafeCell;
 use std::ops::{Deref, DerefMut};
 
 use super::bias::Who;
-use super::turns::{Ticket, Turns};
+use super::turns::{Ticket, Turns, Visit};
 use super::{Arc, AtomicU64, Ordering, RwLock, RwLockReadGuard, RwLockWriteGuard, read, write};
+
+/// What a registered reader has seen: no two that differ are of the same structure.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Version(u64);
+
+impl Version {
+    /// Of no structure: there are never so many writers.
+    pub(crate) const NEVER: Self = Self(u64::MAX);
+}
 
 /// `T` behind a lock for many registered readers, a few others, and a rare writer.
 pub(crate) struct BrLock<T> {
@@ -123,31 +132,36 @@ impl<T> Reader<T> {
     #[inline]
     pub(crate) fn enter(&mut self, waiting: bool) -> Inside<'_, T> {
         loop {
-            self.ticket.enter(waiting);
+            let visit = self.ticket.enter(waiting);
             let version = self.lock.version.load(Ordering::Acquire);
             if version & 1 == 0 {
-                return Inside { lock: &self.lock, ticket: &mut self.ticket, version };
+                return Inside {
+                    lock: &self.lock,
+                    ticket: &mut self.ticket,
+                    visit,
+                    version: Version(version),
+                };
             }
-            self.wait();
+            self.wait(visit);
         }
     }
 
     /// The same if nobody has written since `version`, and nobody is at it.
     #[inline(always)]
-    pub(crate) fn enter_if(&mut self, version: u64) -> Option<Inside<'_, T>> {
-        self.ticket.enter(false);
-        // An odd one is a writer's.
-        if self.lock.version.load(Ordering::Acquire) != version || version & 1 != 0 {
-            self.ticket.leave();
+    pub(crate) fn enter_if(&mut self, version: Version) -> Option<Inside<'_, T>> {
+        let visit = self.ticket.enter(false);
+        // One that was seen inside is even, so nobody writes.
+        if self.lock.version.load(Ordering::Acquire) != version.0 {
+            self.ticket.leave(visit);
             return None;
         }
-        Some(Inside { lock: &self.lock, ticket: &mut self.ticket, version })
+        Some(Inside { lock: &self.lock, ticket: &mut self.ticket, visit, version })
     }
 
     /// Steps back until the writer has ended.
     #[cold]
-    fn wait(&mut self) {
-        self.ticket.leave();
+    fn wait(&mut self, visit: Visit) {
+        self.ticket.leave(visit);
         drop(read(&self.lock.others));
     }
 }
@@ -157,13 +171,14 @@ impl<T> Reader<T> {
 pub(crate) struct Inside<'a, T> {
     lock: &'a BrLock<T>,
     ticket: &'a mut Ticket,
-    version: u64,
+    visit: Visit,
+    version: Version,
 }
 
 impl<T> Inside<'_, T> {
-    /// Even, and another after each writer: what was learnt inside holds until it changes.
+    /// Another after each writer: what was learnt inside holds until it changes.
     #[inline]
-    pub(crate) fn version(&self) -> u64 {
+    pub(crate) fn version(&self) -> Version {
         self.version
     }
 }
@@ -183,7 +198,7 @@ impl<T> Deref for Inside<'_, T> {
 impl<T> Drop for Inside<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        self.ticket.leave();
+        self.ticket.leave(self.visit);
     }
 }
 
@@ -227,10 +242,10 @@ mod tests {
         let lock = Arc::new(BrLock::new(1));
         let mut reader = lock.reader();
         let inside = reader.enter(false);
-        assert_eq!((*inside, inside.version()), (1, 0));
+        assert_eq!((*inside, inside.version().0), (1, 0));
         drop(inside);
         *lock.write() = 2;
         let inside = reader.enter(false);
-        assert_eq!((*inside, inside.version()), (2, 2));
+        assert_eq!((*inside, inside.version().0), (2, 2));
     }
 }

@@ -44,7 +44,7 @@ impl Turns {
             list.push(None);
         }
         list[id] = Some(turn.clone());
-        Ticket { turns: self.clone(), turn, next: 0, id: id as u32, heavy: self.heavy }
+        Ticket { turns: self.clone(), turn, id: id as u32, heavy: self.heavy }
     }
 
     /// Returns when every thread that was inside has left. Who enters later sees what was stored
@@ -82,11 +82,13 @@ impl Turns {
 pub(crate) struct Ticket {
     turns: Arc<Turns>,
     turn: Arc<Turn>,
-    /// What `turn` holds when it is outside.
-    next: u64,
     id: u32,
     heavy: bool,
 }
+
+/// A thread's time inside: what its turn holds after it.
+#[derive(Clone, Copy)]
+pub(crate) struct Visit(u64);
 
 impl Ticket {
     /// Whom locks know the thread by; another may be it when this one is gone.
@@ -96,25 +98,33 @@ impl Ticket {
     }
 
     /// Says "inside". What is loaded after it is not older than the saying. With `waiting`, the
-    /// thread may wait for locks inside.
+    /// thread may wait for locks inside. Returns the visit, to be left.
     #[inline]
-    pub(crate) fn enter(&mut self, waiting: bool) {
-        let waiting = if waiting { WAITING } else { 0 };
-        self.turn.0.store(self.next | INSIDE | waiting, Ordering::Relaxed);
+    pub(crate) fn enter(&mut self, waiting: bool) -> Visit {
+        let inside = if waiting { INSIDE | WAITING } else { INSIDE };
+        // Only the ticket's holder stores to it.
+        let outside = self.turn.0.load(Ordering::Relaxed);
+        self.turn.0.store(outside + inside, Ordering::Relaxed);
         if self.heavy {
             // The barrier itself is the other's; the compiler must not move loads up.
             std::sync::atomic::compiler_fence(Ordering::SeqCst);
         } else {
-            fence(Ordering::SeqCst);
+            full_barrier();
         }
+        Visit(outside.wrapping_add(NEXT))
     }
 
     /// Says "outside". Release: who sees it sees all that was done inside.
     #[inline]
-    pub(crate) fn leave(&mut self) {
-        self.next = self.next.wrapping_add(NEXT);
-        self.turn.0.store(self.next, Ordering::Release);
+    pub(crate) fn leave(&mut self, visit: Visit) {
+        self.turn.0.store(visit.0, Ordering::Release);
     }
+}
+
+/// Apart, so that who needs none jumps over none.
+#[cold]
+fn full_barrier() {
+    fence(Ordering::SeqCst);
 }
 
 impl Drop for Ticket {

@@ -24,7 +24,7 @@ use crate::tce::{Summary, Tce};
 
 pub use locks::Held;
 use locks::Locked;
-pub(crate) use one::{Entry, Lane, One, User};
+pub(crate) use one::{Lane, One, User};
 use tree::{Run, Step, Tree};
 pub use writer::Writer;
 pub(crate) use writer::Written;

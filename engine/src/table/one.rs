@@ -5,7 +5,7 @@ use std::ops::{Deref, Range};
 
 use super::segment::Segment;
 use super::tree::Tree;
-use crate::mem::Part;
+use crate::mem::TableChunk;
 use crate::sync::{Arc, Ordering, Slot, Who};
 use crate::tce::Tce;
 
@@ -29,18 +29,35 @@ impl Entry<'_> {
         std::slice::from_ref(self.slot)
     }
 
+    /// True if the entry is as a table is made. Another may be empty too: see [`Tce::is_empty`].
+    #[inline(always)]
+    pub(crate) fn is_zero(&self) -> bool {
+        self.slot.load(Ordering::Relaxed) == 0
+    }
+
     /// Whose the entry is if it is live, where the table knows.
     #[inline(always)]
     pub(crate) fn owner(&self) -> Option<usize> {
         self.segment.owner()
     }
 
+    /// Clears the entry, which was live, if it is known to be `owner`'s, and nothing else is to do.
+    #[inline(always)]
+    pub(crate) fn clear_of(&self, owner: usize) -> bool {
+        let plain = self.segment.one_less_of(owner);
+        if plain {
+            self.slot.store(Tce::EMPTY.to_be_word(), Ordering::Relaxed);
+        }
+        plain
+    }
+
     /// Fills the entry, which was empty, for `owner`.
     #[inline(always)]
     pub(crate) fn fill(&self, tce: Tce, owner: usize, write_only: bool) {
         self.slot.store(tce.to_be_word(), Ordering::Relaxed);
-        self.segment.one_more(self.at, owner);
-        self.segment.set_write_only(self.at, 1, write_only);
+        if write_only || !self.segment.one_more_of(self.at, owner) {
+            self.segment.filled(self.at, owner, write_only);
+        }
     }
 
     /// Clears the entry, which was live or not.
@@ -113,9 +130,8 @@ impl Drop for One<'_> {
 
 /// One segment, looked up once. Good as long as its table is; it keeps the memory in any case.
 pub(crate) struct Lane {
-    pub(super) part: Arc<Part<Box<[Segment]>>>,
-    /// The segment's number in the chunk.
-    pub(super) segment: usize,
+    pub(super) segment: Arc<Segment>,
+    pub(super) chunk: Arc<TableChunk>,
     /// Its first slot in the chunk.
     pub(super) first: usize,
     /// Its entries' numbers in the table.
@@ -130,18 +146,17 @@ impl Lane {
 
     /// Slots by their place in the segment, for who has an entry of it.
     pub(crate) fn run(&self, at: usize, count: usize) -> &[Slot] {
-        &self.part.slots()[self.first + at..][..count]
+        &self.chunk.slots()[self.first + at..][..count]
     }
 
     /// An entry by its place in the segment, if that is left to `who`, who is inside and does not
     /// wait for any lock.
     #[inline(always)]
     pub(crate) fn entry(&self, who: Who, at: usize) -> Option<Entry<'_>> {
-        let segment = &self.part.beside[self.segment];
-        if !segment.is_biased_to(who) {
+        if !self.segment.is_biased_to(who) {
             return None;
         }
-        let slot = &self.part.slots()[self.first + at];
-        Some(Entry { slot, segment, at })
+        let slot = self.chunk.slots().get(self.first + at)?;
+        Some(Entry { slot, segment: &self.segment, at })
     }
 }

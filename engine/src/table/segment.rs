@@ -7,7 +7,7 @@ use std::hint::cold_path;
 use std::ops::Range;
 use std::sync::OnceLock;
 
-use crate::sync::{AtomicU32, AtomicU64, BiasLock, Ordering, Turns, Who};
+use crate::sync::{Arc, AtomicU32, AtomicU64, BiasLock, Ordering, Turns, Who};
 
 /// log2 of the most entries under one lock: 64 KiB of table, and a whole leaf on most hosts.
 pub(super) const SEGMENT_LG2: u32 = 13;
@@ -19,9 +19,13 @@ pub(super) const TILE_LG2: u32 = 10;
 const MOST_TAKEN: u32 = 19;
 
 /// Live entries of more than one owner, or of nobody knows whom.
-const MIXED: u32 = u32::MAX;
+const MIXED: u32 = u32::MAX >> 1;
 
-/// Bits of the state that are the live count.
+/// In a segment's state: there are write-only bits.
+const MARKED: u64 = 1 << 63;
+/// In a segment's state: whose all live entries are, or [`MIXED`].
+const WHOSE: u64 = (MIXED as u64) << 32;
+/// In a segment's state: the number of live entries.
 const LIVE: u64 = 0xffff;
 /// First of the state's bits for tiles, one each.
 const TILES: u32 = 16;
@@ -33,8 +37,8 @@ const _: () = assert!(1 << SEGMENT_LG2 <= LIVE && TILES + (1 << (SEGMENT_LG2 - T
 pub(crate) struct Segment {
     lock: BiasLock,
     /// From the lowest bit on: live entries, 16 bits; for each tile whether one may be in it, which is
-    /// sure to be none where the bit is 0; in the high half whose they all are, or [`MIXED`]. Tiles and
-    /// owner are of no meaning if none is live. Written by the lock's holder only.
+    /// sure to be none where the bit is 0. In the high half [`MARKED`], and whose they all are, or
+    /// [`MIXED`]. Tiles and owner are of no meaning if none is live. Written by the lock's holder only.
     state: AtomicU64,
     /// Times that the lock was taken from who had it without taking it, up to a limit.
     taken_away: AtomicU32,
@@ -54,11 +58,21 @@ fn covered(at: &Range<usize>) -> u64 {
     ((1 << to.max(from)) - (1 << from)) << TILES
 }
 
+/// Those of one chunk. Each can be kept by itself.
+pub(super) type Segments = Box<[Arc<Segment>]>;
+
+/// True if all live entries are known to be `owner`'s and there are no write-only bits: one comparison
+/// for both.
+#[inline(always)]
+fn is_plain(state: u64, owner: usize) -> bool {
+    state >> 32 == owner as u64
+}
+
 impl Segment {
     pub(super) fn new() -> Self {
         Self {
             lock: BiasLock::new(),
-            state: AtomicU64::new(u64::from(MIXED) << 32),
+            state: AtomicU64::new(WHOSE),
             taken_away: AtomicU32::new(0),
             write_only: OnceLock::new(),
         }
@@ -123,7 +137,7 @@ impl Segment {
     /// For the lock's holder: whose all live entries are, if that is one's and known.
     #[inline]
     pub(super) fn owner(&self) -> Option<usize> {
-        let owner = (self.state.load(Ordering::Relaxed) >> 32) as u32;
+        let owner = ((self.state.load(Ordering::Relaxed) & !MARKED) >> 32) as u32;
         (owner != MIXED).then_some(owner as usize)
     }
 
@@ -141,21 +155,49 @@ impl Segment {
         debug_assert!(self.live() <= 1 << SEGMENT_LG2);
     }
 
-    /// [`Segment::recount`] for entry `at`, which was empty.
+    /// [`Segment::recount`] for entry `at`, which was empty, if all are known to be `owner`'s and there
+    /// are no write-only bits. False if not: nothing was done.
     #[inline(always)]
-    pub(super) fn one_more(&self, at: usize, owner: usize) {
-        self.some_more(1 << ((at >> TILE_LG2) + TILES as usize), 1, owner as u32);
+    pub(super) fn one_more_of(&self, at: usize, owner: usize) -> bool {
+        let state = self.state.load(Ordering::Relaxed);
+        // Whose none are has no meaning, and neither has where they may be, so both may be kept.
+        let plain = is_plain(state, owner);
+        if plain {
+            let tile = 1 << ((at >> TILE_LG2) + TILES as usize);
+            self.state.store((state | tile) + 1, Ordering::Relaxed);
+        }
+        plain
+    }
+
+    /// The same for a live entry that goes.
+    #[inline(always)]
+    pub(super) fn one_less_of(&self, owner: usize) -> bool {
+        let state = self.state.load(Ordering::Relaxed);
+        let plain = is_plain(state, owner);
+        if plain {
+            debug_assert!(self.live() > 0);
+            self.state.store(state - 1, Ordering::Relaxed);
+        }
+        plain
+    }
+
+    /// The entry at `at`, which was empty, became `owner`'s.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn filled(&self, at: usize, owner: usize, write_only: bool) {
+        self.recount(at..at + 1, 0, 1, Some(owner));
+        self.set_write_only(at, 1, write_only);
     }
 
     #[inline(always)]
     fn some_more(&self, tiles: u64, after: u64, owner: u32) {
         let mut state = self.state.load(Ordering::Relaxed);
-        let all_mine = (state >> 32) as u32 == owner && state & LIVE != 0;
+        let mine = u64::from(owner) << 32;
+        let all_mine = state & WHOSE == mine && state & LIVE != 0;
         if !all_mine {
             cold_path();
             let none = state & LIVE == 0;
-            let mine = u64::from(owner) << 32;
-            state = if none { mine } else { state | u64::from(MIXED) << 32 };
+            state = if none { state & MARKED | mine } else { state | WHOSE };
         }
         self.state.store((state | tiles) + after, Ordering::Relaxed);
     }
@@ -170,7 +212,7 @@ impl Segment {
     /// For the lock's holder: remembers for `count` entries from `at` whether they are write-only.
     #[inline]
     pub(super) fn set_write_only(&self, at: usize, count: usize, yes: bool) {
-        if yes || self.write_only.get().is_some() {
+        if yes || self.state.load(Ordering::Relaxed) & MARKED != 0 {
             self.mark(at, count, yes);
         }
     }
@@ -183,6 +225,7 @@ impl Segment {
                 .write_only
                 .get_or_init(|| (0..1 << (SEGMENT_LG2 - 6)).map(|_| AtomicU64::new(0)).collect()),
         };
+        self.state.store(self.state.load(Ordering::Relaxed) | MARKED, Ordering::Relaxed);
         let (mut at, end) = (at, at + count);
         while at < end {
             let in_word = (64 - at % 64).min(end - at);
@@ -221,11 +264,25 @@ mod tests {
         segment.recount(5..6, 0, 1, None);
         assert_eq!(segment.owner(), None);
         segment.some_less(2);
-        segment.one_more(0, 7);
-        segment.one_more(1, 7);
+        assert!(
+            !segment.one_more_of(0, 7),
+            "none is live, but it is not known whose they would be"
+        );
+        segment.recount(0..1, 0, 1, Some(7));
+        assert!(segment.one_more_of(1, 7));
+        assert!(!segment.one_more_of(2, 8) && !segment.one_less_of(8));
         assert_eq!((segment.live(), segment.owner()), (2, Some(7)));
-        segment.one_more(2, 8);
-        assert_eq!((segment.live(), segment.owner()), (3, None));
+        assert!(segment.one_less_of(7) && segment.one_less_of(7) && segment.one_more_of(0, 7));
+        assert_eq!((segment.live(), segment.owner()), (1, Some(7)));
+        segment.set_write_only(3, 1, true);
+        assert!(
+            !segment.one_more_of(1, 7) && !segment.one_less_of(7),
+            "bits have to be looked after"
+        );
+        segment.recount(1..3, 0, 2, Some(7));
+        assert_eq!((segment.live(), segment.owner()), (3, Some(7)));
+        segment.recount(3..4, 0, 1, Some(8));
+        assert_eq!((segment.live(), segment.owner()), (4, None));
     }
 
     #[test]
@@ -245,12 +302,11 @@ mod tests {
         segment.recount(0..ALL - 1, 5 * TILE as u64 - 3, 0, None);
         assert_eq!(marked(), [7]);
         assert!(!segment.may_be_live(0..7 * TILE) && segment.may_be_live(0..7 * TILE + 1));
-        segment.one_more(2 * TILE, 0);
-        segment.one_more(4 * TILE - 1, 0);
+        assert!(segment.one_more_of(2 * TILE, 0) && segment.one_more_of(4 * TILE - 1, 0));
         assert_eq!(marked(), [2, 3, 7]);
         segment.some_less(3);
         assert_eq!(marked(), []);
-        segment.one_more(TILE, 0);
+        segment.recount(TILE..TILE + 1, 0, 1, Some(0));
         assert_eq!(marked(), [1], "the others were of no meaning");
         segment.recount(2 * TILE - 1..2 * TILE + 1, 0, 2, None);
         assert_eq!(marked(), [1, 2]);

@@ -15,13 +15,13 @@ use crate::sync::{Arc, Ordering, RwLock, RwLockReadGuard, Slot, Turns, read, wri
 use crate::tce::{Perm, Tce};
 
 use super::one::Lane;
-use super::segment::{SEGMENT_LG2, Segment, TILE_LG2};
+use super::segment::{SEGMENT_LG2, Segment, Segments, TILE_LG2};
 use crate::mem::TableMemory;
 
 /// The blocks of one table.
 pub(super) struct Tree {
     geometry: Geometry,
-    arena: Arena<Box<[Segment]>>,
+    arena: Arena<Segments>,
     root: Block,
     /// Held alone while levels are added.
     growing: RwLock<()>,
@@ -105,7 +105,7 @@ impl Tree {
         &self.turns
     }
 
-    pub(super) fn arena(&self) -> &Arena<Box<[Segment]>> {
+    pub(super) fn arena(&self) -> &Arena<Segments> {
         &self.arena
     }
 
@@ -115,8 +115,9 @@ impl Tree {
 
     fn take(&self, blocks: u64) -> Result<impl Iterator<Item = Block> + use<>, BackendError> {
         let per_segment = 1usize << self.segment_lg2();
-        self.arena
-            .take(blocks, move |slots| (0..slots / per_segment).map(|_| Segment::new()).collect())
+        self.arena.take(blocks, move |slots| {
+            (0..slots / per_segment).map(|_| Arc::new(Segment::new())).collect()
+        })
     }
 
     /// A segment never spans two leaves.
@@ -241,7 +242,8 @@ impl Tree {
         let in_leaf = (index & (self.geometry.level_entries() - 1)) as usize;
         let segment = (first + in_leaf) >> lg2;
         let entries = index & !((1 << lg2) - 1)..(index | ((1 << lg2) - 1)) + 1;
-        Some(Lane { part: part.clone(), segment, first: segment << lg2, entries })
+        let (kept, chunk) = (part.beside[segment].clone(), part.chunk().clone());
+        Some(Lane { segment: kept, chunk, first: segment << lg2, entries })
     }
 
     /// The run from `index` to the end of its segment or to `end`.

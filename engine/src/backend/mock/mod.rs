@@ -15,8 +15,8 @@ pub use phb::{Access, Fault, MockEvent, Translation};
 use crate::addr::{GroupId, Hpa, Ioba, PageShift, PageSizes, PeNumber};
 use crate::backend::layout::RealLayout;
 use crate::backend::{
-    Backend, Caps, GroupCaps, KillCaps, KillPort, KillScope, MAX_WINDOWS, Memory, Tables,
-    WindowProgram,
+    Backend, Caps, GroupCaps, KillCaps, KillPort, KillScope, MAX_WINDOWS, Memory, PageRegister,
+    Tables, WindowProgram,
 };
 use crate::error::BackendError;
 use crate::mem::{TableChunk, TableMemory};
@@ -325,16 +325,18 @@ impl KillPort for Port {
         self.mock.phb.port_fence(&self.counts);
     }
 
+    fn page_register(&self) -> Option<PageRegister> {
+        match &self.pes[..] {
+            [pe] if !self.mock.setup.record => Some(self.counts.page_register(pe)),
+            _ => None,
+        }
+    }
+
     fn kill_page_and_wait(&mut self, start: Ioba, page: PageShift) -> u64 {
         if self.mock.setup.record {
             return self.recorded(start, page);
         }
         // Nobody has to be told: only the registers and the counts are left.
-        if let [pe] = &self.pes[..] {
-            pe.store_page_kill(start);
-            self.counts.add(1, 1);
-            return 1;
-        }
         for pe in &self.pes {
             pe.store_page_kill(start);
         }

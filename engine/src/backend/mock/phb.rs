@@ -6,7 +6,7 @@
 
 use super::real::RealMemory;
 use crate::addr::{Hpa, Ioba, PageShift, PeNumber};
-use crate::backend::{KillScope, MAX_WINDOWS, WindowProgram};
+use crate::backend::{KillScope, MAX_WINDOWS, PageRegister, WindowProgram, Word};
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering, lock};
 use crate::tce::Perm;
 
@@ -101,7 +101,7 @@ pub(super) struct Pe {
     number: PeNumber,
     tve: [AtomicU64; MAX_WINDOWS],
     taken: AtomicU64,
-    last_kill: AtomicU64,
+    last_kill: Arc<Word>,
     stores: AtomicU64,
 }
 
@@ -121,6 +121,8 @@ pub(super) struct Phb {
 pub(super) struct PortCounts {
     stores: AtomicU64,
     fences: AtomicU64,
+    /// By a register of its own: a store and a fence each.
+    pages: Arc<Word>,
 }
 
 impl Pe {
@@ -129,7 +131,7 @@ impl Pe {
             number,
             tve: Default::default(),
             taken: AtomicU64::new(0),
-            last_kill: AtomicU64::new(0),
+            last_kill: Arc::default(),
             stores: AtomicU64::new(0),
         }
     }
@@ -137,13 +139,17 @@ impl Pe {
     /// The store that kills one page; returns the word.
     #[inline]
     pub(super) fn store_page_kill(&self, at: Ioba) -> u64 {
-        self.store_kill(KILL_PAGE | at.0 & !0xfff | u64::from(self.number.0))
+        self.store_kill(self.page_kill() | at.0 & !0xfff)
+    }
+
+    /// The same, but for the page.
+    fn page_kill(&self) -> u64 {
+        KILL_PAGE | u64::from(self.number.0)
     }
 
     #[inline]
     fn store_kill(&self, word: u64) -> u64 {
-        // Release, as the barrier before a store to a device: table writes first.
-        self.last_kill.store(word, Ordering::Release);
+        self.last_kill.store(word);
         word
     }
 }
@@ -153,6 +159,19 @@ impl PortCounts {
     pub(super) fn add(&self, stores: u64, fences: u64) {
         bump(&self.stores, stores);
         bump(&self.fences, fences);
+    }
+
+    pub(super) fn page_register(&self, pe: &Pe) -> PageRegister {
+        let (register, kills) = (pe.last_kill.clone(), self.pages.clone());
+        PageRegister { register, kill: pe.page_kill(), kills }
+    }
+
+    fn all_stores(&self) -> u64 {
+        self.stores.load(Ordering::Acquire) + self.pages.load()
+    }
+
+    fn all_fences(&self) -> u64 {
+        self.fences.load(Ordering::Acquire) + self.pages.load()
     }
 }
 
@@ -295,9 +314,8 @@ impl Phb {
     pub(super) fn close_port(&self, counts: &Arc<PortCounts>) {
         let mut ports = lock(&self.ports);
         ports.retain(|port| !Arc::ptr_eq(port, counts));
-        self.fences.fetch_add(counts.fences.load(Ordering::Acquire), Ordering::AcqRel);
-        let stores = counts.stores.load(Ordering::Acquire);
-        self.closed_stores.fetch_add(stores, Ordering::SeqCst);
+        self.fences.fetch_add(counts.all_fences(), Ordering::AcqRel);
+        self.closed_stores.fetch_add(counts.all_stores(), Ordering::SeqCst);
     }
 
     pub(super) fn port_kill(&self, counts: &PortCounts, pe: &Pe, scope: KillScope) -> u64 {
@@ -315,17 +333,17 @@ impl Phb {
         let ports = lock(&self.ports);
         let pes = self.pes.iter().map(|pe| pe.stores.load(Ordering::Relaxed)).sum::<u64>();
         let closed = self.closed_stores.load(Ordering::Acquire);
-        pes + closed + ports.iter().map(|port| port.stores.load(Ordering::Acquire)).sum::<u64>()
+        pes + closed + ports.iter().map(|port| port.all_stores()).sum::<u64>()
     }
 
     pub(super) fn last_kill_word(&self, pe: PeNumber) -> u64 {
-        self.pe(pe).last_kill.load(Ordering::Relaxed)
+        self.pe(pe).last_kill.load()
     }
 
     pub(super) fn fences(&self) -> u64 {
         let ports = lock(&self.ports);
         let closed = self.fences.load(Ordering::Acquire);
-        closed + ports.iter().map(|port| port.fences.load(Ordering::Acquire)).sum::<u64>()
+        closed + ports.iter().map(|port| port.all_fences()).sum::<u64>()
     }
 
     pub(super) fn take_events(&self) -> Vec<MockEvent> {
