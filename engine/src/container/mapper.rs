@@ -99,7 +99,7 @@ impl Mapper {
             self.at.port = port(&self.container.engine.backend, &state.member_ids);
             self.at.register = self.at.port.page_register();
             self.at.fill_register = self.at.register.clone().filter(|_| self.at.on_fill);
-            self.at.members = state.member_ids.len() as u64;
+            self.at.members = state.member_ids.len() as u32;
         }
         let streak = one.map_or(0, |at| self.fast.streak(at));
         let hand = Hand {
@@ -222,7 +222,8 @@ impl Mapper {
     pub fn unmap(&mut self, at: Ioba, bytes: u64) -> Result<Receipt, UnmapError> {
         match self.unmap_usual(at, bytes) {
             Some(done) => {
-                Ok(Receipt { tces: done.released, requests: 1, steps: 1, ..done.receipt() })
+                let receipt = done.receipt();
+                Ok(Receipt { tces: receipt.released, requests: 1, steps: 1, ..receipt })
             }
             None => self.unmap_slowly(at, bytes),
         }
@@ -377,7 +378,7 @@ impl Mapper {
     }
 
     /// One word of them.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn store_one(
         &mut self,
         window: Ioba,
@@ -402,7 +403,7 @@ impl Mapper {
     }
 
     /// See [`Call::store_same`].
-    #[inline]
+    #[inline(always)]
     pub(crate) fn store_same(
         &mut self,
         window: Ioba,
@@ -411,8 +412,20 @@ impl Mapper {
         count: u64,
     ) -> Result<Receipt, EntryError> {
         if count == 1 {
-            return self.store_one(window, at, tce);
+            self.store_one(window, at, tce)
+        } else {
+            self.store_run(window, at, tce, count)
         }
+    }
+
+    #[inline(never)]
+    fn store_run(
+        &mut self,
+        window: Ioba,
+        at: Ioba,
+        tce: Tce,
+        count: u64,
+    ) -> Result<Receipt, EntryError> {
         if tce == Tce::EMPTY
             && let Some((_inside, fast, call)) = self.usual()
             && let Some(done) = fast.clear_guest(call, window, at, count)
@@ -431,8 +444,8 @@ impl Done {
     #[inline]
     fn receipt(&self) -> Receipt {
         Receipt {
-            released: self.released,
-            kills: KillCount { asked: self.asked, issued: self.issued },
+            released: self.released.into(),
+            kills: KillCount { asked: self.asked.into(), issued: self.issued.into() },
             ..Receipt::NONE
         }
     }

@@ -82,6 +82,7 @@ impl Answer {
 }
 
 impl From<Result<Receipt, EntryError>> for Answer {
+    #[inline(always)]
     fn from(result: Result<Receipt, EntryError>) -> Self {
         match result {
             Ok(receipt) => Self { code: HCode::SUCCESS, receipt },

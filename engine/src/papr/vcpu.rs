@@ -70,6 +70,13 @@ impl Vcpu {
         Some(self.known[self.last])
     }
 
+    /// The handle for the window that a guest's register names, and where the window begins.
+    #[inline(always)]
+    fn mapper(&mut self, liobn: u64) -> Option<(&mut Mapper, Ioba)> {
+        let known = self.find(liobn)?;
+        Some((&mut self.mappers[known.mapper].1, known.start))
+    }
+
     #[inline]
     fn with(
         &mut self,
@@ -88,9 +95,13 @@ impl Vcpu {
     #[inline]
     #[must_use]
     pub fn put_tce(&mut self, liobn: u64, ioba: u64, tce: u64) -> Answer {
-        self.with(liobn, |mapper, start, _| {
-            mapper.store_one(start, Ioba(ioba), Tce::from_value(tce))
-        })
+        // No closure: it would not be inlined.
+        match self.mapper(liobn) {
+            Some((mapper, start)) => {
+                mapper.store_one(start, Ioba(ioba), Tce::from_value(tce)).into()
+            }
+            None => Answer::refused(HCode::PARAMETER),
+        }
     }
 
     /// [`Papr::put_tce_indirect`].
@@ -119,9 +130,12 @@ impl Vcpu {
         if let Some(refused) = stuff(count) {
             return refused;
         }
-        self.with(liobn, |mapper, start, _| {
-            mapper.store_same(start, Ioba(ioba), Tce::from_value(tce), count)
-        })
+        match self.mapper(liobn) {
+            Some((mapper, start)) => {
+                mapper.store_same(start, Ioba(ioba), Tce::from_value(tce), count).into()
+            }
+            None => Answer::refused(HCode::PARAMETER),
+        }
     }
 
     /// [`Papr::get_tce`].

@@ -101,8 +101,9 @@ impl Tree {
 
     fn take(&self, blocks: u64) -> Result<impl Iterator<Item = Block> + use<>, BackendError> {
         let per_segment = 1usize << self.segment_lg2();
-        self.arena
-            .take(blocks, move |slots| (0..slots / per_segment).map(|_| Arc::new(Segment::new())).collect())
+        self.arena.take(blocks, move |slots| {
+            (0..slots / per_segment).map(|_| Arc::new(Segment::new())).collect()
+        })
     }
 
     /// A segment never spans two leaves.
