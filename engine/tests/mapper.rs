@@ -222,6 +222,79 @@ fn addresses_that_cannot_be_had() {
     assert!(matches!(m.map_alloc(A, P, RW), Err(MapError::Overlap { live: 1, .. })));
 }
 
+/// Pages of two registrations and such that are write-only, all from a magazine that has the whole
+/// window: what the handle remembers last is not always whose the page is.
+#[test]
+fn addresses_of_pages_that_are_not_alike() {
+    let rig = rig();
+    let c = container(&rig);
+    const B: Uaddr = Uaddr(A.0 + (1 << 40));
+    c.register(B, M).unwrap();
+    let addresses = space(0, 64 * M);
+    let mut m = c.mapper().with_addresses(&addresses);
+    settle(&mut m, 9);
+    let page = |n: u64| Uaddr((if n.is_multiple_of(3) { B } else { A }).0 + n * P);
+    let perm = |n: u64| if n.is_multiple_of(5) { Perm::WRITE } else { RW };
+    for round in 0..20 {
+        // At first one registration alone, then both, then both with write-only pages.
+        let all: Vec<_> = (1..100u64)
+            .filter(|n| (round > 5 || n % 3 != 0) && (round > 10 || n % 5 != 0))
+            .map(|n| (n, m.map_alloc(page(n), P, perm(n)).unwrap()))
+            .collect();
+        let of_b = all.iter().filter(|(n, _)| n % 3 == 0).count() as u64;
+        assert_eq!((mapped(&c, A), mapped(&c, B)), (all.len() as u64 - of_b, of_b));
+        for (n, at) in &all {
+            assert_eq!(reach(&rig.mock, 1, *at), Some((page(*n).0, RW)));
+            assert_eq!(c.requested(*at).unwrap().1, perm(*n));
+        }
+        for (_, at) in &all {
+            m.unmap_free(*at, P).unwrap();
+            let twice = m.unmap_free(*at, P);
+            assert_eq!(twice, Err(UnmapError::NotMapped { start: *at, pages: 1, live: 0 }));
+        }
+        assert_eq!((mapped(&c, A), mapped(&c, B), addresses.in_use()), (0, 0, 0));
+    }
+}
+
+/// A single member's kill register is stored to without its port being called; members that come
+/// and go, and handles too, are not forgotten.
+#[test]
+fn one_member_is_killed_by_its_register() {
+    for on_fill in [true, false] {
+        let rig = Rig::new(MockBuilder::new(3).kill(KillCaps { max_page_kills: 128, on_fill }));
+        let c = Arc::new(rig.container(&[G0]));
+        c.create_window(WindowSpec::new(64 * M, PageShift::K4)).unwrap();
+        c.register(A, 64 * M).unwrap();
+        let mut m = c.mapper();
+        settle(&mut m, 2);
+        let word = |pe: u64, page: u64| (1 << 61) | (page * P) | pe;
+        for members in [1, 2, 1] {
+            settle(&mut m, 2);
+            let before = (rig.mock.register_stores(), rig.mock.fences());
+            let filled = m.map(Ioba(6 * P), memory(1), P, RW, Mode::Refuse).unwrap().kills;
+            let kills = if on_fill { members } else { 0 };
+            assert_eq!((filled.asked, filled.issued), (kills, kills));
+            let gone = m.unmap(Ioba(6 * P), P).unwrap().kills;
+            assert_eq!((gone.asked, gone.issued), (members, members));
+            let calls = 1 + u64::from(on_fill);
+            let after = (before.0 + calls * members, before.1 + calls);
+            assert_eq!((rig.mock.register_stores(), rig.mock.fences()), after);
+            for pe in 0..members {
+                let last = rig.mock.last_kill_word(tce_engine::PeNumber(pe as u16));
+                assert_eq!(last, word(pe, 6));
+            }
+            if members == 1 {
+                c.attach(G1).unwrap();
+            } else {
+                c.detach(G1).unwrap();
+            }
+        }
+        let before = (rig.mock.register_stores(), rig.mock.fences());
+        drop(m);
+        assert_eq!((rig.mock.register_stores(), rig.mock.fences()), before);
+    }
+}
+
 #[test]
 fn a_platform_that_kills_whole_pes_only() {
     let kill = KillCaps { max_page_kills: 0, on_fill: true };

@@ -63,14 +63,14 @@ pub(super) struct Fast {
 /// Most pages of a run that is cleared here.
 const RUN: u64 = 32;
 
-/// What was done to one page, or to a short run.
+/// What was done to one page, or to a short run. Small enough to be returned in registers.
 pub(super) struct Done {
     /// Live entries that went.
-    pub(super) released: u64,
+    pub(super) released: u32,
     /// Stores to kill registers.
-    pub(super) issued: u64,
+    pub(super) issued: u32,
     /// Entries that had to be killed, times the members.
-    pub(super) asked: u64,
+    pub(super) asked: u32,
 }
 
 impl Done {
@@ -100,7 +100,7 @@ pub(super) struct At {
     pub(super) who: Who,
     /// Filled entries are killed too.
     pub(super) on_fill: bool,
-    pub(super) members: u64,
+    pub(super) members: u32,
     /// 0: the engine does not kill page by page, so nothing is usual.
     pub(super) max_page_kills: u64,
     /// To the members.
@@ -275,8 +275,8 @@ impl Fast {
             return None;
         }
         run.iter().for_each(|slot| slot.store(Tce::EMPTY.to_be_word(), Ordering::Relaxed));
-        let released = u64::from(live.count_ones());
-        first.cleared(count as usize, released);
+        let released = live.count_ones();
+        first.cleared(count as usize, released.into());
         let mut issued = 0;
         let mut left = live;
         while left != 0 {
@@ -290,8 +290,9 @@ impl Fast {
             at.port.fence();
         }
         // Waited for: released.
-        owner.into_iter().for_each(|number| shard.add(number, released.wrapping_neg()));
-        Some(Done { released, issued, asked: released * at.members })
+        let amount = u64::from(released).wrapping_neg();
+        owner.into_iter().for_each(|number| shard.add(number, amount));
+        Some(Done { released, issued: issued as u32, asked: released * at.members })
     }
 
     /// H_STUFF_TCE of 0 for a short run of the window that starts at `window`.
@@ -390,7 +391,7 @@ impl At {
             Some(register) => register.kill_page_and_wait(bus),
             None => self.port.kill_page_and_wait(bus, page),
         };
-        Done { released: 1, issued, asked: self.members }
+        Done { released: 1, issued: issued as u32, asked: self.members }
     }
 
     /// The same for a page that was empty, where that has to be.
@@ -401,7 +402,7 @@ impl At {
             None if self.on_fill => self.port.kill_page_and_wait(bus, page),
             None => return Done::NOTHING,
         };
-        Done { released: 0, issued, asked: self.members }
+        Done { released: 0, issued: issued as u32, asked: self.members }
     }
 }
 

@@ -100,7 +100,7 @@ impl Mapper {
             self.at.port = port(&self.container.engine.backend, &state.member_ids);
             self.at.register = self.at.port.page_register();
             self.at.fill_register = self.at.register.clone().filter(|_| self.at.on_fill);
-            self.at.members = state.member_ids.len() as u64;
+            self.at.members = state.member_ids.len() as u32;
         }
         let streak = one.map_or(0, |at| self.fast.streak(at));
         let hand = Hand {
@@ -223,7 +223,8 @@ impl Mapper {
     pub fn unmap(&mut self, at: Ioba, bytes: u64) -> Result<Receipt, UnmapError> {
         match self.unmap_usual(at, bytes) {
             Some(done) => {
-                Ok(Receipt { tces: done.released, requests: 1, steps: 1, ..done.receipt() })
+                let receipt = done.receipt();
+                Ok(Receipt { tces: receipt.released, requests: 1, steps: 1, ..receipt })
             }
             None => self.unmap_slowly(at, bytes),
         }
@@ -431,8 +432,8 @@ impl Done {
     #[inline]
     fn receipt(&self) -> Receipt {
         Receipt {
-            released: self.released,
-            kills: KillCount { asked: self.asked, issued: self.issued },
+            released: self.released.into(),
+            kills: KillCount { asked: self.asked.into(), issued: self.issued.into() },
             ..Receipt::NONE
         }
     }

@@ -105,6 +105,7 @@ impl Answer {
 }
 
 impl From<Result<Receipt, EntryError>> for Answer {
+    #[inline(always)]
     fn from(result: Result<Receipt, EntryError>) -> Self {
         match result {
             Ok(receipt) => Self::done(receipt),

@@ -74,6 +74,13 @@ impl Vcpu {
         Some(self.known[self.last])
     }
 
+    /// The handle for the window that a guest's register names, and where the window begins.
+    #[inline(always)]
+    fn mapper(&mut self, liobn: u64) -> Option<(&mut Mapper, Ioba)> {
+        let known = self.find(liobn)?;
+        Some((&mut self.mappers[known.mapper].1, known.start))
+    }
+
     #[inline]
     fn with(
         &mut self,
@@ -93,11 +100,10 @@ impl Vcpu {
     #[must_use]
     pub fn put_tce(&mut self, liobn: u64, ioba: u64, tce: u64) -> Answer {
         // What is usual is the same under all rules.
-        if let Some(Known { mapper, start, .. }) = self.find(liobn) {
-            let mapper = &mut self.mappers[mapper].1;
-            if let Some(receipt) = mapper.try_one(start, Ioba(ioba), Tce::from_value(tce)) {
-                return Answer::done(receipt);
-            }
+        if let Some((mapper, start)) = self.mapper(liobn)
+            && let Some(receipt) = mapper.try_one(start, Ioba(ioba), Tce::from_value(tce))
+        {
+            return Answer::done(receipt);
         }
         self.put_slowly(liobn, ioba, tce)
     }
