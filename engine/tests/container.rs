@@ -4,6 +4,11 @@
 
 mod common;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::Duration;
+
 use common::*;
 use tce_engine::addr::{GroupId, Ioba, PageShift, PageSizes, PeNumber, Uaddr};
 use tce_engine::backend::mock::{Fault, MockBuilder, MockEvent};
@@ -435,4 +440,66 @@ fn table_memory_that_cannot_be_had() {
     rig.faulty.allow_chunks(1);
     c.map(Ioba(0), Uaddr(64 * G), 20 * G, Perm::READ, Mode::Refuse).unwrap();
     assert_eq!(mapped(&c, Uaddr(64 * G)), (20 * G) >> 16);
+}
+
+/// A window goes, and at each of its kills and as it is disabled a peer maps and unmaps in the other.
+/// Were it held up, the test would say so after a while.
+#[test]
+fn peers_go_on_while_a_window_is_taken_down() {
+    let rig = Rig::new(MockBuilder::new(2));
+    let c = Arc::new(registered(&rig, &[G0, G1]));
+    c.create_window(SPEC).unwrap();
+    c.create_window(SPEC).unwrap();
+    (0..300).for_each(|page| map_one(&c, page * 64 * K));
+    let (meet, meetings) = mpsc::channel::<mpsc::Sender<()>>();
+    let (ready, is_ready) = mpsc::channel();
+    let peer = {
+        let c = c.clone();
+        thread::spawn(move || {
+            // Making it changes the structure, so it would wait for the part that is being cleared.
+            let mut handle = c.mapper();
+            ready.send(()).unwrap();
+            let mut rounds = 0;
+            for done in meetings {
+                let memory = Uaddr(G);
+                handle.map(SECOND, memory, 64 * K, Perm::READ_WRITE, Mode::Refuse).unwrap();
+                assert_eq!(handle.unmap(SECOND, 64 * K).unwrap().released, 1);
+                map_one(&c, SECOND.0);
+                c.unmap(SECOND, 64 * K).unwrap();
+                // Nobody finds the other any more.
+                let gone = c.map(Ioba(0), memory, 64 * K, Perm::READ, Mode::Replace);
+                assert!(matches!(gone, Err(MapError::OutsideWindows { .. })), "{gone:?}");
+                rounds += 1;
+                done.send(()).unwrap();
+            }
+            rounds
+        })
+    };
+    is_ready.recv().unwrap();
+    let removal = thread::current().id();
+    let held_up = Arc::new(AtomicBool::new(false));
+    let meet = Arc::new(Mutex::new(Some(meet)));
+    {
+        let (meet, held_up) = (meet.clone(), held_up.clone());
+        rig.faulty.watch(move |step| {
+            let mine = thread::current().id() == removal;
+            let meet = meet.lock().unwrap();
+            if let Some(meet) = meet.as_ref()
+                && mine
+                && matches!(step, Step::Kill(..) | Step::Unset(..))
+            {
+                let (done, is_done) = mpsc::channel();
+                meet.send(done).unwrap();
+                let late = is_done.recv_timeout(Duration::from_secs(60)).is_err();
+                held_up.fetch_or(late, Ordering::Relaxed);
+            }
+        });
+    }
+    let receipt = c.remove_window(Ioba(0), Removal::Force).unwrap();
+    assert_eq!((receipt.released, receipt.kills.asked), (300, 600));
+    assert!(!held_up.load(Ordering::Relaxed));
+    drop(meet.lock().unwrap().take());
+    // Two PEs: one kill of each for the entries, then each is disabled and killed.
+    assert_eq!(peer.join().unwrap(), 2 + 2 + 2);
+    assert_eq!(c.create_window(SPEC).unwrap().start, Ioba(0), "its slot is free again");
 }
