@@ -483,11 +483,10 @@ fn peers_go_on_while_a_window_is_taken_down() {
         let (meet, held_up) = (meet.clone(), held_up.clone());
         rig.faulty.watch(move |step| {
             let mine = thread::current().id() == removal;
-            let meet = meet.lock().unwrap();
-            if let Some(meet) = meet.as_ref()
-                && mine
-                && matches!(step, Step::Kill(..) | Step::Unset(..))
-            {
+            if !mine || !matches!(step, Step::Kill(..) | Step::Unset(..)) {
+                return;
+            }
+            if let Some(meet) = meet.lock().unwrap().as_ref() {
                 let (done, is_done) = mpsc::channel();
                 meet.send(done).unwrap();
                 let late = is_done.recv_timeout(Duration::from_secs(60)).is_err();
