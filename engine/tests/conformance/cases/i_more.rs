@@ -27,13 +27,18 @@ pub(crate) const CASES: &[Case] = &[
 const ALL: [usize; GROUPS] = [0, 1, 2, 3, 4, 5];
 
 fn i30_raw(cx: &mut Ctx) -> Done {
+    cx.needs_sharing()?;
     let (m, base) = (cx.memory(4)?, cx.base());
     for before in [true, false] {
+        cx.afresh = cx.spy.sent().len();
         let c = cx.open()?;
         for n in ALL {
             c.join(cx.g(n))?;
             if n == if before { GROUPS - 1 } else { 0 } {
                 cx.says("SET_IOMMU", c.set_iommu(kind::SPAPR_TCE_V2), "0");
+                if cx.early() > 0 {
+                    c.put_off_default_window()?;
+                }
             }
         }
         c.w1()?;
@@ -50,14 +55,17 @@ fn i30_raw(cx: &mut Ctx) -> Done {
 }
 
 fn i30_engine(cx: &mut Ctx) -> Done {
+    cx.needs_sharing()?;
     let (m, base) = (cx.memory(4)?, cx.base());
-    let c = cx.windowed(&ALL)?;
+    let c = cx.container(&ALL)?;
+    cx.mark();
+    let made = c.window(G, cx.io(), 1);
+    cx.says("CREATE sent", cx.count(Request::TceCreate), "1");
+    cx.says("create_window", made, "ok");
     cx.v(cx.w1_cost());
     cx.says("register", c.reg(m), "ok");
     cx.says("map", c.put(base, m), "ok");
     cx.says("groups", c.groups().len() as u64, GROUPS);
-    let sent = cx.spy.sent().iter().filter(|s| s.request == Request::TceCreate).count();
-    cx.says("CREATE sent", sent as u64, "1");
     cx.says("remove_window", c.remove_window(Ioba(0), Removal::Force), "ok");
     cx.v(4);
     Ok(())
@@ -106,6 +114,7 @@ fn i32(cx: &mut Ctx) -> Done {
 }
 
 fn i33_raw(cx: &mut Ctx) -> Done {
+    cx.needs_sharing()?;
     let c = cx.v2(&[0])?;
     c.w1()?;
     for n in 1..GROUPS {
@@ -118,9 +127,14 @@ fn i33_raw(cx: &mut Ctx) -> Done {
 }
 
 fn i33_engine(cx: &mut Ctx) -> Done {
+    cx.needs_sharing()?;
     let c = cx.windowed(&[0])?;
     for n in 1..GROUPS {
-        cx.says("attach", c.attach(cx.g(n)), "ok");
+        if cx.profile().late_joiner_gets_windows {
+            cx.says("attach", c.attach(cx.g(n)), "ok");
+        } else {
+            cx.says_why("attach", &c.attach(cx.g(n)), "add all groups first");
+        }
         cx.v(cx.w1_cost());
     }
     cx.says("remove_window", c.remove_window(Ioba(0), Removal::IfUnmapped), "ok");
@@ -151,6 +165,7 @@ fn i34_engine(cx: &mut Ctx) -> Done {
 
 /// Of what KVM maps the mirror says nothing, so nothing may rest on it.
 fn i35_engine(cx: &mut Ctx) -> Done {
+    cx.needs_sharing()?;
     cx.engine_replays();
     let (m, base) = (cx.memory(4)?, cx.base());
     let c = cx.windowed(&[0, 1])?;
@@ -176,6 +191,7 @@ fn i35_engine(cx: &mut Ctx) -> Done {
 
 /// What the kernel refuses to map again is unmapped, and the error counts it.
 fn i36_engine(cx: &mut Ctx) -> Done {
+    cx.needs_sharing()?;
     cx.engine_replays();
     let (m, base) = (cx.memory(4)?, cx.base());
     let c = cx.windowed(&[0, 1])?;
