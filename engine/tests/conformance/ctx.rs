@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tce_engine::addr::GroupId;
 use tce_engine::backend::linux::mock_kernel::{Damage, MockKernel, MockKernelBuilder, Process};
-use tce_engine::backend::linux::raw::{RawContainer, RawHost};
+use tce_engine::backend::linux::raw::RawHost;
 use tce_engine::backend::linux::uapi::{Request, kind};
 use tce_engine::backend::linux::{Linux, LinuxOptions, Version};
 use tce_engine::container::Container;

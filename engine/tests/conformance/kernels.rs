@@ -200,11 +200,8 @@ impl Ctx {
     }
 
     /// The ledger may show more than is locked: a kernel that makes the views late cannot be asked
-    /// to make them before memory was registered, and until then the ledger pays ahead.
+    /// to make them before a container has memory, and until then the ledger pays ahead.
     pub(crate) fn pays_ahead(&self) -> bool {
-        let registered = || self.spy.sent().iter().any(|s| s.request == Request::RegisterMemory);
-        self.profile().view == View::FlatAtFirstMap
-            && self.column() == Column::Engine
-            && !registered()
+        self.profile().view == View::FlatAtFirstMap && self.column() == Column::Engine
     }
 }

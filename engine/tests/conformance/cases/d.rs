@@ -166,6 +166,10 @@ fn d9_engine(cx: &mut Ctx) -> Done {
 
 /// Two groups that have one page size in common.
 pub(super) fn two_masks(cx: &mut Ctx) -> Done {
+    if cx.early() > 0 {
+        let why = "a group comes with a window of 4K pages there, which one of them has not";
+        return Err(Stop::Skip(why.to_owned()));
+    }
     let (small, large) = (
         PageSizes::of(&[PageShift::K4, PageShift::K64]),
         PageSizes::of(&[PageShift::K64, PageShift::M16]),

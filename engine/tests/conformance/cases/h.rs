@@ -119,7 +119,8 @@ fn h4_raw(cx: &mut Ctx) -> Done {
         cx.says("MAP", c.put(base + off, m), answer);
         cx.says("UNMAP", c.take(base + off, m.bytes), answer);
     }
-    // Nothing was mapped: else the region would stay.
+    // Nothing was mapped: else the region would stay, and a view would have been made.
+    cx.afresh = cx.spy.sent().len();
     cx.says("UNREGISTER", c.unregister(m), "0");
     cx.v(cx.w1_cost());
     Ok(())

@@ -108,7 +108,9 @@ fn i3_raw(cx: &mut Ctx) -> Done {
     c.register(m).zero("REGISTER")?;
     cx.says("MAP", c.put(base, m), "0");
     cx.says("UNSET_CONTAINER", c.raw.unset_container(cx.g(0)), "0");
-    cx.v(0);
+    let left = cx.by(Profile::K4_9, 0, 4);
+    cx.v(left);
+    cx.leaks(left, left as u64);
     cx.says("again", c.raw.unset_container(cx.g(0)), "EINVAL");
     Ok(())
 }
@@ -145,7 +147,8 @@ fn i4_engine(cx: &mut Ctx) -> Done {
     let c = cx.windowed(&[0])?;
     let (m, base) = (cx.memory(4)?, cx.base());
     c.reg(m).must("register")?;
-    cx.says("attach", c.attach(group), "Backend.Kernel");
+    let refused = if late(cx) == "yes" { "Backend.Kernel" } else { "Backend.Guarded" };
+    cx.says("attach", c.attach(group), refused);
     cx.says("groups", c.groups().len() as u64, "1");
     cx.says("map", c.put(base, m), "ok");
     cx.says("the first works", works(cx, 0, base, m)?, "yes");

@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! I from 30 on: more about several groups, as observed.
+//! I12, and I from 30 on: more about several groups, as observed.
 
 use tce_engine::Ioba;
+use tce_engine::backend::linux::mock_kernel::Profile;
 use tce_engine::backend::linux::raw::RawContainer;
 use tce_engine::backend::linux::uapi::{EehPeOp, Request, eeh_op, kind};
 use tce_engine::container::Removal;
 use tce_engine::error::AttachError;
 use tce_engine::tce::Perm;
 
-use crate::case::{Case, Done, Must, On, Zero, case};
+use crate::case::{Case, Done, Must, On, Stop, Zero, case};
 use crate::ctx::{Ctx, Eng, G, SECOND, refused};
 use crate::rig::GROUPS;
 
 pub(crate) const CASES: &[Case] = &[
+    case("I12", On::Mock, "a group leaves the others, before Linux 6.11").raw(i12_raw),
     case("I30", On::Both, "all groups in one container, before and after SET_IOMMU")
         .raw(i30_raw)
         .engine(i30_engine),
@@ -68,6 +70,28 @@ fn i30_engine(cx: &mut Ctx) -> Done {
     cx.says("groups", c.groups().len() as u64, GROUPS);
     cx.says("remove_window", c.remove_window(Ioba(0), Removal::Force), "ok");
     cx.v(4);
+    Ok(())
+}
+
+/// Later kernels are I13.
+fn i12_raw(cx: &mut Ctx) -> Done {
+    cx.needs_sharing()?;
+    if cx.since(Profile::K6_11) {
+        return Err(Stop::Skip("this kernel empties the windows".to_owned()));
+    }
+    let c = cx.v2(&[0, 1])?;
+    let (m, base) = (cx.memory(4)?, cx.base());
+    c.w1()?;
+    c.register(m).zero("REGISTER")?;
+    c.put(base, m).zero("MAP")?;
+    cx.says("UNSET_CONTAINER", c.raw.unset_container(cx.g(1)), "0");
+    let find = |n| cx.kernel().map(|k| k.translate(cx.g(n), Ioba(base), Perm::READ).is_ok());
+    let (first, second) = (find(0)?, find(1)?);
+    cx.says("the first finds it", first, "yes");
+    cx.says("the second", second, "no");
+    let counts = cx.process()?.region_counts(m.uaddr()).map(|counts| counts.0);
+    cx.says("mapped", counts.unwrap_or(99), "4");
+    cx.says("UNMAP", c.take(base, m.bytes), "0");
     Ok(())
 }
 
