@@ -16,6 +16,8 @@ use std::time::Duration;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand};
 
+use tce_engine::platform::Platform;
+
 use crate::size::{parse_duration, parse_size};
 use crate::style::Style;
 
@@ -40,6 +42,7 @@ Examples:
   tce-bench --groups 4 --window 2G --levels 2  four groups that share one container's window
   tce-bench --threads 4 --cpus 0-3 --json out.json
   tce-bench --backend vfio --groups 4          the first four groups that vfio-pci has
+  tce-bench --backend mock-kernel --profile k4_9 --platform phb4    an older kernel, simulated
   tce-bench replay workloads/traces/*.zst      recorded guests, every answer checked
   tce-bench --phase ring --profile cpu.pb.gz   where the time of one phase goes, on x86-64
 
@@ -199,6 +202,11 @@ struct RunArgs {
     /// with (2G, 4K pages), paid for in full beforehand
     #[arg(long, help_heading = "How it is measured")]
     vfio_v1: bool,
+    /// Host bridges of the simulated machine, of the mock kernel's: p5ioc2, ioda1, phb3, phb4, phb5,
+    /// npu2 or pseries [default: phb3; pseries for its profile]
+    #[arg(long, value_name = "NAME", value_parser = values::platform)]
+    #[arg(help_heading = "How it is measured")]
+    platform: Option<Platform>,
 
     #[command(flatten)]
     output: OutputArgs,
@@ -252,10 +260,13 @@ struct OutputArgs {
     /// Write the histograms as an HdrHistogram log; - is standard output
     #[arg(long, value_name = "FILE|-", help_heading = "Output")]
     hlog: Option<String>,
-    /// Profile the work and write it for pprof, packed with gzip, as cpu.pb.gz; - is standard output.
-    /// On x86-64 only
-    #[arg(long, value_name = "FILE|-", help_heading = "Output")]
-    profile: Option<String>,
+    /// With a file name, as cpu.pb.gz, which has a dot or a slash in it, or with - for standard output:
+    /// profile the work and write it for pprof, packed with gzip, on x86-64 only. With the name of a
+    /// kernel: simulate that one (k4_2, k4_9, k4_12, k5_0, k6_4, k6_11 or pseries) for mock-kernel
+    /// [default: k6_11]. May be given once for each
+    #[arg(long = "profile", value_name = "FILE|-|KERNEL", value_parser = values::profile)]
+    #[arg(help_heading = "Output")]
+    profiles: Vec<values::ProfileArg>,
     /// A name for this run, kept in the result
     #[arg(long, value_name = "TEXT", help_heading = "Output")]
     label: Option<String>,

@@ -4,7 +4,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::values::{BackendChoice, Levels, Pass, Phase, Rules, Simd};
+use tce_engine::backend::linux::mock_kernel::Profile;
+use tce_engine::platform::Platform;
+
+use super::values::{BackendChoice, Levels, Pass, Phase, ProfileArg, Rules, Simd};
 use super::{OutputArgs, ReplayArgs, RunArgs};
 use crate::outfile::OutFile;
 use crate::profile;
@@ -14,9 +17,6 @@ use crate::size::format_arg;
 const DEFAULT_BACKING: u64 = 2 << 20;
 /// The largest backing page there is.
 const MAX_BACKING: u64 = 16 << 20;
-
-/// The window that a version 1 container comes with.
-const V1_WINDOW: u64 = 2 << 30;
 
 /// Where results go.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -78,6 +78,8 @@ pub struct RunConfig {
     pub vfio_groups: Option<Vec<u32>>,
     /// Containers of version 1.
     pub vfio_v1: bool,
+    /// Kernel and host bridges of the simulated machine; a pair that there was.
+    pub simulated: (Profile, Platform),
     /// Where results go.
     pub output: Output,
 }
@@ -107,10 +109,11 @@ impl TryFrom<OutputArgs> for Output {
     type Error = String;
 
     fn try_from(args: OutputArgs) -> Result<Self, String> {
-        if args.profile.is_some() && !profile::AVAILABLE {
+        let (to, _) = profiles(args.profiles)?;
+        if to.is_some() && !profile::AVAILABLE {
             return Err(profile::UNAVAILABLE.to_string());
         }
-        let named = [("--json", &args.json), ("--hlog", &args.hlog), ("--profile", &args.profile)];
+        let named = [("--json", &args.json), ("--hlog", &args.hlog), ("--profile", &to)];
         for (nth, (option, name)) in named.iter().enumerate() {
             let Some(name) = name else { continue };
             if let Some((other, _)) = named[..nth].iter().find(|n| n.1.as_ref() == Some(name)) {
@@ -120,7 +123,7 @@ impl TryFrom<OutputArgs> for Output {
             }
         }
         let file = |name: &Option<String>| name.as_deref().map(OutFile::from);
-        let (json, hlog, profile) = (file(&args.json), file(&args.hlog), file(&args.profile));
+        let (json, hlog, profile) = (file(&args.json), file(&args.hlog), file(&to));
         Ok(Self { json, hlog, profile, label: args.label, quiet: args.quiet })
     }
 }
@@ -130,7 +133,9 @@ impl TryFrom<RunArgs> for RunConfig {
 
     fn try_from(args: RunArgs) -> Result<Self, String> {
         let page = 1u64 << args.page_size;
-        let backend = backend(&args)?;
+        let (_, kernel) = profiles(args.output.profiles.clone())?;
+        let backend = backend(&args, kernel.as_ref())?;
+        let simulated = simulated(kernel, args.platform)?;
         let vfio_groups = args.vfio_groups.map(|list| list.0);
         let groups = group_count(args.groups, vfio_groups.as_deref())?;
         if args.containers > groups {
@@ -141,7 +146,8 @@ impl TryFrom<RunArgs> for RunConfig {
         }
         check_window(args.window, page)?;
         if args.vfio_v1 {
-            check_v1(groups, args.window, page, args.levels)?;
+            let (_, only) = simulated.1.default_window(0);
+            check_v1(groups, args.window, page, args.levels, only.into())?;
         }
         // What a kernel's memory stands on is not chosen here.
         let run = if backend.has_kernel() { page.min(DEFAULT_BACKING) } else { page };
@@ -184,6 +190,7 @@ impl TryFrom<RunArgs> for RunConfig {
             backend,
             vfio_groups,
             vfio_v1: args.vfio_v1,
+            simulated,
             output: args.output.try_into()?,
         })
     }
@@ -193,6 +200,12 @@ impl TryFrom<ReplayArgs> for ReplayConfig {
     type Error = String;
 
     fn try_from(args: ReplayArgs) -> Result<Self, String> {
+        if let (_, Some(kernel)) = profiles(args.output.profiles.clone())? {
+            return Err(format!(
+                "--profile {kernel} is for mock-kernel, and a replay needs the mock; accepted: the \
+                 name of a file"
+            ));
+        }
         let host_page = 1u64 << args.host_page;
         if let Some(ram) = args.ram
             && (ram == 0 || !ram.is_multiple_of(host_page))
@@ -228,7 +241,22 @@ fn each_once<T: Copy + Ord>(mut asked: Vec<T>, all: &[T]) -> Vec<T> {
 }
 
 /// Options that only a kernel's containers have say that one is wanted, and others that not.
-fn backend(args: &RunArgs) -> Result<BackendChoice, String> {
+fn backend(args: &RunArgs, kernel: Option<&Profile>) -> Result<BackendChoice, String> {
+    let named_platform = args.platform.map(|platform| format!("--platform {platform}"));
+    let simulates = kernel.map(|kernel| format!("--profile {kernel}")).or(named_platform);
+    if let Some(option) = simulates {
+        return match args.backend {
+            BackendChoice::MockKernel => check_layout(args, BackendChoice::MockKernel),
+            // A kernel that is named is to be simulated.
+            BackendChoice::Auto if kernel.is_some() => {
+                check_layout(args, BackendChoice::MockKernel)
+            }
+            BackendChoice::Auto => Err(format!("{option} needs --backend mock-kernel")),
+            BackendChoice::Mock | BackendChoice::Vfio => {
+                Err(format!("{option} is of a simulated kernel; accepted: --backend mock-kernel"))
+            }
+        };
+    }
     let named = [("--vfio-groups", args.vfio_groups.is_some()), ("--vfio-v1", args.vfio_v1)];
     let named = named.into_iter().find(|(_, given)| *given);
     let backend = match (args.backend, named) {
@@ -238,11 +266,41 @@ fn backend(args: &RunArgs) -> Result<BackendChoice, String> {
         (BackendChoice::Auto, Some(_)) => BackendChoice::Vfio,
         (backend, _) => backend,
     };
+    check_layout(args, backend)
+}
+
+fn check_layout(args: &RunArgs, backend: BackendChoice) -> Result<BackendChoice, String> {
     let laid_out = [("--backing", args.backing.is_some()), ("--contiguous", args.contiguous)];
     match laid_out.into_iter().find(|(_, given)| *given && backend.has_kernel()) {
         Some((name, _)) => Err(format!("{name} is for the mock; a kernel lays out memory itself")),
         None => Ok(backend),
     }
+}
+
+/// The two things that `--profile` can name, each at most once.
+fn profiles(args: Vec<ProfileArg>) -> Result<(Option<String>, Option<Profile>), String> {
+    let (mut file, mut kernel) = (None, None);
+    for arg in args {
+        let twice = match arg {
+            ProfileArg::File(name) => file.replace(name).is_some(),
+            ProfileArg::Kernel(profile) => kernel.replace(*profile).is_some(),
+        };
+        if twice {
+            return Err("--profile twice; accepted: one file and one kernel".to_owned());
+        }
+    }
+    Ok((file, kernel))
+}
+
+/// The simulated machine, if there ever was one like it.
+fn simulated(
+    kernel: Option<Profile>,
+    platform: Option<Platform>,
+) -> Result<(Profile, Platform), String> {
+    let profile = kernel.unwrap_or(Profile::K6_11);
+    let platform = platform.unwrap_or(profile.usual_platform());
+    profile.runs_on(platform).map_err(|e| e.to_string())?;
+    Ok((profile, platform))
 }
 
 fn group_count(asked: Option<u32>, named: Option<&[u32]>) -> Result<u32, String> {
@@ -256,17 +314,24 @@ fn group_count(asked: Option<u32>, named: Option<&[u32]>) -> Result<u32, String>
 }
 
 /// Version 1 has one group, and the window that it comes with.
-fn check_v1(groups: u32, window: u64, page: u64, levels: Levels) -> Result<(), String> {
+fn check_v1(
+    groups: u32,
+    window: u64,
+    page: u64,
+    levels: Levels,
+    its_window: u64,
+) -> Result<(), String> {
     let only = "a version 1 container";
     if groups > 1 {
         return Err(format!("--vfio-v1 with {groups} groups; accepted: 1, as {only} takes one"));
     }
-    if window != V1_WINDOW || page != 4096 || !matches!(levels, Levels::Auto | Levels::Count(1)) {
+    if window != its_window || page != 4096 || !matches!(levels, Levels::Auto | Levels::Count(1)) {
         return Err(format!(
-            "--vfio-v1 with a window of {} in pages of {}; accepted: 2G, 4K and 1 level, the only \
+            "--vfio-v1 with a window of {} in pages of {}; accepted: {}, 4K and 1 level, the only \
              window of {only}",
             show(window),
-            format_arg(page)
+            format_arg(page),
+            format_arg(its_window)
         ));
     }
     Ok(())

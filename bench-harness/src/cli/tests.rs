@@ -185,13 +185,13 @@ fn the_other_values_are_checked() {
     assert!(refused("--backend hw").contains("mock, mock-kernel, vfio, auto"));
     assert!(refused("--json - --hlog -").contains("--json and --hlog both name '-'"));
     if profile::AVAILABLE {
-        let error = refused("--hlog x --profile x");
-        assert_eq!(error, "--hlog and --profile both name 'x'; accepted: two places");
-        assert_eq!(run("--profile x").output.profile, Some(OutFile::File("x".into())));
+        let error = refused("--hlog x.gz --profile x.gz");
+        assert_eq!(error, "--hlog and --profile both name 'x.gz'; accepted: two places");
+        assert_eq!(run("--profile ./x").output.profile, Some(OutFile::File("./x".into())));
         assert_eq!(replay("replay a --profile -").output.profile, Some(OutFile::Stdout));
     } else {
-        assert!(refused("--profile x").contains("use instead: perf record"));
-        assert!(refused("replay a --profile x").contains("use instead: perf record"));
+        assert!(refused("--profile ./x").contains("use instead: perf record"));
+        assert!(refused("replay a --profile ./x").contains("use instead: perf record"));
     }
 }
 
@@ -250,4 +250,48 @@ fn what_a_kernels_containers_cannot_be() {
         let refused = refused(line);
         assert!(refused.contains(error), "{line}: {refused}");
     }
+}
+
+#[test]
+fn a_kernel_and_a_platform_are_simulated() {
+    use tce_engine::backend::linux::mock_kernel::Profile;
+    use tce_engine::platform::Platform;
+    let config = run("--backend mock-kernel --profile k4_9 --platform phb4");
+    assert_eq!(config.simulated, (Profile::K4_9, Platform::Phb4));
+    assert_eq!(config.output.profile, None);
+    let config = run("--profile pseries");
+    assert_eq!(config.backend, BackendChoice::MockKernel, "it is named, so it is meant");
+    assert_eq!(config.simulated, (Profile::PSERIES, Platform::Pseries));
+    assert_eq!(run("").simulated, (Profile::K6_11, Platform::Phb3));
+    let ioda1 = "--profile k4_9 --platform ioda1 --vfio-v1 --window";
+    assert_eq!(run(&format!("{ioda1} 256M")).window_bytes, 256 << 20);
+    assert!(refused(&format!("{ioda1} 2G")).contains("accepted: 256M, 4K and 1 level"));
+    if profile::AVAILABLE {
+        let config = run("--profile k6_4 --profile cpu.pb.gz");
+        assert_eq!(config.output.profile, Some(OutFile::File("cpu.pb.gz".into())));
+        assert_eq!(config.simulated.0, Profile::K6_4);
+    }
+}
+
+#[test]
+fn kernels_and_platforms_that_are_not() {
+    let error = refused("--profile K6-11");
+    assert!(error.starts_with("--profile: 'K6-11' is no kernel"), "{error}");
+    assert!(error.contains("perhaps k6_11 is meant; accepted: k4_2, k4_9, k4_12"), "{error}");
+    assert!(error.contains("as cpu.pb.gz, - or ./K6-11"), "{error}");
+    assert!(!refused("--profile xyz").contains("perhaps"));
+    let error = refused("--platform phb --backend mock-kernel");
+    assert!(error.contains("'phb' is no platform, perhaps phb5 is meant"), "{error}");
+    let error = refused("--profile k6_11 --platform ioda1");
+    assert!(
+        error.contains("its support left Linux in 6.5; it runs on phb3, phb4, phb5"),
+        "{error}"
+    );
+    let error = refused("--profile k6_11 --backend mock");
+    assert_eq!(error, "--profile k6_11 is of a simulated kernel; accepted: --backend mock-kernel");
+    assert!(refused("--profile k6_11 --backend vfio").contains("--backend mock-kernel"));
+    assert!(refused("--platform phb3 --backend mock").contains("--platform phb3 is of"));
+    assert_eq!(refused("--platform phb3"), "--platform phb3 needs --backend mock-kernel");
+    assert!(refused("replay a --profile k6_11").contains("a replay needs the mock"));
+    assert!(refused("--profile k6_4 --profile k6_11").contains("--profile twice"));
 }

@@ -2,7 +2,9 @@
 //! Values that options take. The parsers answer with one line: what is wrong, what is accepted.
 
 use clap::ValueEnum;
+use tce_engine::backend::linux::mock_kernel::Profile;
 use tce_engine::papr::Compat;
+use tce_engine::platform::Platform;
 use tce_engine::simd::Tier;
 
 use crate::cpus;
@@ -164,6 +166,13 @@ impl Rules {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct CpuList(pub(super) Vec<usize>);
 
+/// What `--profile` names: where a CPU profile goes, or a kernel to simulate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum ProfileArg {
+    File(String),
+    Kernel(Box<Profile>),
+}
+
 /// Numbers of groups, each once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct GroupList(pub(super) Vec<u32>);
@@ -220,6 +229,44 @@ pub(super) fn simd(text: &str) -> Result<Simd, String> {
         let names: Vec<_> = Tier::all().map(Tier::name).collect();
         format!("'{text}' is no tier of this machine; accepted: auto, {}", names.join(", "))
     })
+}
+
+pub(super) fn profile(text: &str) -> Result<ProfileArg, String> {
+    if text == "-" || text.contains(['.', '/']) {
+        return Ok(ProfileArg::File(text.to_owned()));
+    }
+    let names: Vec<_> = Profile::ALL.iter().map(|profile| profile.name).collect();
+    text.parse().map(|found| ProfileArg::Kernel(Box::new(found))).map_err(|_| {
+        format!(
+            "'{text}' is no kernel that is simulated{}; accepted: {}, or the name of a file for a \
+             CPU profile, as cpu.pb.gz, - or ./{text}",
+            near(text, &names),
+            names.join(", ")
+        )
+    })
+}
+
+pub(super) fn platform(text: &str) -> Result<Platform, String> {
+    let names = Platform::ALL.map(Platform::name);
+    text.parse().map_err(|_| {
+        format!("'{text}' is no platform{}; accepted: {}", near(text, &names), names.join(", "))
+    })
+}
+
+/// The name that was probably meant, as a question: it differs in case or in what joins its parts,
+/// or is longer or shorter by its end.
+fn near(text: &str, names: &[&str]) -> String {
+    let plain = |text: &str| -> String {
+        text.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
+    };
+    let typed = plain(text);
+    let same = names.iter().find(|name| plain(name) == typed);
+    let begins = |name: &&&str| {
+        let name = plain(name);
+        typed.len() > 1 && (name.starts_with(&typed) || typed.starts_with(&name))
+    };
+    let meant = same.or_else(|| names.iter().rev().find(begins));
+    meant.map_or(String::new(), |name| format!(", perhaps {name} is meant"))
 }
 
 pub(super) fn limit(text: &str) -> Result<Limit, String> {

@@ -54,7 +54,7 @@ impl Machine {
             || open_vfio(config.vfio_groups.as_deref(), config.groups as usize, 0, config.vfio_v1);
         let what = match config.backend {
             BackendChoice::Mock => What::mock(config),
-            BackendChoice::MockKernel => What::mock_kernel(config),
+            BackendChoice::MockKernel => What::mock_kernel(config)?,
             BackendChoice::Vfio => What::Vfio(vfio()?),
             BackendChoice::Auto => match vfio() {
                 Ok(open) => What::Vfio(open),
@@ -89,8 +89,15 @@ impl Machine {
     }
 
     /// As in results and on every table.
-    pub fn label(&self) -> &'static str {
-        self.host().map_or(MOCK_LABEL, |host| host.label())
+    pub fn label(&self) -> String {
+        match &self.what {
+            What::Mock(_) => MOCK_LABEL.to_owned(),
+            What::MockKernel { kernel, .. } => {
+                let (profile, platform) = (kernel.profile(), kernel.platform());
+                format!("mock kernel {profile} on {platform}: simulated, not hardware")
+            }
+            What::Vfio(open) => open.vfio.label().to_owned(),
+        }
     }
 
     /// True if a kernel owns the tables.
@@ -103,7 +110,10 @@ impl Machine {
     pub(crate) fn kernel_and_machine(&self) -> (Option<String>, Option<String>) {
         match &self.what {
             What::Mock(_) => (None, None),
-            What::MockKernel { .. } => (Some("simulated, as Linux 6.11 and later".into()), None),
+            What::MockKernel { kernel, .. } => {
+                let release = format!("simulated, as {}", kernel.profile().kernels);
+                (Some(release), Some(format!("simulated, {}", kernel.platform())))
+            }
             What::Vfio(open) => {
                 (Some(HostFacts::capture().kernel), Some(open.platform.to_string()))
             }
@@ -229,18 +239,25 @@ impl What {
         Self::Mock(mock(config, config.groups as u16).build())
     }
 
-    fn mock_kernel(config: &RunConfig) -> Self {
+    fn mock_kernel(config: &RunConfig) -> Result<Self, Unavailable> {
         let named = config.vfio_groups.iter().flatten().max().map_or(0, |last| last + 1);
         let page = config.host_page_shift.and_then(|s| PageShift::new(s.into()));
+        let (profile, platform) = config.simulated;
         let kernel = MockKernel::builder(named.max(config.groups).min(MOCK_KERNEL_GROUPS))
             .host_page(page.unwrap_or(HOST_PAGE))
-            .build();
+            .profile(profile)
+            .platform(platform)
+            .try_build()
+            .map_err(|e| Unavailable {
+                cause: e.to_string(),
+                fix: "ask for another pair".into(),
+            })?;
         let process = kernel.process();
         process.set_memlock(config.memlock_bytes);
         let version = if config.vfio_v1 { Version::V1 } else { Version::V2 };
         let options = LinuxOptions { version, ..LinuxOptions::default() };
         let linux = Linux::new(process.clone(), options);
-        Self::MockKernel { kernel, process, linux }
+        Ok(Self::MockKernel { kernel, process, linux })
     }
 
     fn backend(&self) -> Arc<dyn Backend> {

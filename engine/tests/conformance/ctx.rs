@@ -4,22 +4,18 @@
 use std::fmt::Display;
 use std::sync::Arc;
 
-use tce_engine::addr::{GroupId, Ioba, PageShift, Uaddr};
+use tce_engine::addr::GroupId;
 use tce_engine::backend::linux::mock_kernel::{Damage, MockKernel, MockKernelBuilder, Process};
-use tce_engine::backend::linux::raw::{Raw, RawContainer, RawHost};
-use tce_engine::backend::linux::uapi::{
-    DmaMap, DmaUnmap, RegisterMemory, Request, TceCreate, TceInfo, TceRemove, kind,
-};
+use tce_engine::backend::linux::raw::RawHost;
+use tce_engine::backend::linux::uapi::{Request, kind};
 use tce_engine::backend::linux::{Linux, LinuxOptions, Version};
-use tce_engine::container::{Container, Mode, Receipt, WindowInfo};
+use tce_engine::container::Container;
 use tce_engine::engine::{DetachPolicy, Engine, EngineOptions};
-use tce_engine::error::{MapError, RegisterError, UnmapError, UnregisterError, WindowError};
-use tce_engine::geometry::WindowSpec;
-use tce_engine::tce::Perm;
 
 use crate::case::{Column, Done, Must, Said, Step, Stop, Zero};
+pub(crate) use crate::ct::{Ct, Eng};
 use crate::rig::{Mem, Rig};
-use crate::spy::{Sent, Spy, Watched};
+use crate::spy::{Sent, Spy};
 
 pub(crate) const K: u64 = 1 << 10;
 pub(crate) const M: u64 = 1 << 20;
@@ -64,6 +60,14 @@ pub(crate) struct Ctx {
     pinned: u64,
     damage: usize,
     lost: bool,
+    /// Pages that version 1 containers have locked before anything was asked of them.
+    base: i64,
+    /// Pages that the engine's containers may have locked before it is asked for a window.
+    pays_late: i64,
+    /// The groups have their own tables, and no dynamic windows.
+    pub(crate) own_tables: bool,
+    /// From here on a MAP tells that views were made.
+    pub(crate) afresh: usize,
 }
 
 impl Ctx {
@@ -82,6 +86,10 @@ impl Ctx {
             pinned: 0,
             damage: 0,
             lost: false,
+            base: 0,
+            pays_late: 0,
+            own_tables: false,
+            afresh: 0,
         }
     }
 
@@ -233,6 +241,7 @@ impl Ctx {
 
     /// Locked pages since the start of the case.
     pub(crate) fn v(&mut self, pages: i64) {
+        let pages = pages + self.base;
         let locked = self.locked();
         if pages == locked && self.steps.last().is_some_and(|step| step.label == "V") {
             return;
@@ -249,7 +258,9 @@ impl Ctx {
         let (sum, total) =
             (engine.ledger().entries().iter().map(|e| e.pages).sum(), engine.ledger().pages());
         let locked = self.locked();
-        let ahead = self.pays_ahead() && locked <= total as i64;
+        // A table may be there before the engine is asked for a window.
+        let late = self.pays_late > 0 && locked - total as i64 == self.pays_late;
+        let ahead = late || self.pays_ahead() && locked <= total as i64;
         if total != sum || locked != total as i64 && !ahead {
             let answered = format!("VmLck {locked:+}, ledger {total}");
             self.note(&format!("{label}: books"), format!("both {sum}"), answered);
@@ -272,6 +283,11 @@ impl Ctx {
         let answered = last.filter(|_| damage.len() == self.damage).unwrap_or("none").to_owned();
         self.note("damage", what.to_owned(), answered);
         Ok(())
+    }
+
+    /// So many pages are locked before the engine is asked for a window.
+    pub(crate) fn lag_behind(&mut self, pages: i64) {
+        self.pays_late = pages;
     }
 
     /// The container is lost, so the kernel has given back what the ledger still shows.
@@ -317,7 +333,7 @@ impl Ctx {
 
     pub(crate) fn open(&self) -> Result<Ct, Stop> {
         let raw = self.spy.watched().must("opening a container")?;
-        Ok(Ct { raw, io: self.io() })
+        Ok(Ct::new(raw, self.io(), !self.profile().lists_regions))
     }
 
     fn raw(&self, groups: &[usize], kind: u32) -> Result<Ct, Stop> {
@@ -326,6 +342,11 @@ impl Ctx {
             ct.join(self.g(*n))?;
             if i == 0 {
                 ct.set_iommu(kind).zero("SET_IOMMU")?;
+                // Where the default window is there at once it is put off, so that the cases begin
+                // alike; those that are about it begin otherwise.
+                if kind == kind::SPAPR_TCE_V2 && self.early() > 0 {
+                    ct.put_off_default_window()?;
+                }
             }
         }
         Ok(ct)
@@ -336,8 +357,17 @@ impl Ctx {
         self.raw(groups, kind::SPAPR_TCE_V2)
     }
 
+    /// One with the first group, and with whatever window comes with it.
+    pub(crate) fn v2_as_it_comes(&self) -> Result<Ct, Stop> {
+        let ct = self.open()?;
+        ct.join(self.g(0))?;
+        ct.set_iommu(kind::SPAPR_TCE_V2).zero("SET_IOMMU")?;
+        Ok(ct)
+    }
+
     pub(crate) fn v1(&mut self, group: usize) -> Result<Ct, Stop> {
         self.for_version_1()?;
+        self.base += self.v1_early();
         self.raw(&[group], kind::SPAPR_TCE)
     }
 
@@ -358,6 +388,7 @@ impl Ctx {
     /// An engine of version 1 containers.
     pub(crate) fn engine_v1(&mut self) -> Done {
         self.for_version_1()?;
+        self.pays_late = self.v1_early();
         let linux = LinuxOptions { version: Version::V1, ..LinuxOptions::default() };
         self.engine_with(linux, EngineOptions::default());
         Ok(())
@@ -383,108 +414,5 @@ impl Ctx {
         let container = self.container(groups)?;
         container.window(G, self.io(), 1).must("the window")?;
         Ok(container)
-    }
-}
-
-/// A container of the kernel.
-pub(crate) struct Ct {
-    pub(crate) raw: Watched,
-    io: u32,
-}
-
-impl Ct {
-    /// Opens the group's node and makes it a member.
-    pub(crate) fn join(&self, group: GroupId) -> Done {
-        self.raw.open_group(group).zero("opening the group")?;
-        self.raw.set_container(group).zero("SET_CONTAINER")
-    }
-
-    pub(crate) fn set_iommu(&self, kind: u32) -> Raw {
-        self.raw.set_iommu(kind)
-    }
-
-    pub(crate) fn info(&self) -> (Raw, TceInfo) {
-        let mut info = TceInfo::new();
-        (self.raw.info(&mut info), info)
-    }
-
-    pub(crate) fn register(&self, memory: Mem) -> Raw {
-        self.raw.register(&RegisterMemory::new(memory.at, memory.bytes))
-    }
-
-    pub(crate) fn unregister(&self, memory: Mem) -> Raw {
-        self.raw.unregister(&RegisterMemory::new(memory.at, memory.bytes))
-    }
-
-    pub(crate) fn create(&self, size: u64, shift: u32, levels: u32) -> (Raw, u64) {
-        let mut create = TceCreate::new(shift, size, levels);
-        (self.raw.create(&mut create), create.start_addr)
-    }
-
-    pub(crate) fn remove(&self, start: u64) -> Raw {
-        self.raw.remove(&TceRemove::new(start))
-    }
-
-    /// Removes the default window and creates one of 1 GiB, one level, at 0.
-    pub(crate) fn w1(&self) -> Done {
-        self.remove(0).zero("REMOVE of the default window")?;
-        self.create(G, self.io, 1).0.zero("CREATE")
-    }
-
-    pub(crate) fn map(&self, flags: u32, at: u64, memory: u64, bytes: u64) -> Raw {
-        self.raw.map(&DmaMap::new(flags, memory, at, bytes))
-    }
-
-    pub(crate) fn put(&self, at: u64, memory: Mem) -> Raw {
-        self.map(RW, at, memory.at, memory.bytes)
-    }
-
-    pub(crate) fn take(&self, at: u64, bytes: u64) -> Raw {
-        self.raw.unmap(&mut DmaUnmap::new(at, bytes))
-    }
-}
-
-/// The engine's containers in the words of the cases.
-pub(crate) trait Eng {
-    fn reg(&self, memory: Mem) -> Result<(), RegisterError>;
-    fn unreg(&self, memory: Mem) -> Result<(), UnregisterError>;
-    fn put(&self, at: u64, memory: Mem) -> Result<Receipt, MapError>;
-    fn replace(&self, at: u64, memory: Mem) -> Result<Receipt, MapError>;
-    fn take(&self, at: u64, bytes: u64) -> Result<Receipt, UnmapError>;
-    fn window(&self, size: u64, shift: u32, levels: u32) -> Result<WindowInfo, WindowError>;
-    /// Live entries that point into the region; all ones if it is not registered here.
-    fn mapped(&self, memory: Mem) -> u64;
-}
-
-impl Eng for Container {
-    fn reg(&self, memory: Mem) -> Result<(), RegisterError> {
-        self.register(memory.uaddr(), memory.bytes)
-    }
-
-    fn unreg(&self, memory: Mem) -> Result<(), UnregisterError> {
-        self.unregister(memory.uaddr(), memory.bytes)
-    }
-
-    fn put(&self, at: u64, memory: Mem) -> Result<Receipt, MapError> {
-        self.map(Ioba(at), Uaddr(memory.at), memory.bytes, Perm::READ_WRITE, Mode::Refuse)
-    }
-
-    fn replace(&self, at: u64, memory: Mem) -> Result<Receipt, MapError> {
-        self.map(Ioba(at), Uaddr(memory.at), memory.bytes, Perm::READ_WRITE, Mode::Replace)
-    }
-
-    fn take(&self, at: u64, bytes: u64) -> Result<Receipt, UnmapError> {
-        self.unmap(Ioba(at), bytes)
-    }
-
-    fn window(&self, size: u64, shift: u32, levels: u32) -> Result<WindowInfo, WindowError> {
-        let page = PageShift::new(shift).expect("the cases ask for shifts that exist");
-        self.create_window(WindowSpec::new(size, page).levels(levels))
-    }
-
-    fn mapped(&self, memory: Mem) -> u64 {
-        let regions = self.regions();
-        let mine = regions.iter().find(|region| region.memory.start() == memory.at);
-        mine.map_or(u64::MAX, |region| region.mapped)
     }
 }

@@ -4,7 +4,8 @@
 use std::sync::{Mutex, PoisonError};
 
 use tce_engine::addr::PageShift;
-use tce_engine::backend::linux::mock_kernel::{Admission, Profile, View};
+use tce_engine::backend::linux::mock_kernel::{Admission, DefaultWindow, Profile, View};
+use tce_engine::backend::linux::raw::Raw;
 use tce_engine::backend::linux::uapi::Request;
 use tce_engine::platform::Platform;
 
@@ -108,9 +109,10 @@ impl Ctx {
     /// Groups of which version 1 containers can be made. Kernels that keep version 1 for groups
     /// without dynamic windows get such groups, which have their table from the start.
     pub(crate) fn for_version_1(&mut self) -> Done {
-        if self.is_real() || !self.has_own_tables() {
+        if self.is_real() || self.own_tables || !self.has_own_tables() {
             return Ok(());
         }
+        self.own_tables = true;
         self.rebuild(|machine| {
             (0..crate::rig::GROUPS as u32).fold(machine, |machine, n| {
                 machine.group(tce_engine::GroupId(n), |group| group.max_windows = 0)
@@ -132,12 +134,57 @@ impl Ctx {
         }
     }
 
+    /// Host pages that are locked for a group's default window as soon as it is there.
+    pub(crate) fn early(&self) -> i64 {
+        if self.profile().default_window == DefaultWindow::AtAttach {
+            self.default_cost()
+        } else {
+            0
+        }
+    }
+
+    /// The same of a version 1 container, and what is added by its first request.
+    pub(crate) fn v1_early(&self) -> i64 {
+        if self.early() > 0 { self.v1_cost() } else { 0 }
+    }
+
+    pub(crate) fn v1_later(&self) -> i64 {
+        self.v1_cost() - self.v1_early()
+    }
+
+    /// The answer to a request that ends with nothing done at page 0, where no hang keeps it away.
+    pub(crate) fn nothing_done(&mut self, answer: Raw, otherwise: &str) -> Done {
+        let hangs = self.profile().empty_kill_hangs && self.platform() == Platform::Phb3;
+        self.says("the answer", answer, if hangs { "EIO" } else { otherwise });
+        if hangs { self.damages("hang") } else { Ok(()) }
+    }
+
+    /// Two levels, or what there is.
+    pub(crate) fn two_levels(&self) -> u32 {
+        self.platform().max_levels().min(2)
+    }
+
+    /// The case needs windows of such pages.
+    pub(crate) fn needs_pages(&self, page: PageShift) -> Done {
+        if self.is_real() || self.platform().page_sizes().contains(page) {
+            return Ok(());
+        }
+        Err(Stop::Skip(format!("{} has no pages of {page}", self.platform())))
+    }
+
+    /// Host pages that stay charged when a window cannot be made after all.
+    pub(crate) fn leak_of(&self, size: u64, shift: u32, levels: u32) -> i64 {
+        let tried = self.profile().failed_create_leaks && levels <= self.platform().max_levels();
+        if tried { self.attempt(size, shift, levels) } else { 0 }
+    }
+
     /// Host pages that a window costs by now. A flat view that is made late comes with a MAP.
     pub(crate) fn cost(&self, size: u64, shift: u32, levels: u32) -> i64 {
         let twice = charge(self.host(), shift, size, levels);
         // Never smaller than a host page of entries.
         let view = ((size >> shift) * 8).div_ceil(self.p()).max(1);
-        let mapped = || self.spy.sent().iter().any(|sent| sent.request == Request::MapDma);
+        let mapped =
+            || self.spy.sent()[self.afresh..].iter().any(|sent| sent.request == Request::MapDma);
         let pages = match self.profile().view {
             View::Tree => twice,
             View::FlatAtCreate => twice / 2 + view,
@@ -153,11 +200,8 @@ impl Ctx {
     }
 
     /// The ledger may show more than is locked: a kernel that makes the views late cannot be asked
-    /// to make them before memory was registered, and until then the ledger pays ahead.
+    /// to make them before a container has memory, and until then the ledger pays ahead.
     pub(crate) fn pays_ahead(&self) -> bool {
-        let registered = || self.spy.sent().iter().any(|s| s.request == Request::RegisterMemory);
-        self.profile().view == View::FlatAtFirstMap
-            && self.column() == Column::Engine
-            && !registered()
+        self.profile().view == View::FlatAtFirstMap && self.column() == Column::Engine
     }
 }

@@ -17,6 +17,8 @@ mod case;
 #[cfg(not(any(loom, miri)))]
 mod cases;
 #[cfg(not(any(loom, miri)))]
+mod ct;
+#[cfg(not(any(loom, miri)))]
 mod ctx;
 #[cfg(not(any(loom, miri)))]
 mod device;

@@ -174,7 +174,10 @@ impl Report {
 
     /// One line for the kernel.
     pub(crate) fn totals(&self) {
-        println!("{:46} {}", self.kernel(), self.counts());
+        let skipped = self.rows.iter().filter(|row| row.verdict() == Verdict::Skipped);
+        let ids: Vec<_> = skipped.map(|row| row.case.id).collect();
+        let ids = if ids.is_empty() { String::new() } else { format!(": {}", ids.join(" ")) };
+        println!("{:46} {}{ids}", self.kernel(), self.counts());
     }
 
     /// All steps of each case.

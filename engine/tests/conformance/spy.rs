@@ -126,7 +126,12 @@ impl fmt::Debug for Spy {
 }
 
 enum Inner {
-    Mock { mock: MockContainer, other: Option<MockContainer> },
+    /// The other process lets go first: where a container belongs to nobody, whoever closes it gets
+    /// what others have paid.
+    Mock {
+        other: Option<MockContainer>,
+        mock: MockContainer,
+    },
     Real(VfioContainer),
 }
 

@@ -113,7 +113,7 @@ pub(super) fn backend(
     let (kernel_release, runs_on) = rig.machine.kernel_and_machine();
     Ok(Backend {
         kind: rig.machine.kind(),
-        label: rig.machine.label().to_owned(),
+        label: rig.machine.label(),
         groups: u64::from(config.groups),
         group_numbers: rig.machine.groups.iter().map(|g| g.0).collect(),
         container_version: has_kernel.then_some(if config.vfio_v1 { 1 } else { 2 }),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What stands between the engine and a kernel's answers.
 //!
-//! | what Linux 6.12 does | what is done instead | where |
+//! | what Linux does (6.12, or as said) | what is done instead | where |
 //! |---|---|---|
 //! | MAP or UNMAP of size 0 at index 0 hangs | refused | `container::mapping` |
 //! | a MAP whose first page fails at index 0 hangs | memory, backing and bounds are checked first; another page of its leaf goes first until that is known to exist | `regions::plan`, `space` |
@@ -17,6 +17,18 @@
 //! | REMOVE takes any address inside a window | only an exact start | `container::windows` |
 //! | leaving empties the windows of those that stay | refused, or replayed | `container::groups` |
 //! | firmware codes are returned as error numbers | reported as what they are | [`window`] |
+//! | up to 4.18, windows are charged otherwise, from 4.9 on a part by the first MAP | found out by a window of a trial container; that part by a MAP of nothing at page 1, and paid ahead until that is allowed | `charging`, `space` |
+//! | 4.9: a group that joins late does not get the windows | refused where charges are as in 4.9 to 4.18 | `space` |
+//! | before 5.0, UNREGISTER of memory that is counted for good is EBUSY | the ledger keeps it, as where it is orphaned | `space` |
+//! | up to 4.8, a repeated REGISTER counts, and regions outlive their container | refused; unregistered before the container goes | `container` |
+//! | before 6.4, each version has groups of its own | the error says which | `space` |
+//! | in a guest, a table is one group's alone | a second group is refused with the windows that are there | `space` |
+//!
+//! Nothing is done about two habits of 4.2 to 4.8. They work on the memory and the books of whoever
+//! calls, so a container must not be used, nor closed last, by a process that was forked off. And a group's
+//! default window is charged as soon as it is attached: a smaller limit of locked memory fails there,
+//! and with a version 1 container, or a default window that is kept, the ledger has the charge only
+//! when the engine is asked for that window.
 
 use super::raw::{Errno, Raw};
 use crate::error::BackendError;

@@ -421,6 +421,11 @@ impl Space for LinuxSpace {
                     bytes,
                     reason: format!("behind its first {pages} pages there is a hole"),
                 }),
+                Err(Errno::EFAULT) => Err(BackendError::Pin {
+                    at,
+                    bytes,
+                    reason: "the kernel cannot pin all of it".to_owned(),
+                }),
                 answer => guard::done(answer, request),
             }?;
             opened.registered.store(true, Ordering::Relaxed);

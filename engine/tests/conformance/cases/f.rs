@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! F: registered memory and what is locked for it.
 
+use tce_engine::backend::linux::mock_kernel::Profile;
+
 use crate::case::{Case, Done, Must, On, Zero, case};
 use crate::ctx::{Ctx, Eng, refused};
 
@@ -57,9 +59,13 @@ fn f2_raw(cx: &mut Ctx) -> Done {
     let c = cx.v2(&[0])?;
     let m = cx.memory(16)?;
     cx.says("REGISTER", c.register(m), "0");
-    cx.says("again", c.register(m), "EBUSY");
+    cx.says("again", c.register(m), cx.by(Profile::K4_9, "EBUSY", "0"));
     cx.v(16);
     cx.says("UNREGISTER", c.unregister(m), "0");
+    if !cx.since(Profile::K4_9) {
+        cx.v(16);
+        cx.says("UNREGISTER of the second use", c.unregister(m), "0");
+    }
     cx.v(0);
     Ok(())
 }
@@ -205,8 +211,8 @@ fn f8_engine(cx: &mut Ctx) -> Done {
 }
 
 fn f9_raw(cx: &mut Ctx) -> Done {
-    cx.limit(16)?;
     let c = cx.v2(&[0])?;
+    cx.limit(16)?;
     let m = cx.memory(17)?;
     cx.says("REGISTER", c.register(m), "ENOMEM");
     cx.v(0);
@@ -215,14 +221,20 @@ fn f9_raw(cx: &mut Ctx) -> Done {
     Ok(())
 }
 
+/// A limit of pages: 16, or what a group needs for a moment when it is attached.
+fn small_limit(cx: &Ctx) -> u64 {
+    cx.early().max(16) as u64
+}
+
 fn f9_engine(cx: &mut Ctx) -> Done {
-    cx.limit(16)?;
+    let limit = small_limit(cx);
+    cx.limit(limit)?;
     let c = cx.container(&[0])?;
-    let m = cx.memory(17)?;
+    let m = cx.memory(limit + 1)?;
     refused!(cx, "register", c.reg(m), "Limit");
     cx.v(0);
-    cx.says("register 16", c.reg(m.part(0, 16)), "ok");
-    cx.v(16);
+    cx.says("register all that may be", c.reg(m.part(0, limit)), "ok");
+    cx.v(limit as i64);
     Ok(())
 }
 
@@ -230,8 +242,9 @@ fn f10_raw(cx: &mut Ctx) -> Done {
     let m = cx.memory(17)?;
     let parts = [m.part(0, 8), m.part(8, 8), m.part(16, 1)];
     for (ipc_lock, third, locked) in [(true, "0", 17), (false, "ENOMEM", 16)] {
-        cx.rig.limit(16 * cx.p(), ipc_lock)?;
+        cx.rig.limit(u64::MAX, true)?;
         let c = cx.v2(&[0])?;
+        cx.rig.limit(16 * cx.p(), ipc_lock)?;
         cx.says("REGISTER of 8", c.register(parts[0]), "0");
         cx.says("REGISTER of 8", c.register(parts[1]), "0");
         cx.says("REGISTER of 1", c.register(parts[2]), third);
@@ -241,16 +254,17 @@ fn f10_raw(cx: &mut Ctx) -> Done {
 }
 
 fn f10_engine(cx: &mut Ctx) -> Done {
-    let m = cx.memory(17)?;
-    let parts = [m.part(0, 8), m.part(8, 8), m.part(16, 1)];
-    for (ipc_lock, third, locked) in [(true, "ok", 17), (false, "Limit", 16)] {
-        cx.rig.limit(16 * cx.p(), ipc_lock)?;
+    let limit = small_limit(cx);
+    let (m, half) = (cx.memory(limit + 1)?, limit / 2);
+    let parts = [m.part(0, half), m.part(half, half), m.part(limit, 1)];
+    for (ipc_lock, third, more) in [(true, "ok", 1), (false, "Limit", 0)] {
+        cx.rig.limit(limit * cx.p(), ipc_lock)?;
         cx.engine_with(Default::default(), Default::default());
         let c = cx.container(&[0])?;
-        cx.says("register 8", c.reg(parts[0]), "ok");
-        cx.says("register 8", c.reg(parts[1]), "ok");
+        cx.says("register half", c.reg(parts[0]), "ok");
+        cx.says("register the other half", c.reg(parts[1]), "ok");
         cx.says("register 1", c.reg(parts[2]), third);
-        cx.v(locked);
+        cx.v(limit as i64 + more);
     }
     Ok(())
 }
@@ -274,7 +288,7 @@ fn f11_engine(cx: &mut Ctx) -> Done {
 fn f12_raw(cx: &mut Ctx) -> Done {
     let c = cx.v2(&[0])?;
     let m = cx.rig.with_hole(4, 2)?;
-    cx.says("REGISTER", c.register(m), "+2");
+    cx.says("REGISTER", c.register(m), cx.by(Profile::K5_0, "+2", "EFAULT"));
     cx.v(0);
     cx.says("UNREGISTER", c.unregister(m), "ENOENT");
     Ok(())
@@ -325,13 +339,15 @@ fn f16_raw(cx: &mut Ctx) -> Done {
     c.register(m).zero("REGISTER")?;
     c.put(base, m.part(0, 1)).zero("MAP")?;
     cx.v(16 + cx.w1_cost());
-    cx.says("UNREGISTER", c.unregister(m), "0");
+    cx.says("UNREGISTER", c.unregister(m), cx.by(Profile::K5_0, "0", "EBUSY"));
     cx.v(16 + cx.w1_cost());
     cx.says("MAP of another page of it", c.put(base + cx.p(), m.part(1, 1)), "0");
     cx.says("UNMAP", c.take(base, 2 * cx.p()), "0");
-    cx.says("UNREGISTER", c.unregister(m), "ENOENT");
-    // Nobody has it any more, and it stays.
-    cx.leaks(16, 16);
+    cx.says("UNREGISTER", c.unregister(m), cx.by(Profile::K5_0, "ENOENT", "0"));
+    if cx.since(Profile::K5_0) {
+        // Nobody has it any more, and it stays.
+        cx.leaks(16, 16);
+    }
     Ok(())
 }
 
@@ -354,6 +370,12 @@ fn f18_raw(cx: &mut Ctx) -> Done {
     let (c, d) = (cx.v2(&[0])?, cx.v2(&[1])?);
     let m = cx.memory(16)?;
     d.register(m).zero("REGISTER")?;
+    if !cx.since(Profile::K4_9) {
+        // Regions are nobody's there.
+        cx.says("UNREGISTER", c.unregister(m), "0");
+        cx.v(0);
+        return Ok(());
+    }
     // A container that has registered nothing yet is nobody's.
     cx.says("UNREGISTER", c.unregister(m), "EPERM");
     c.w1()?;
@@ -373,14 +395,17 @@ fn f18_engine(cx: &mut Ctx) -> Done {
 
 fn f19_raw(cx: &mut Ctx) -> Done {
     let m = cx.memory(32)?;
+    let left = cx.by(Profile::K4_9, 0, 32);
     for _ in 0..2 {
-        let c = cx.v2(&[0])?;
+        let mut c = cx.v2(&[0])?;
+        c.forget_regions();
         cx.says("REGISTER", c.register(m.part(0, 16)), "0");
         cx.says("REGISTER", c.register(m.part(16, 16)), "0");
         cx.v(32);
         drop(c);
-        cx.v(0);
+        cx.v(left);
     }
+    cx.leaks(left, left as u64);
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! F from 30 on: more about registered memory, as observed.
 
+use tce_engine::backend::linux::mock_kernel::Profile;
 use tce_engine::backend::linux::raw::RawContainer;
 use tce_engine::backend::linux::uapi::{RegisterMemory, Request};
 
@@ -47,7 +48,7 @@ pub(crate) const CASES: &[Case] = &[
 fn f30_raw(cx: &mut Ctx) -> Done {
     let c = cx.v2(&[0])?;
     let (m, base) = (cx.memory(1)?, cx.base());
-    cx.says("UNREGISTER", c.unregister(m), "EPERM");
+    cx.says("UNREGISTER", c.unregister(m), cx.by(Profile::K4_9, "EPERM", "ENOENT"));
     cx.says("MAP", c.put(base, m), "EPERM");
     cx.says("UNMAP", c.take(base, m.bytes), "EPERM");
     cx.says("MAP, bad pointer", c.raw.fault(Request::MapDma), "EPERM");
@@ -113,7 +114,7 @@ fn f33_engine(cx: &mut Ctx) -> Done {
 fn f34_raw(cx: &mut Ctx) -> Done {
     let c = cx.v2(&[0])?;
     let m = cx.rig.of_file(6, 3)?;
-    cx.says("REGISTER", c.register(m), "+3");
+    cx.says("REGISTER", c.register(m), cx.by(Profile::K5_0, "+3", "EFAULT"));
     cx.v(0);
     Ok(())
 }
@@ -201,9 +202,18 @@ fn f38_raw(cx: &mut Ctx) -> Done {
     c.w1()?;
     c.register(m).zero("REGISTER")?;
     c.put(base, m.part(0, 1)).zero("MAP")?;
-    cx.says("UNREGISTER", c.unregister(m), "0");
-    cx.says("UNREGISTER again", c.unregister(m), "ENOENT");
+    let orphans = cx.since(Profile::K5_0);
+    let (first, second) = if orphans { ("0", "ENOENT") } else { ("EBUSY", "EBUSY") };
+    cx.says("UNREGISTER", c.unregister(m), first);
+    cx.says("UNREGISTER again", c.unregister(m), second);
     cx.says("REGISTER of a part", c.register(m.part(0, 8)), "EINVAL");
+    if !orphans {
+        // It still has its container, and goes when nothing maps it any more.
+        cx.says("UNMAP", c.take(base, cx.p()), "0");
+        cx.says("UNREGISTER", c.unregister(m), "0");
+        cx.v(cx.w1_cost());
+        return Ok(());
+    }
     cx.says("REGISTER of the same", c.register(m), "0");
     cx.v(16 + cx.w1_cost());
     cx.says("UNMAP", c.take(base, cx.p()), "0");
@@ -287,7 +297,7 @@ fn f41_raw(cx: &mut Ctx) -> Done {
     let c = cx.v2(&[0])?;
     let m = cx.memory(16)?;
     cx.kernel()?.inject(tce_engine::backend::linux::mock_kernel::Injection::Pin { pages: 5 });
-    cx.says("REGISTER", c.register(m), "+5");
+    cx.says("REGISTER", c.register(m), cx.by(Profile::K5_0, "+5", "EFAULT"));
     cx.v(0);
     Ok(())
 }

@@ -27,7 +27,9 @@ fn f22_raw(cx: &mut Ctx) -> Done {
     let mut dice = Dice(22);
     let m = cx.memory(64)?;
     let cts = [cx.v2(&[0])?, cx.v2(&[1])?];
-    let mut users: Vec<(u64, u64, [bool; 2])> = Vec::new();
+    // By container, where they have lists; else all by the first.
+    let lists = cx.profile().lists_regions;
+    let mut users: Vec<(u64, u64, [u64; 2])> = Vec::new();
     let mut windows: [Vec<(u64, i64)>; 2] = [Vec::new(), Vec::new()];
     for ct in &cts {
         ct.remove(0).zero("REMOVE")?;
@@ -41,8 +43,10 @@ fn f22_raw(cx: &mut Ctx) -> Done {
                 let fits = from + pages <= 64;
                 if fits && cts[who].register(m.part(from, pages)) == Ok(0) {
                     match users.iter_mut().find(|u| (u.0, u.1) == (from, pages)) {
-                        Some(user) => user.2[who] = true,
-                        None => users.push((from, pages, [who == 0, who == 1])),
+                        Some(user) if lists => user.2[who] = 1,
+                        Some(user) => user.2[0] += 1,
+                        None if lists && who == 1 => users.push((from, pages, [0, 1])),
+                        None => users.push((from, pages, [1, 0])),
                     }
                 }
             }
@@ -50,18 +54,19 @@ fn f22_raw(cx: &mut Ctx) -> Done {
                 if cts[who].unregister(m.part(from, pages)) == Ok(0)
                     && let Some(user) = users.iter_mut().find(|u| (u.0, u.1) == (from, pages))
                 {
-                    user.2[who] = false;
+                    user.2[if lists { who } else { 0 }] -= 1;
                 }
-                users.retain(|user| user.2.contains(&true));
+                users.retain(|user| user.2 != [0, 0]);
             }
             _ => {
                 // Five levels of 64K pages cannot be on any host: that leaks.
                 let levels = [1, 2, 5][dice.roll(3) as usize];
                 let cost = cx.cost(1 << 30, 16, levels);
+                let leak = cx.leak_of(1 << 30, 16, levels);
                 let full = windows[who].len() == 2;
                 match cts[who].create(1 << 30, 16, levels) {
                     (Ok(0), start) => windows[who].push((start, cost)),
-                    _ if levels == 5 && !full => leaked += cost,
+                    _ if levels == 5 && !full => leaked += leak,
                     _ => {
                         if let Some((start, _)) = windows[who].pop() {
                             cts[who].remove(start).zero("REMOVE")?;

@@ -3,7 +3,7 @@
 
 use tce_engine::backend::linux::mock_kernel::Injection;
 use tce_engine::backend::linux::raw::RawContainer;
-use tce_engine::backend::linux::uapi::{Request, TceCreate, TceRemove};
+use tce_engine::backend::linux::uapi::{Request, TceCreate, TceRemove, kind};
 use tce_engine::container::Removal;
 use tce_engine::{Ioba, PageShift};
 
@@ -50,15 +50,15 @@ fn g30_raw(cx: &mut Ctx) -> Done {
         for levels in 0..=7 {
             let label = format!("shift {shift}, {levels} levels");
             let answer = c.create(G, shift, levels).0;
-            if levels == 0 || levels > 5 {
+            if levels == 0 || levels > cx.platform().max_levels() {
                 cx.says(&label, answer, "EINVAL");
-            } else if bits(cx.host(), shift, levels) < 55 {
+            } else if bits(cx.host(), shift, levels) < cx.profile().refused_bits {
                 cx.says(&label, answer, "0");
                 cx.v(leaked + cx.cost(G, shift, levels));
                 c.remove(0).zero("REMOVE")?;
             } else {
                 cx.says(&label, answer, "EINVAL");
-                leaked += cx.cost(G, shift, levels);
+                leaked += cx.leak_of(G, shift, levels);
             }
             cx.v(leaked);
         }
@@ -75,12 +75,14 @@ fn g30_engine(cx: &mut Ctx) -> Done {
             let made = c.window(G, shift, levels);
             if levels == 0 || levels > 5 {
                 refused!(cx, &label, made, "Geometry.Levels");
-            } else if bits(cx.host(), shift, levels) < 55 {
+            } else if bits(cx.host(), shift, levels) >= 55 {
+                refused!(cx, &label, made, "Geometry.TooManyBits");
+            } else if levels > cx.platform().max_levels() {
+                refused!(cx, &label, made, "Levels");
+            } else {
                 cx.says(&label, made, "ok");
                 cx.v(cx.cost(G, shift, levels));
                 c.remove_window(Ioba(0), Removal::IfUnmapped).must("remove")?;
-            } else {
-                refused!(cx, &label, made, "Geometry.TooManyBits");
             }
             cx.v(0);
         }
@@ -120,7 +122,7 @@ fn g32_raw(cx: &mut Ctx) -> Done {
     c.remove(0).zero("REMOVE")?;
     let (m, page) = (cx.memory(1)?, cx.p());
     cx.says("CREATE", c.create(16 * page, cx.io(), 1).0, "0");
-    cx.v(2);
+    cx.v(cx.cost(16 * page, cx.io(), 1));
     c.register(m).zero("REGISTER")?;
     let entries = cx.p() / 8;
     cx.says("MAP of the last asked for", c.put(15 * page, m), "0");
@@ -188,10 +190,10 @@ fn g35(cx: &mut Ctx) -> Done {
 }
 
 fn g36_raw(cx: &mut Ctx) -> Done {
-    let c = cx.v2(&[0])?;
+    let c = cx.v2_as_it_comes()?;
     let (m, base) = (cx.memory(4)?, cx.base());
     cx.says("REGISTER", c.register(m), "0");
-    cx.v(4);
+    cx.v(4 + cx.early());
     cx.says("MAP", c.put(base, m), "0");
     cx.v(4 + cx.default_cost());
     cx.says("UNMAP of 4K of it", c.take(base + 4 * K, 4 * K), "0");
@@ -214,7 +216,7 @@ fn g37_raw(cx: &mut Ctx) -> Done {
     let c = cx.v2(&[0])?;
     let (m, base) = (cx.memory(1)?, cx.base());
     c.w1()?;
-    c.create(4 * G, cx.io(), 2).0.zero("CREATE")?;
+    c.create(4 * G, cx.io(), cx.two_levels()).0.zero("CREATE")?;
     c.register(m).zero("REGISTER")?;
     cx.says("MAP in the first", c.put(base, m), "0");
     cx.says("MAP in the second", c.put(SECOND + base, m), "0");
@@ -228,7 +230,7 @@ fn g37_raw(cx: &mut Ctx) -> Done {
 fn g37_engine(cx: &mut Ctx) -> Done {
     let c = cx.windowed(&[0])?;
     let (m, base) = (cx.memory(1)?, cx.base());
-    c.window(4 * G, cx.io(), 2).must("a second window")?;
+    c.window(4 * G, cx.io(), cx.two_levels()).must("a second window")?;
     c.reg(m).must("register")?;
     cx.says("map in the first", c.put(base, m), "ok");
     cx.says("map in the second", c.put(SECOND + base, m), "ok");
@@ -253,6 +255,13 @@ fn g38(cx: &mut Ctx) -> Done {
 
 fn g39_raw(cx: &mut Ctx) -> Done {
     cx.limit(64)?;
+    if cx.early() > 0 {
+        let c = cx.open()?;
+        c.join(cx.g(0))?;
+        cx.says("SET_IOMMU", c.set_iommu(kind::SPAPR_TCE_V2), "ENOMEM");
+        cx.v(0);
+        return Ok(());
+    }
     let c = cx.v2(&[0])?;
     let (m, base) = (cx.memory(64)?, cx.base());
     cx.says("REGISTER", c.register(m), "0");
@@ -264,6 +273,13 @@ fn g39_raw(cx: &mut Ctx) -> Done {
 
 fn g39_engine(cx: &mut Ctx) -> Done {
     cx.limit(64)?;
+    if cx.early() > 0 {
+        // Its default window cannot be avoided: a group cannot be attached below that limit.
+        let attached = cx.engine().container().attach(cx.g(0));
+        cx.says_why("attach", &attached, "ENOMEM");
+        cx.v(0);
+        return Ok(());
+    }
     let c = cx.container(&[0])?;
     let m = cx.memory(64)?;
     cx.says("register", c.reg(m), "ok");
@@ -299,14 +315,15 @@ fn g40_engine(cx: &mut Ctx) -> Done {
 fn g41_raw(cx: &mut Ctx) -> Done {
     let m = cx.memory(64)?;
     let base = cx.base();
+    let levels = cx.two_levels();
     for _ in 0..2 {
         let c = cx.v2(&[0])?;
         c.w1()?;
-        c.create(4 * G, cx.io(), 2).0.zero("CREATE")?;
+        c.create(4 * G, cx.io(), levels).0.zero("CREATE")?;
         cx.says("REGISTER", c.register(m), "0");
         cx.says("MAP", c.put(base, m), "0");
         cx.says("MAP", c.put(SECOND + base, m), "0");
-        cx.v(64 + cx.w1_cost() + cx.cost(4 * G, cx.io(), 2));
+        cx.v(64 + cx.w1_cost() + cx.cost(4 * G, cx.io(), levels));
         drop(c);
         cx.v(0);
     }
@@ -316,13 +333,14 @@ fn g41_raw(cx: &mut Ctx) -> Done {
 fn g41_engine(cx: &mut Ctx) -> Done {
     let m = cx.memory(64)?;
     let base = cx.base();
+    let levels = cx.two_levels();
     for _ in 0..2 {
         let c = cx.windowed(&[0])?;
-        c.window(4 * G, cx.io(), 2).must("a second window")?;
+        c.window(4 * G, cx.io(), levels).must("a second window")?;
         cx.says("register", c.reg(m), "ok");
         cx.says("map", c.put(base, m), "ok");
         cx.says("map", c.put(SECOND + base, m), "ok");
-        cx.v(64 + cx.w1_cost() + cx.cost(4 * G, cx.io(), 2));
+        cx.v(64 + cx.w1_cost() + cx.cost(4 * G, cx.io(), levels));
         drop(c);
         cx.says("closed", cx.spy.sent().is_empty(), "no");
         cx.v(0);
@@ -338,7 +356,7 @@ fn g42_raw(cx: &mut Ctx) -> Done {
     cx.v(cx.cost(8 * G, 12, 1));
     cx.says("REMOVE", c.remove(0), "0");
     cx.says("CREATE of twice that", c.create(16 * G, 12, 1).0, "ENOMEM");
-    let leaked = cx.cost(16 * G, 12, 1);
+    let leaked = cx.leak_of(16 * G, 12, 1);
     cx.v(leaked);
     cx.leaks(leaked, 0);
     Ok(())

@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use tce_engine::backend::linux::mock_kernel::Profile;
 use tce_engine::backend::linux::uapi::Request;
 use tce_engine::container::{MapRequest, Mode, Removal};
 use tce_engine::tce::Perm;
@@ -114,10 +115,12 @@ fn h3_engine(cx: &mut Ctx) -> Done {
 fn h4_raw(cx: &mut Ctx) -> Done {
     let (c, m, base) = ready(cx, 1)?;
     for off in [1, 2 * K, cx.p() / 2] {
-        cx.says("MAP", c.put(base + off, m), "+1");
-        cx.says("UNMAP", c.take(base + off, m.bytes), "+1");
+        let answer = cx.by(Profile::K4_12, "+1", "EINVAL");
+        cx.says("MAP", c.put(base + off, m), answer);
+        cx.says("UNMAP", c.take(base + off, m.bytes), answer);
     }
-    // Nothing was mapped: else the region would stay.
+    // Nothing was mapped: else the region would stay, and a view would have been made.
+    cx.afresh = cx.spy.sent().len();
     cx.says("UNREGISTER", c.unregister(m), "0");
     cx.v(cx.w1_cost());
     Ok(())
@@ -157,6 +160,12 @@ fn h8_raw(cx: &mut Ctx) -> Done {
     let (c, m, _) = ready(cx, 2)?;
     cx.says("MAP", c.put(G - cx.p(), m), "0");
     cx.damages("oob")?;
+    if !cx.since(Profile::K4_12) {
+        cx.says("UNMAP past the end", c.take(G - cx.p(), m.bytes), "EINVAL");
+        // What is behind the table stays there, and counted.
+        cx.leaks(2, 2);
+        return Ok(());
+    }
     cx.says("UNMAP past the end", c.take(G - cx.p(), m.bytes), "0");
     cx.damages("oob")
 }
@@ -420,6 +429,7 @@ fn h24_engine(cx: &mut Ctx) -> Done {
     c.reg(kept).must("register")?;
     let rounds = if cx.is_real() { 60 } else { 300 };
     let (stop, page, io) = (AtomicBool::new(false), cx.p(), cx.io());
+    let levels = cx.two_levels();
     std::thread::scope(|threads| {
         let map = |window: u64, memory: Mem| {
             let mut n = 0;
@@ -436,7 +446,7 @@ fn h24_engine(cx: &mut Ctx) -> Done {
         threads.spawn(move || map(SECOND + base, kept));
         for _ in 0..rounds {
             let _ = c.reg(comes_and_goes);
-            let _ = c.window(G, io, 2);
+            let _ = c.window(G, io, levels);
             std::thread::yield_now();
             let _ = c.unreg(comes_and_goes);
             let _ = c.remove_window(Ioba(SECOND), Removal::Force);

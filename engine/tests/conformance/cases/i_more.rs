@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! I from 30 on: more about several groups, as observed.
+//! I12, and I from 30 on: more about several groups, as observed.
 
 use tce_engine::Ioba;
+use tce_engine::backend::linux::mock_kernel::Profile;
 use tce_engine::backend::linux::raw::RawContainer;
 use tce_engine::backend::linux::uapi::{EehPeOp, Request, eeh_op, kind};
 use tce_engine::container::Removal;
 use tce_engine::error::AttachError;
 use tce_engine::tce::Perm;
 
-use crate::case::{Case, Done, Must, On, Zero, case};
+use crate::case::{Case, Done, Must, On, Stop, Zero, case};
 use crate::ctx::{Ctx, Eng, G, SECOND, refused};
 use crate::rig::GROUPS;
 
 pub(crate) const CASES: &[Case] = &[
+    case("I12", On::Mock, "a group leaves the others, before Linux 6.11").raw(i12_raw),
     case("I30", On::Both, "all groups in one container, before and after SET_IOMMU")
         .raw(i30_raw)
         .engine(i30_engine),
@@ -27,13 +29,18 @@ pub(crate) const CASES: &[Case] = &[
 const ALL: [usize; GROUPS] = [0, 1, 2, 3, 4, 5];
 
 fn i30_raw(cx: &mut Ctx) -> Done {
+    cx.needs_sharing()?;
     let (m, base) = (cx.memory(4)?, cx.base());
     for before in [true, false] {
+        cx.afresh = cx.spy.sent().len();
         let c = cx.open()?;
         for n in ALL {
             c.join(cx.g(n))?;
             if n == if before { GROUPS - 1 } else { 0 } {
                 cx.says("SET_IOMMU", c.set_iommu(kind::SPAPR_TCE_V2), "0");
+                if cx.early() > 0 {
+                    c.put_off_default_window()?;
+                }
             }
         }
         c.w1()?;
@@ -50,16 +57,41 @@ fn i30_raw(cx: &mut Ctx) -> Done {
 }
 
 fn i30_engine(cx: &mut Ctx) -> Done {
+    cx.needs_sharing()?;
     let (m, base) = (cx.memory(4)?, cx.base());
-    let c = cx.windowed(&ALL)?;
+    let c = cx.container(&ALL)?;
+    cx.mark();
+    let made = c.window(G, cx.io(), 1);
+    cx.says("CREATE sent", cx.count(Request::TceCreate), "1");
+    cx.says("create_window", made, "ok");
     cx.v(cx.w1_cost());
     cx.says("register", c.reg(m), "ok");
     cx.says("map", c.put(base, m), "ok");
     cx.says("groups", c.groups().len() as u64, GROUPS);
-    let sent = cx.spy.sent().iter().filter(|s| s.request == Request::TceCreate).count();
-    cx.says("CREATE sent", sent as u64, "1");
     cx.says("remove_window", c.remove_window(Ioba(0), Removal::Force), "ok");
     cx.v(4);
+    Ok(())
+}
+
+/// Later kernels are I13.
+fn i12_raw(cx: &mut Ctx) -> Done {
+    cx.needs_sharing()?;
+    if cx.since(Profile::K6_11) {
+        return Err(Stop::Skip("this kernel empties the windows".to_owned()));
+    }
+    let c = cx.v2(&[0, 1])?;
+    let (m, base) = (cx.memory(4)?, cx.base());
+    c.w1()?;
+    c.register(m).zero("REGISTER")?;
+    c.put(base, m).zero("MAP")?;
+    cx.says("UNSET_CONTAINER", c.raw.unset_container(cx.g(1)), "0");
+    let find = |n| cx.kernel().map(|k| k.translate(cx.g(n), Ioba(base), Perm::READ).is_ok());
+    let (first, second) = (find(0)?, find(1)?);
+    cx.says("the first finds it", first, "yes");
+    cx.says("the second", second, "no");
+    let counts = cx.process()?.region_counts(m.uaddr()).map(|counts| counts.0);
+    cx.says("mapped", counts.unwrap_or(99), "4");
+    cx.says("UNMAP", c.take(base, m.bytes), "0");
     Ok(())
 }
 
@@ -106,6 +138,7 @@ fn i32(cx: &mut Ctx) -> Done {
 }
 
 fn i33_raw(cx: &mut Ctx) -> Done {
+    cx.needs_sharing()?;
     let c = cx.v2(&[0])?;
     c.w1()?;
     for n in 1..GROUPS {
@@ -118,9 +151,14 @@ fn i33_raw(cx: &mut Ctx) -> Done {
 }
 
 fn i33_engine(cx: &mut Ctx) -> Done {
+    cx.needs_sharing()?;
     let c = cx.windowed(&[0])?;
     for n in 1..GROUPS {
-        cx.says("attach", c.attach(cx.g(n)), "ok");
+        if cx.profile().late_joiner_gets_windows {
+            cx.says("attach", c.attach(cx.g(n)), "ok");
+        } else {
+            cx.says_why("attach", &c.attach(cx.g(n)), "add all groups first");
+        }
         cx.v(cx.w1_cost());
     }
     cx.says("remove_window", c.remove_window(Ioba(0), Removal::IfUnmapped), "ok");
@@ -151,6 +189,7 @@ fn i34_engine(cx: &mut Ctx) -> Done {
 
 /// Of what KVM maps the mirror says nothing, so nothing may rest on it.
 fn i35_engine(cx: &mut Ctx) -> Done {
+    cx.needs_sharing()?;
     cx.engine_replays();
     let (m, base) = (cx.memory(4)?, cx.base());
     let c = cx.windowed(&[0, 1])?;
@@ -176,6 +215,7 @@ fn i35_engine(cx: &mut Ctx) -> Done {
 
 /// What the kernel refuses to map again is unmapped, and the error counts it.
 fn i36_engine(cx: &mut Ctx) -> Done {
+    cx.needs_sharing()?;
     cx.engine_replays();
     let (m, base) = (cx.memory(4)?, cx.base());
     let c = cx.windowed(&[0, 1])?;

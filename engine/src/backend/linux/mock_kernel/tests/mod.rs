@@ -4,6 +4,7 @@ mod cases;
 mod fuzz;
 mod observed;
 mod observed_groups;
+mod platforms;
 mod profiles;
 mod replay;
 
