@@ -220,6 +220,7 @@ impl Call<'_> {
     }
 
     /// A guest's call covers all its entries, live before or not.
+    #[inline(never)]
     fn clear_guest(
         &mut self,
         window: &Window,

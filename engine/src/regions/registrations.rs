@@ -297,7 +297,7 @@ impl Registrations {
 
     /// Checks the live entries of a list of words that a guest gave for pages of `page`, and says
     /// how many fall to which registration of guest memory.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn guest_entries(
         &self,
         words: impl Iterator<Item = u64>,
