@@ -118,7 +118,7 @@ fn one_entry_is_sixteen_of_the_table() {
             );
             assert_eq!((guest.all(), guest.mapped()), (model.clone(), 16));
         }
-        let list: Vec<_> = (0..250u64).map(|n| (n * 7 % 300) << 16 | n % 4).collect();
+        let list: Vec<_> = (0..250u64).map(|n| ((n * 7 % 300) << 16) | (n % 4)).collect();
         model[4..254].copy_from_slice(&list);
         assert_eq!(guest.list(4 * P, &list), HCode::SUCCESS);
         let live = |model: &[u64]| model.iter().filter(|v| **v & 3 != 0).count() as u64 * 16;
@@ -232,8 +232,8 @@ fn a_guest_page_over_several_leaves() {
         assert_eq!(seen.at.0, 32 * M + offset);
     }
     assert_eq!(vcpu.put_tce(LIOBN, 16 * M, (256 * M) | 3).code, HCode::PARAMETER, "68 KiB are RAM");
-    assert_eq!(vcpu.stuff_tce(LIOBN, 0, 16 * M | 1, 64).code, HCode::SUCCESS);
-    assert_eq!((mapped(), vcpu.get_tce(LIOBN, 63 * 16 * M).1), (64 * 4096, 16 * M | 1));
+    assert_eq!(vcpu.stuff_tce(LIOBN, 0, (16 * M) | 1, 64).code, HCode::SUCCESS);
+    assert_eq!((mapped(), vcpu.get_tce(LIOBN, 63 * 16 * M).1), (64 * 4096, (16 * M) | 1));
     assert_eq!(vcpu.stuff_tce(LIOBN, 0, 0, 64).receipt.released, 64 * 4096);
     assert_eq!(mapped(), 0);
 }
