@@ -10,6 +10,9 @@ use std::time::Duration;
 use common::{bench, interrupted, text};
 use serde_json::Value;
 
+/// Says which kernel is simulated; these are what is played unless asked otherwise.
+const LABEL: &str = "mock kernel k6_11 on phb3: simulated, not hardware";
+
 fn schema() -> jsonschema::Validator {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../results/schema/tce-bench.result-1.schema.json");
@@ -29,7 +32,7 @@ fn run(extra: &str) -> Value {
     assert!(errors.is_empty(), "{extra}: {errors:?}");
     assert_eq!(doc["verified"], true, "{extra}: {}", doc["verification"]);
     assert_eq!(doc["backend"]["kind"], "mock-kernel");
-    assert_eq!(doc["backend"]["label"], "mock kernel: simulated, not hardware");
+    assert_eq!(doc["backend"]["label"], LABEL);
     assert_eq!(doc["verification"]["books"]["first_difference"], Value::Null);
     assert_eq!(doc["counters"]["pinned_end_bytes"], 0);
     doc
@@ -182,7 +185,7 @@ fn the_table_says_what_it_is_and_what_was_asked() {
     let out = bench(&["--backend", "mock-kernel", "--window", "16M", "--repetitions", "1"]);
     let table = text(&out.stdout);
     for part in [
-        "mock kernel: simulated, not hardware",
+        LABEL,
         "v2 containers · group(s) 0 · host pages 64 KiB",
         " requests (",
         "VmLck compared 13 times",
