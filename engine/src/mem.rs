@@ -5,9 +5,11 @@
 //! and backs it chunk by chunk on demand. Because the stretch is linear, a level's real address
 //! leads to its memory by a subtraction; no map is searched.
 
-#![allow(unsafe_code)] // one block: viewing a chunk as slots
+#![allow(unsafe_code)] // viewing a chunk, or a stretch of it that is kept, as slots
 
 use std::fmt;
+use std::ops::{Deref, Range};
+use std::ptr::NonNull;
 use std::sync::OnceLock;
 
 #[cfg(not(loom))]
@@ -157,6 +159,55 @@ impl fmt::Debug for TableChunk {
         write!(f, "TableChunk({} bytes, {})", self.bytes(), self.pages())
     }
 }
+
+/// Some slots of a chunk, which is kept as long as this is there. A look at one costs a comparison
+/// with the length and two loads.
+#[derive(Clone)]
+pub(crate) struct Stretch {
+    slots: NonNull<[Slot]>,
+    /// `None`: there are no slots.
+    _keep: Option<Arc<TableChunk>>,
+}
+
+impl Stretch {
+    /// The slots `at` of `chunk`.
+    ///
+    /// # Panics
+    /// If the chunk does not have them.
+    pub(crate) fn new(chunk: &Arc<TableChunk>, at: Range<usize>) -> Self {
+        Self { slots: NonNull::from(&chunk.slots()[at]), _keep: Some(chunk.clone()) }
+    }
+
+    /// The first `count` of them, or all if there are fewer.
+    pub(crate) fn first(&self, count: usize) -> Self {
+        let count = count.min(self.len());
+        Self { slots: NonNull::from(&self[..count]), _keep: self._keep.clone() }
+    }
+}
+
+impl Default for Stretch {
+    fn default() -> Self {
+        Self { slots: NonNull::from(&[]), _keep: None }
+    }
+}
+
+impl Deref for Stretch {
+    type Target = [Slot];
+
+    #[inline(always)]
+    fn deref(&self) -> &[Slot] {
+        // SAFETY: `slots` comes from a slice of the chunk that `_keep` holds, or from one of no slots.
+        // A chunk's slots stay where they are until it is dropped, nobody ever has a `&mut` to them,
+        // and the reference given out here ends with `self`, which keeps the chunk.
+        unsafe { self.slots.as_ref() }
+    }
+}
+
+// SAFETY: it is an `Arc<TableChunk>` and a `&[Slot]` into it; both may be sent and shared, as slots
+// are atomics.
+unsafe impl Send for Stretch {}
+// SAFETY: as above.
+unsafe impl Sync for Stretch {}
 
 /// Who gives table memory a place in real address space, so that a PHB can walk it.
 pub trait TableMemory: Send + Sync {

@@ -17,21 +17,21 @@ use crate::tce::{Perm, Tce};
 const LANES: usize = 8;
 
 /// A segment of a table, by bus address.
+#[derive(Clone)]
 #[repr(align(128))]
 struct BusLane {
     start: u64,
-    pages: u64,
     /// What of it the guest asked for and stores to page by page.
     guest_pages: u64,
     page: PageShift,
-    /// As `pages` if each of them is one that the handle's magazine may be given, and 0 if not.
-    ours: u64,
     /// Start of the window.
     window: Ioba,
     lane: Lane,
+    /// The same if each page is one that the handle's magazine may be given, and nowhere if not.
+    ours: Lane,
 }
 
-/// A region of the process.
+/// A region of the process, or none.
 struct UserHit {
     /// The handle's count of it.
     count: Count,
@@ -39,22 +39,33 @@ struct UserHit {
     /// Last offset at which a page begins.
     last: u64,
     page: PageShift,
-    layout: Box<RealLayout>,
-    /// The extent of the last page: start, last offset at which a page begins, and what leads from
-    /// user addresses to entry addresses.
-    near: (u64, u64, u64),
+    layout: Option<Box<RealLayout>>,
+    near: Near,
 }
 
-/// See the [module](self). All of it is of one version of the structure.
-#[derive(Default)]
+/// The extent of the last page.
+struct Near {
+    start: u64,
+    /// The same if the page is of the magazine's size, and where no page begins if not.
+    ours: u64,
+    /// Last offset at which a page begins.
+    last: u64,
+    /// Leads from user addresses to entry addresses.
+    to_real: u64,
+}
+
+/// See the [module](self). All of it is of one version of the structure. Where there is nothing, there
+/// is something that never fits, so that nobody has to ask whether there is.
 pub(super) struct Fast {
-    lanes: [Option<BusLane>; LANES],
-    user: Option<UserHit>,
+    /// The page size of the handle's magazine; without one no lane is the magazine's.
+    pub(super) ours: PageShift,
+    lanes: [BusLane; LANES],
+    user: UserHit,
     /// What the general path looked up last.
     pub(super) hits: Hits,
     shard: Option<Shard>,
     /// The handle's count of the guest's RAM that was named last.
-    guest: Option<Count>,
+    guest: Count,
     /// The segment that was locked last, and how often in a row.
     last: Option<(Ioba, u64)>,
     streak: u32,
@@ -82,7 +93,7 @@ impl Done {
 pub(super) enum Page {
     /// Whatever the window's is.
     Any(PageShift),
-    /// That of the handle's magazine, whose the bus address is to be.
+    /// [`Fast::ours`]; the bus address is to be the magazine's.
     Ours(PageShift),
 }
 
@@ -120,7 +131,8 @@ fn nth(at: Ioba) -> usize {
 impl Fast {
     /// Counts the visits to a segment that has to be locked.
     pub(super) fn streak(&mut self, at: Ioba) -> u32 {
-        let segment = self.lanes[nth(at)].as_ref().map(|lane| (lane.window, lane.start));
+        let lane = &self.lanes[nth(at)];
+        let segment = (lane.lane.entries() > 0).then_some((lane.window, lane.start));
         if segment.is_some() && segment == self.last {
             self.streak += 1;
         } else {
@@ -142,47 +154,52 @@ impl Fast {
         if self.shard.is_none() {
             self.shard = state.registrations.shard(counts);
         }
-        let number = self.hits.guest_number();
-        if self.guest.as_ref().map(Count::number) != number {
-            self.guest = self.shard.as_ref().zip(number).map(|(shard, n)| shard.one(n));
+        if let (Some(shard), Some(number)) = (&self.shard, self.hits.guest_number())
+            && number != self.guest.number()
+        {
+            self.guest = shard.one(number);
         }
         let usual = |w: &&Window| !w.kernel && !w.left_to_kvm;
         let Some(window) = state.window_at(at).filter(usual) else { return };
         let page = window.table.geometry().page();
-        if self.lanes[nth(at)].as_ref().is_none_or(|lane| lane.place(at, page).is_none()) {
-            self.lanes[nth(at)] = BusLane::new(window, magazine, at);
-        }
-        if let Some(memory) = memory
-            && !self.move_near(memory, page)
+        let known = &mut self.lanes[nth(at)];
+        if (known.page != page || known.place(at) as u64 >= known.lane.entries())
+            && let Some(lane) = BusLane::new(window, magazine, at)
         {
-            let shard = self.shard.as_ref();
-            self.user = shard.and_then(|shard| UserHit::new(state, shard, memory, page));
+            *known = lane;
+        }
+        if let (Some(memory), Some(shard)) = (memory, &self.shard)
+            && !self.user.move_near(memory, page, self.ours)
+            && let Some(hit) = UserHit::new(state, shard, memory, page)
+        {
+            self.user = hit;
+            self.user.move_near(memory, page, self.ours);
         }
     }
 
     /// Makes the extent of a page the near one. True if the page is of the region that is known.
     pub(super) fn move_near(&mut self, memory: Uaddr, page: PageShift) -> bool {
-        self.user.as_mut().is_some_and(|user| user.move_near(memory, page))
+        self.user.move_near(memory, page, self.ours)
     }
 
-    /// The lane of a page, and the page's place there.
+    /// The lane of a page, and the page's place there, which may be beyond it.
     #[inline(always)]
-    fn lane(&self, at: Ioba) -> Option<(&BusLane, usize)> {
-        let lane = self.lanes[nth(at)].as_ref()?;
-        Some((lane, lane.place(at, lane.page)?))
+    fn lane(&self, at: Ioba) -> (&BusLane, usize) {
+        let lane = &self.lanes[nth(at)];
+        (lane, lane.place(at))
     }
 
     /// The same for a page of that size. If it is said to be the magazine's, only the lanes of what
     /// the magazine may be given are there.
     #[inline(always)]
-    fn lane_of(&self, at: Ioba, page: Page) -> Option<(&BusLane, usize)> {
-        let lane = self.lanes[nth(at)].as_ref()?;
-        let pages = match page {
-            Page::Any(page) if page == lane.page => lane.pages,
+    fn lane_of(&self, at: Ioba, page: Page) -> Option<(&Lane, usize)> {
+        let lane = &self.lanes[nth(at)];
+        let entries = match page {
+            Page::Any(page) if page == lane.page => &lane.lane,
             Page::Any(_) => return None,
-            Page::Ours(_) => lane.ours,
+            Page::Ours(_) => &lane.ours,
         };
-        Some((lane, lane.place_below(pages, at, page.size())?))
+        Some((entries, place(lane.start, at, page.size())))
     }
 
     /// Maps one page of the near extent where nothing is.
@@ -199,9 +216,9 @@ impl Fast {
         if perm == Perm::NONE {
             return None;
         }
-        let user = self.user.as_ref()?;
-        let real = user.near(memory, page.size())?;
-        let entry = lane.lane.entry(at.who, place)?;
+        let user = &self.user;
+        let real = user.near(memory, page)?;
+        let entry = lane.entry(at.who, place)?;
         if !entry.is_zero() {
             return None;
         }
@@ -225,8 +242,8 @@ impl Fast {
     #[inline(always)]
     pub(super) fn unmap_usual(&self, at: &mut At, bus: Ioba, page: Page) -> Option<Done> {
         let (lane, place) = self.lane_of(bus, page)?;
-        let user = self.user.as_ref()?;
-        let entry = lane.lane.entry(at.who, place)?;
+        let user = &self.user;
+        let entry = lane.entry(at.who, place)?;
         if entry.get().is_empty() || !entry.clear_of(user.count.number()) {
             return None;
         }
@@ -238,13 +255,13 @@ impl Fast {
 
     #[inline(never)]
     fn unmap_other(&self, at: &mut At, bus: Ioba, bytes: u64) -> Option<Done> {
-        let (lane, place) = self.lane(bus)?;
+        let (lane, place) = self.lane(bus);
         if PageShift::from_bytes(bytes) == Some(lane.page) {
             return self.clear(at, bus);
         }
         let whole = bytes & (lane.page.bytes() - 1) == 0;
         let count = bytes >> lane.page.get();
-        if !whole || count == 0 || count > lane.pages - place as u64 {
+        if !whole || count == 0 || count > lane.lane.entries().saturating_sub(place as u64) {
             None
         } else {
             self.clear_run(at, (lane, place), bus, count)
@@ -304,7 +321,7 @@ impl Fast {
         bus: Ioba,
         count: u64,
     ) -> Option<Done> {
-        let (lane, place) = self.lane(bus)?;
+        let (lane, place) = self.lane(bus);
         let left = lane.guest_pages.saturating_sub(place as u64);
         let inside = count > 0 && count <= left;
         if lane.window == window && inside {
@@ -317,7 +334,7 @@ impl Fast {
     /// Clears one page, whatever was there.
     #[inline(never)]
     fn clear(&self, at: &mut At, bus: Ioba) -> Option<Done> {
-        let (lane, place) = self.lane(bus)?;
+        let (lane, place) = self.lane(bus);
         let entry = lane.lane.entry(at.who, place)?;
         let old = entry.get();
         let owner = if old.is_empty() { None } else { Some(entry.owner()?) };
@@ -332,7 +349,7 @@ impl Fast {
     /// Stores what a guest gives for one page of the window that starts at `window`.
     #[inline(always)]
     pub(super) fn store(&self, at: &mut At, window: Ioba, bus: Ioba, tce: Tce) -> Option<Done> {
-        let (lane, place) = self.lane(bus)?;
+        let (lane, place) = self.lane(bus);
         let page = lane.page;
         if lane.window != window || place as u64 >= lane.guest_pages {
             return None;
@@ -340,34 +357,32 @@ impl Fast {
         let entry = lane.lane.entry(at.who, place)?;
         let was_live = !entry.get().is_empty();
         if tce == Tce::EMPTY {
-            return match &self.guest {
-                Some(guest) if was_live && entry.clear_of(guest.number()) => {
-                    let done = at.kill_live(bus, page);
-                    // Waited for: released.
-                    guest.add(1u64.wrapping_neg());
-                    Some(done)
-                }
-                _ => self.clear(at, bus),
-            };
+            let guest = &self.guest;
+            if !was_live || !entry.clear_of(guest.number()) {
+                return self.clear(at, bus);
+            }
+            let done = at.kill_live(bus, page);
+            // Waited for: released.
+            guest.add(1u64.wrapping_neg());
+            return Some(done);
         }
         if tce.is_empty() || tce.value() & Tce::must_be_zero(page) != 0 {
             return None;
         }
         let number = self.hits.guest_page(tce.address(), page)?;
-        match &self.guest {
-            Some(guest) if !was_live && guest.number() == number => {
-                guest.add(1);
-                entry.fill(tce, number, false);
-                Some(at.kill_filled(bus, page))
-            }
-            _ => self.replace(at, bus, tce, number),
+        let guest = &self.guest;
+        if was_live || guest.number() != number {
+            return self.replace(at, bus, tce, number);
         }
+        guest.add(1);
+        entry.fill(tce, number, false);
+        Some(at.kill_filled(bus, page))
     }
 
     /// Stores an entry that points into the registration `number`, whatever was there.
     #[inline(never)]
     fn replace(&self, at: &mut At, bus: Ioba, tce: Tce, number: usize) -> Option<Done> {
-        let (lane, place) = self.lane(bus)?;
+        let (lane, place) = self.lane(bus);
         let entry = lane.lane.entry(at.who, place)?;
         let old = entry.get();
         let owner = if old.is_empty() { None } else { Some(entry.owner()?) };
@@ -406,42 +421,70 @@ impl At {
     }
 }
 
+impl Fast {
+    /// Nothing is known yet; `ours` is the page size of the handle's magazine, if it has one.
+    pub(super) fn new(ours: PageShift) -> Self {
+        let nowhere = BusLane::nowhere();
+        Self {
+            ours,
+            lanes: std::array::from_fn(|_| nowhere.clone()),
+            user: UserHit::none(),
+            hits: Hits::default(),
+            shard: None,
+            guest: Count::nobody(),
+            last: None,
+            streak: 0,
+        }
+    }
+}
+
+/// The place of the page that begins at `at`. If none begins there, it is beyond every lane.
+#[inline(always)]
+fn place(start: u64, at: Ioba, page: PageShift) -> usize {
+    // Low bits that are not 0 become high ones.
+    at.0.wrapping_sub(start).rotate_right(page.get()) as usize
+}
+
 impl BusLane {
+    fn nowhere() -> Self {
+        let lane = Lane::nowhere();
+        let (page, window) = (PageShift::K4, Ioba(0));
+        Self { start: 0, guest_pages: 0, page, window, ours: lane.clone(), lane }
+    }
+
     fn new(window: &Window, magazine: Option<&Magazine>, at: Ioba) -> Option<Self> {
         let geometry = window.table.geometry();
         let page = geometry.page();
         let lane = window.table.lane((at.0 - window.start.0) >> page.get())?;
-        let entries = lane.entries();
+        let first = lane.first();
         // A table may end inside a segment.
-        let end = entries.end.min(geometry.entries());
+        let lane = lane.of_first(geometry.entries() - first);
         // Where a guest's page is several of the table's, its calls take the general path.
         let guest = if window.parts() == 0 { geometry.requested_entries() } else { 0 };
-        let guest_end = guest.clamp(entries.start, end);
-        let start = window.start.0 + (entries.start << page.get());
-        let pages = end - entries.start;
+        let guest_pages = guest.saturating_sub(first).min(lane.entries());
+        let start = window.start.0 + (first << page.get());
         let ours = magazine.is_some_and(|magazine| {
-            magazine.page() == page && magazine.covers_each(Ioba(start), pages)
+            magazine.page() == page && magazine.covers_each(Ioba(start), lane.entries())
         });
-        let guest_pages = guest_end - entries.start;
-        let (ours, window) = (if ours { pages } else { 0 }, window.start);
-        Some(Self { start, pages, guest_pages, page, ours, window, lane })
-    }
-
-    /// The place of the page that begins at `at`; `page` is the lane's.
-    #[inline(always)]
-    fn place(&self, at: Ioba, page: PageShift) -> Option<usize> {
-        self.place_below(self.pages, at, page)
+        let (ours, window) = (lane.of_first(if ours { u64::MAX } else { 0 }), window.start);
+        Some(Self { start, guest_pages, page, window, lane, ours })
     }
 
     #[inline(always)]
-    fn place_below(&self, pages: u64, at: Ioba, page: PageShift) -> Option<usize> {
-        // Low bits that are not 0 become high ones, and the place too large.
-        let place = at.0.wrapping_sub(self.start).rotate_right(page.get());
-        if place < pages { Some(place as usize) } else { None }
+    fn place(&self, at: Ioba) -> usize {
+        place(self.start, at, self.page)
     }
 }
 
+/// No page begins there.
+const NO_PAGE: u64 = 1;
+
 impl UserHit {
+    fn none() -> Self {
+        let near = Near { start: NO_PAGE, ours: NO_PAGE, last: 0, to_real: 0 };
+        Self { count: Count::nobody(), start: 0, last: 0, page: PageShift::K4, layout: None, near }
+    }
+
     fn new(state: &State, shard: &Shard, memory: Uaddr, page: PageShift) -> Option<Self> {
         let (number, registration, offset) = state.registrations.user(memory).ok()?;
         let region = &registration.region;
@@ -450,29 +493,34 @@ impl UserHit {
             return None;
         }
         let last = region.memory.bytes().checked_sub(page.bytes())?;
-        let (start, layout) = (region.memory.start(), Box::new(region.layout.clone()));
-        let count = shard.one(number);
-        let mut hit = Self { start, last, page, count, layout, near: (0, 0, 0) };
-        hit.move_near(memory, page).then_some(hit)
+        let (start, layout) = (region.memory.start(), Some(Box::new(region.layout.clone())));
+        Some(Self { start, last, page, layout, count: shard.one(number), ..Self::none() })
     }
 
     /// Entry address of the page at `at`, if it is of the near extent.
     #[inline(always)]
-    fn near(&self, at: Uaddr, page: PageShift) -> Option<Hpa> {
-        let (start, last, to_real) = self.near;
-        let near = page == self.page && at.is_aligned(page) && at.0.wrapping_sub(start) <= last;
-        if near { Some(Hpa(at.0.wrapping_add(to_real))) } else { None }
+    fn near(&self, at: Uaddr, page: Page) -> Option<Hpa> {
+        let start = match page {
+            Page::Any(page) if page == self.page => self.near.start,
+            Page::Any(_) => return None,
+            Page::Ours(_) => self.near.ours,
+        };
+        let near = at.is_aligned(page.size()) && at.0.wrapping_sub(start) <= self.near.last;
+        if near { Some(Hpa(at.0.wrapping_add(self.near.to_real))) } else { None }
     }
 
     /// See [`Fast::move_near`].
-    fn move_near(&mut self, at: Uaddr, page: PageShift) -> bool {
+    fn move_near(&mut self, at: Uaddr, page: PageShift, ours: PageShift) -> bool {
+        let Some(layout) = &self.layout else { return false };
         let offset = at.0.wrapping_sub(self.start);
         if page != self.page || !at.is_aligned(page) || offset > self.last {
             return false;
         }
-        let extent = self.layout.extent_at(offset);
+        let extent = layout.extent_at(offset);
         let Some(last) = extent.bytes.checked_sub(page.bytes()) else { return false };
-        self.near = (at.0, last, extent.at.0.wrapping_sub(at.0));
+        let (start, to_real) = (at.0, extent.at.0.wrapping_sub(at.0));
+        let ours = if page == ours { start } else { NO_PAGE };
+        self.near = Near { start, ours, last, to_real };
         true
     }
 }

@@ -13,7 +13,7 @@ use crate::error::{EntryError, MapError, UnmapError};
 use crate::ioba::{IobaAllocator, Magazine};
 use crate::kill::{KillCount, KillDebt, KillPolicy};
 use crate::regions::Counts;
-use crate::sync::{Arc, Inside, Reader, Version};
+use crate::sync::{Arc, Inside, Reader, Seen, Version};
 use crate::table::User;
 use crate::tce::{Perm, Tce};
 
@@ -38,8 +38,8 @@ pub struct Mapper {
     /// What was looked up last, and the version of the structure that it is of.
     fast: Fast,
     version: Version,
-    /// The same, or none if the fast path is not for this platform.
-    fast_version: Version,
+    /// The same, or nothing if the fast path is not for this platform.
+    seen: Seen,
 }
 
 /// A thread's way to the kill registers of some groups.
@@ -75,9 +75,9 @@ impl Container {
             debt,
             magazine: None,
             scratch: Scratch::default(),
-            fast: Fast::default(),
+            fast: Fast::new(PageShift::K4),
             version: Version::NEVER,
-            fast_version: Version::NEVER,
+            seen: Seen::NOTHING,
         }
     }
 }
@@ -95,8 +95,9 @@ impl Mapper {
         if self.version != state.version() {
             self.version = state.version();
             let usual = self.at.max_page_kills > 0;
-            self.fast_version = if usual { self.version } else { Version::NEVER };
-            self.fast = Fast::default();
+            self.seen = if usual { state.seen() } else { Seen::NOTHING };
+            let ours = self.magazine.as_ref().map_or(PageShift::K4, Magazine::page);
+            self.fast = Fast::new(ours);
             self.at.port = port(&self.container.engine.backend, &state.member_ids);
             self.at.register = self.at.port.page_register();
             self.at.fill_register = self.at.register.clone().filter(|_| self.at.on_fill);
@@ -118,7 +119,7 @@ impl Mapper {
     /// Inside, if what is remembered still holds. No closure is taken: some would not be inlined.
     #[inline(always)]
     fn usual(&mut self) -> Option<(Inside<'_, State>, &mut Fast, &mut At)> {
-        let inside = self.state.enter_if(self.fast_version)?;
+        let inside = self.state.enter_if(&self.seen)?;
         Some((inside, &mut self.fast, &mut self.at))
     }
 
@@ -244,9 +245,9 @@ impl Mapper {
     #[must_use]
     pub fn with_addresses(mut self, addresses: &Arc<IobaAllocator>) -> Self {
         self.magazine = Some(Magazine::new(addresses));
-        // Lanes know which addresses are the magazine's.
+        // What is remembered knows which addresses are the magazine's.
         self.version = Version::NEVER;
-        self.fast_version = Version::NEVER;
+        self.seen = Seen::NOTHING;
         self
     }
 
@@ -258,16 +259,15 @@ impl Mapper {
     /// [`MapError::Addresses`] if it has no room. Nothing was mapped or taken.
     #[inline(always)]
     pub fn map_alloc(&mut self, memory: Uaddr, bytes: u64, perm: Perm) -> Result<Ioba, MapError> {
-        let Self { state, fast, at: call, magazine, fast_version, .. } = self;
+        let Self { state, fast, at: call, magazine, seen, .. } = self;
         let Some(magazine) = magazine else { return Err(MapError::NoAddresses) };
-        let page = magazine.page();
-        if PageShift::from_bytes(bytes) != Some(page) {
+        let Some(page) = PageShift::from_bytes(bytes).filter(|page| *page == fast.ours) else {
             return self.map_alloc_run(memory, bytes, perm);
-        }
+        };
         let Some(at) = magazine.take_held() else {
             return self.map_alloc_run(memory, bytes, perm);
         };
-        let Some(inside) = state.enter_if(*fast_version) else {
+        let Some(inside) = state.enter_if(seen) else {
             return self.map_taken(at, memory, bytes, perm);
         };
         let done = fast.map(call, at, memory, Page::Ours(page), perm);
@@ -316,21 +316,19 @@ impl Mapper {
     /// all of it was mapped: then no address was given back.
     #[inline(always)]
     pub fn unmap_free(&mut self, at: Ioba, bytes: u64) -> Result<(), UnmapError> {
-        let Self { state, fast, at: call, magazine, fast_version, .. } = self;
-        let Some(magazine) = magazine else { return Err(UnmapError::NoAddresses) };
-        let page = magazine.page();
-        if PageShift::from_bytes(bytes) != Some(page) {
+        let Self { state, fast, at: call, magazine, seen, .. } = self;
+        let Some(page) = PageShift::from_bytes(bytes).filter(|page| *page == fast.ours) else {
             return self.unmap_free_slowly(at, bytes);
-        }
-        let Some(inside) = state.enter_if(*fast_version) else {
+        };
+        let Some(inside) = state.enter_if(seen) else {
             return self.unmap_free_slowly(at, bytes);
         };
         let done = fast.unmap_usual(call, at, Page::Ours(page));
         drop(inside);
-        if done.is_none() {
-            return self.unmap_free_slowly(at, bytes);
+        match magazine {
+            Some(magazine) if done.is_some() => magazine.give_covered(at),
+            _ => return self.unmap_free_slowly(at, bytes),
         }
-        magazine.give_covered(at);
         Ok(())
     }
 

@@ -58,6 +58,11 @@ pub(crate) struct Count {
 }
 
 impl Count {
+    /// Of no registration: nothing is its number's.
+    pub(crate) fn nobody() -> Self {
+        Self { line: Arc::default(), number: usize::MAX }
+    }
+
     /// The registration's number.
     #[inline(always)]
     pub(crate) fn number(&self) -> usize {

@@ -19,6 +19,20 @@ impl Version {
     pub(crate) const NEVER: Self = Self(u64::MAX);
 }
 
+/// A version by which its reader comes in again; made by [`Inside::seen`] alone.
+#[derive(Clone, Copy)]
+pub(crate) struct Seen {
+    /// If the reader needs no barrier of its own, and [`Version::NEVER`] if it does.
+    plain: Version,
+    /// The other way round.
+    fenced: Version,
+}
+
+impl Seen {
+    /// Of no structure.
+    pub(crate) const NOTHING: Self = Self { plain: Version::NEVER, fenced: Version::NEVER };
+}
+
 /// `T` behind a lock for many registered readers, a few others, and a rare writer.
 pub(crate) struct BrLock<T> {
     value: UnsafeCell<T>,
@@ -146,16 +160,32 @@ impl<T> Reader<T> {
         }
     }
 
-    /// The same if nobody has written since `version`, and nobody is at it.
+    /// The same if nobody has written since `seen`, and nobody is at it.
     #[inline(always)]
-    pub(crate) fn enter_if(&mut self, version: Version) -> Option<Inside<'_, T>> {
-        let visit = self.ticket.enter(false);
+    pub(crate) fn enter_if(&mut self, seen: &Seen) -> Option<Inside<'_, T>> {
+        let mut version = seen.plain;
+        let mut visit = self.ticket.enter_plain();
         // One that was seen inside is even, so nobody writes.
         if self.lock.version.load(Ordering::Acquire) != version.0 {
             self.ticket.leave(visit);
-            return None;
+            (visit, version) = self.enter_fenced_if(seen)?;
         }
         Some(Inside { lock: &self.lock, ticket: &mut self.ticket, visit, version })
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn enter_fenced_if(&mut self, seen: &Seen) -> Option<(Visit, Version)> {
+        let version = seen.fenced;
+        if version == Version::NEVER {
+            return None;
+        }
+        let visit = self.ticket.enter(false);
+        let same = self.lock.version.load(Ordering::Acquire) == version.0;
+        if !same {
+            self.ticket.leave(visit);
+        }
+        same.then_some((visit, version))
     }
 
     /// Steps back until the writer has ended.
@@ -180,6 +210,16 @@ impl<T> Inside<'_, T> {
     #[inline]
     pub(crate) fn version(&self) -> Version {
         self.version
+    }
+
+    /// For this reader to come in again by.
+    pub(crate) fn seen(&self) -> Seen {
+        let version = self.version;
+        if self.ticket.is_plain() {
+            Seen { plain: version, ..Seen::NOTHING }
+        } else {
+            Seen { fenced: version, ..Seen::NOTHING }
+        }
     }
 }
 
@@ -235,6 +275,21 @@ mod tests {
         });
         assert_eq!(both.read().0, rounds);
         assert!(both.reader().who() == Who::registered(0), "readers that are gone are forgotten");
+    }
+
+    #[test]
+    fn who_has_seen_the_version_comes_in() {
+        let lock = Arc::new(BrLock::new(1));
+        let mut reader = lock.reader();
+        assert!(reader.enter_if(&Seen::NOTHING).is_none());
+        let seen = reader.enter(false).seen();
+        assert_eq!(reader.enter_if(&seen).as_deref(), Some(&1));
+        *lock.write() = 2;
+        assert!(reader.enter_if(&seen).is_none());
+        // Nobody is left inside, so there is nobody to wait for.
+        *lock.write() = 3;
+        let seen = reader.enter(false).seen();
+        assert_eq!(reader.enter_if(&seen).as_deref(), Some(&3));
     }
 
     #[test]

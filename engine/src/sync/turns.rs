@@ -114,6 +114,22 @@ impl Ticket {
         Visit(outside.wrapping_add(NEXT))
     }
 
+    /// True if the others make the thread's barriers.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.heavy
+    }
+
+    /// [`Ticket::enter`] without waiting, for a thread whose barriers the others make. Any other is
+    /// not inside by it, and has nothing but to leave.
+    #[inline(always)]
+    pub(crate) fn enter_plain(&mut self) -> Visit {
+        let outside = self.turn.0.load(Ordering::Relaxed);
+        self.turn.0.store(outside + INSIDE, Ordering::Relaxed);
+        // The compiler must not move loads up.
+        std::sync::atomic::compiler_fence(Ordering::SeqCst);
+        Visit(outside.wrapping_add(NEXT))
+    }
+
     /// Says "outside". Release: who sees it sees all that was done inside.
     #[inline]
     pub(crate) fn leave(&mut self, visit: Visit) {

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! One entry: the path of its own that a single page takes.
 
-use std::ops::{Deref, Range};
+use std::ops::Deref;
 
 use super::segment::Segment;
 use super::tree::Tree;
-use crate::mem::TableChunk;
+use crate::mem::Stretch;
 use crate::sync::{Arc, Ordering, Slot, Who};
 use crate::tce::Tce;
 
@@ -129,34 +129,50 @@ impl Drop for One<'_> {
 }
 
 /// One segment, looked up once. Good as long as its table is; it keeps the memory in any case.
+#[derive(Clone)]
 pub(crate) struct Lane {
     pub(super) segment: Arc<Segment>,
-    pub(super) chunk: Arc<TableChunk>,
-    /// Its first slot in the chunk.
-    pub(super) first: usize,
-    /// Its entries' numbers in the table.
-    pub(super) entries: Range<u64>,
+    pub(super) slots: Stretch,
+    /// Number in the table of the first entry.
+    pub(super) first: u64,
 }
 
 impl Lane {
-    /// Its entries' numbers in the table.
-    pub(crate) fn entries(&self) -> Range<u64> {
-        self.entries.clone()
+    /// Of no table: it has no entries.
+    pub(crate) fn nowhere() -> Self {
+        Self { segment: Arc::new(Segment::new()), slots: Stretch::default(), first: 0 }
     }
 
-    /// Slots by their place in the segment, for who has an entry of it.
+    /// Number in the table of the first entry.
+    pub(crate) fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// Number of entries.
+    #[inline(always)]
+    pub(crate) fn entries(&self) -> u64 {
+        self.slots.len() as u64
+    }
+
+    /// The same segment, with no more than its first `count` entries.
+    pub(crate) fn of_first(&self, count: u64) -> Self {
+        let slots = self.slots.first(usize::try_from(count).unwrap_or(usize::MAX));
+        Self { segment: self.segment.clone(), slots, first: self.first }
+    }
+
+    /// Entries by their place in the segment, for who has an entry of it.
     pub(crate) fn run(&self, at: usize, count: usize) -> &[Slot] {
-        &self.chunk.slots()[self.first + at..][..count]
+        &self.slots[at..][..count]
     }
 
     /// An entry by its place in the segment, if that is left to `who`, who is inside and does not
     /// wait for any lock.
     #[inline(always)]
     pub(crate) fn entry(&self, who: Who, at: usize) -> Option<Entry<'_>> {
+        let slot = self.slots.get(at)?;
         if !self.segment.is_biased_to(who) {
             return None;
         }
-        let slot = self.chunk.slots().get(self.first + at)?;
         Some(Entry { slot, segment: &self.segment, at })
     }
 }

@@ -10,7 +10,7 @@ use std::ops::Range;
 use crate::addr::Hpa;
 use crate::error::{BackendError, TableError};
 use crate::geometry::{Geometry, MAX_LEVELS};
-use crate::mem::{Arena, Block};
+use crate::mem::{Arena, Block, Stretch};
 use crate::sync::{Arc, Ordering, RwLock, RwLockReadGuard, Slot, Turns, read, write};
 use crate::tce::{Perm, Tce};
 
@@ -241,9 +241,9 @@ impl Tree {
         let lg2 = self.segment_lg2();
         let in_leaf = (index & (self.geometry.level_entries() - 1)) as usize;
         let segment = (first + in_leaf) >> lg2;
-        let entries = index & !((1 << lg2) - 1)..(index | ((1 << lg2) - 1)) + 1;
-        let (kept, chunk) = (part.beside[segment].clone(), part.chunk().clone());
-        Some(Lane { segment: kept, chunk, first: segment << lg2, entries })
+        let slots = Stretch::new(part.chunk(), segment << lg2..(segment + 1) << lg2);
+        let first = index & !((1 << lg2) - 1);
+        Some(Lane { segment: part.beside[segment].clone(), slots, first })
     }
 
     /// The run from `index` to the end of its segment or to `end`.
