@@ -71,9 +71,10 @@ impl Rig {
         drop(self.mock.take_events());
     }
 
-    /// Nothing pinned, no table, no window, no charge.
+    /// Nothing pinned, no table, no window, no charge, and every PE is the host's.
     pub(crate) fn assert_empty(&self) {
         assert_eq!(self.mock.leftovers(), (0, 0, 0), "pinned, tables, windows");
+        assert_eq!(self.mock.taken(), 0, "PEs that the host did not get back");
         assert_eq!(self.pages(), 0, "{:?}", self.engine.ledger().entries());
     }
 }
@@ -108,11 +109,13 @@ pub(crate) fn mapped(container: &Container, start: Uaddr) -> u64 {
 /// What a [`FaultyBackend`] tells its watcher, before it happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
+    Take(GroupId),
     Kill(GroupId, KillScope),
     Fence,
     Set(GroupId, usize),
     Unset(GroupId, usize),
     Release(GroupId),
+    FreeTable,
     Unpin(Memory),
 }
 
@@ -121,6 +124,7 @@ type Watcher = Box<dyn Fn(Step) + Send + Sync>;
 /// The mock, with calls that fail on demand and a watcher.
 pub(crate) struct FaultyBackend {
     mock: Arc<Mock>,
+    take: AtomicI64,
     set_window: Mutex<Option<(u32, i64)>>,
     table_chunks: AtomicI64,
     pin: Mutex<bool>,
@@ -131,11 +135,17 @@ impl FaultyBackend {
     pub(crate) fn new(mock: Arc<Mock>) -> Self {
         Self {
             mock,
+            take: AtomicI64::new(0),
             set_window: Mutex::new(None),
             table_chunks: AtomicI64::new(i64::MAX),
             pin: Mutex::new(false),
             watcher: OnceLock::new(),
         }
+    }
+
+    /// The `nth` take_ownership from now, 1 = the next, is refused; once.
+    pub(crate) fn fail_take(&self, nth: i64) {
+        self.take.store(nth, Ordering::SeqCst);
     }
 
     /// The `nth` set_window from now, 1 = the next, fails with firmware's `code`; once.
@@ -185,6 +195,7 @@ impl TableMemory for FaultyBackend {
     }
 
     fn free_table(&self, at: Hpa) {
+        self.tell(Step::FreeTable);
         self.mock.free_table(at);
     }
 }
@@ -199,6 +210,10 @@ impl Backend for FaultyBackend {
     }
 
     fn take_ownership(&self, group: GroupId) -> Result<(), BackendError> {
+        self.tell(Step::Take(group));
+        if self.take.fetch_sub(1, Ordering::SeqCst) == 1 {
+            return Err(BackendError::GroupBusy(group));
+        }
         self.mock.take_ownership(group)
     }
 

@@ -208,6 +208,20 @@ impl Mock {
         self.phb.bypass(pe)
     }
 
+    /// True if the host's own window is set in slot 0 of the PE, as it is while nobody has taken the
+    /// group.
+    #[must_use]
+    pub fn default_window(&self, pe: PeNumber) -> bool {
+        self.phb.default_window(pe)
+    }
+
+    /// PEs that the host has handed over and not got back. It gets none back in which a window is
+    /// set.
+    #[must_use]
+    pub fn taken(&self) -> usize {
+        self.phb.taken()
+    }
+
     /// What is still there: pinned ranges, stretches of table, windows set. All zero when
     /// everybody has cleaned up.
     #[must_use]

@@ -4,6 +4,8 @@
 //! The walker is written from the architecture's description alone: it knows TVE and TCE bits and
 //! real memory, and nothing of the engine's tables. Keep it so.
 
+mod host;
+
 use super::real::RealMemory;
 use crate::addr::{Hpa, Ioba, PageShift, PeNumber};
 use crate::backend::{KillScope, MAX_WINDOWS, PageRegister, WindowProgram, Word};
@@ -38,7 +40,7 @@ pub enum Fault {
     /// There is no such PE.
     #[error("there is no PE {0}")]
     NoPe(PeNumber),
-    /// The host still owns the PE: its own bypass is on and translation is not ours.
+    /// The host still owns the PE: its own bypass or window is there and translation is not ours.
     #[error("PE {0} is the host's")]
     NotOwned(PeNumber),
     /// The address bits above a window's are not 0.
@@ -90,9 +92,13 @@ pub enum MockEvent {
     Kill(PeNumber, u64),
     /// A completion fence.
     Fence,
-    /// Ownership was taken.
+    /// Ownership was taken: the two that follow belong to it.
     Take(PeNumber),
-    /// Ownership was given back.
+    /// The host's bypass went on or off.
+    Bypass(PeNumber, bool),
+    /// The host's own window, in slot 0, was set or unset.
+    DefaultWindow(PeNumber, bool),
+    /// Ownership was given back: the two before belong to it.
     GiveBack(PeNumber),
 }
 
@@ -100,7 +106,7 @@ pub enum MockEvent {
 pub(super) struct Pe {
     number: PeNumber,
     tve: [AtomicU64; MAX_WINDOWS],
-    taken: AtomicU64,
+    owner: host::Owner,
     last_kill: Arc<Word>,
     stores: AtomicU64,
 }
@@ -130,7 +136,7 @@ impl Pe {
         Self {
             number,
             tve: Default::default(),
-            taken: AtomicU64::new(0),
+            owner: host::Owner::default(),
             last_kill: Arc::default(),
             stores: AtomicU64::new(0),
         }
@@ -187,6 +193,9 @@ fn record(events: &Mutex<Vec<MockEvent>>, event: MockEvent) {
     lock(events).push(event);
 }
 
+/// Firmware's word for what it does not do.
+const OPAL_PARAMETER: i64 = -1;
+
 /// Bus address bit 59 selects the window.
 const WINDOW_BIT: u32 = 59;
 /// Kill register: one page.
@@ -227,24 +236,6 @@ impl Phb {
         &self.pes[usize::from(pe.0)]
     }
 
-    pub(super) fn take(&self, pe: PeNumber) -> bool {
-        let taken = &self.pe(pe).taken;
-        let free = taken.compare_exchange(0, 1, Ordering::AcqRel, Ordering::Acquire).is_ok();
-        if free {
-            self.event(|| MockEvent::Take(pe));
-        }
-        free
-    }
-
-    pub(super) fn give_back(&self, pe: PeNumber) {
-        self.pe(pe).taken.store(0, Ordering::Release);
-        self.event(|| MockEvent::GiveBack(pe));
-    }
-
-    pub(super) fn bypass(&self, pe: PeNumber) -> bool {
-        self.pe(pe).taken.load(Ordering::Acquire) == 0
-    }
-
     /// The error is firmware's own code.
     pub(super) fn set_window(
         &self,
@@ -252,12 +243,12 @@ impl Phb {
         slot: usize,
         window: &WindowProgram,
     ) -> Result<(), i64> {
-        const OPAL_PARAMETER: i64 = -1;
         let bytes = window.block_bytes;
         if !bytes.is_power_of_two() || bytes < 4096 || !(1..=5).contains(&window.levels) {
             return Err(OPAL_PARAMETER);
         }
-        if window.root.0 & 0xfff != 0 || self.bypass(pe) {
+        // The host's bypass or window is still there: its devices would reach our memory.
+        if window.root.0 & 0xfff != 0 || self.bypass(pe) || self.default_window(pe) {
             return Err(OPAL_PARAMETER);
         }
         self.pe(pe).tve[slot].store(encode_tve(window), Ordering::Release);
@@ -358,7 +349,7 @@ impl Phb {
         access: Access,
     ) -> Result<Translation, Fault> {
         let state = self.pes.get(usize::from(pe.0)).ok_or(Fault::NoPe(pe))?;
-        if self.bypass(pe) {
+        if self.bypass(pe) || self.default_window(pe) {
             return Err(Fault::NotOwned(pe));
         }
         if at.0 >> 60 != 0 {
