@@ -7,8 +7,10 @@
 pub(crate) mod guest;
 
 use std::fmt;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use tce_engine::addr::{GroupId, Hpa, Ioba, PageShift, PeNumber, Uaddr};
 use tce_engine::backend::layout::RealLayout;
@@ -271,6 +273,50 @@ impl Backend for FaultyBackend {
         self.tell(Step::Unpin(memory));
         self.mock.unpin(memory, layout);
     }
+}
+
+/// What a thread did while another was in the midst of something.
+pub(crate) struct Meanwhile<T> {
+    peer: Arc<Mutex<Option<JoinHandle<T>>>>,
+    early: Arc<AtomicBool>,
+}
+
+impl<T> Meanwhile<T> {
+    /// What came of it, and whether it was over before the other went on.
+    pub(crate) fn end(self) -> (T, bool) {
+        let peer = self.peer.lock().unwrap().take().expect("the step was taken");
+        let ended = peer.join().unwrap();
+        (ended, self.early.load(Ordering::SeqCst))
+    }
+}
+
+/// Watches for a step: there, once, `peer` gets a thread and a moment in which nothing else happens.
+pub(crate) fn meanwhile<T: Send + 'static>(
+    rig: &Rig,
+    at: impl Fn(Step) -> bool + Send + Sync + 'static,
+    peer: impl FnOnce() -> T + Send + 'static,
+) -> Meanwhile<T> {
+    let waiting = Mutex::new(Some(peer));
+    let (thread, early) = (Arc::new(Mutex::new(None)), Arc::new(AtomicBool::new(false)));
+    let meanwhile = Meanwhile { peer: thread.clone(), early: early.clone() };
+    rig.faulty.watch(move |step| {
+        if !at(step) {
+            return;
+        }
+        // Only the first time: what the peer does may be watched as well.
+        let Some(peer) = waiting.lock().unwrap().take() else { return };
+        let (over, is_over) = mpsc::channel();
+        let handle = thread::spawn(move || {
+            let ended = peer();
+            // Nobody waits any more if it took long.
+            let _ = over.send(());
+            ended
+        });
+        let soon = is_over.recv_timeout(Duration::from_millis(200)).is_ok();
+        early.store(soon, Ordering::SeqCst);
+        *thread.lock().unwrap() = Some(handle);
+    });
+    meanwhile
 }
 
 /// Parses a size such as `16M`, `8.125MB` or `64KB` in bytes, or `8K` as a number.
