@@ -420,7 +420,7 @@ fn i17_engine(cx: &mut Ctx) -> Done {
     let c = cx.container(&[0])?;
     cx.kernel()?.set_group_state(first, GroupState::Stopped);
     let alone = c.eeh_states().map(|states| format!("{states:?}"));
-    cx.says("alone", alone, format!("{:?}", [(first, EehState::Stopped)]));
+    cx.says("alone", alone, format!("{:?}", [(first, Ok::<_, ()>(EehState::Stopped))]));
     c.attach(second).must("attach")?;
     refused!(cx, "of two", c.eeh_states().map(drop), "Ambiguous");
     cx.kernel()?.set_group_state(first, GroupState::Normal);
