@@ -10,9 +10,14 @@ use std::thread;
 
 use common::{G, G0, G1, G2, M, Rig, SECOND, mapped};
 use tce_engine::addr::{GroupId, Ioba, PageShift, PeNumber, Uaddr};
+use tce_engine::backend::linux::mock_kernel::{
+    GroupState, Leftovers, MockKernel, MockKernelBuilder, Process,
+};
+use tce_engine::backend::linux::{Linux, LinuxOptions};
 use tce_engine::backend::mock::{Access, Fault, MockBuilder, MockEvent};
 use tce_engine::container::{Container, Mode, Removal};
 use tce_engine::eeh::{EehFunction, EehInjection, EehOp, EehState};
+use tce_engine::engine::{DetachPolicy, Engine, EngineOptions};
 use tce_engine::error::{AttachError, BackendError, EehError};
 use tce_engine::geometry::WindowSpec;
 use tce_engine::tce::Perm;
@@ -334,4 +339,117 @@ fn g8_no_freeze_is_what_qemu_does() {
     c.eeh_of(G1, EehOp::Inject(EehInjection::anywhere(EehFunction::DMA_READ))).unwrap();
     c.eeh_of(G1, EehOp::ResetDeactivate).unwrap();
     assert_eq!(read(&rig, P1, 0), Err(frozen(P1)));
+}
+
+/// A simulated kernel, a process of it, and the engine. Nothing is left when it goes.
+struct OnKernel {
+    kernel: Arc<MockKernel>,
+    process: Arc<Process>,
+    engine: Engine,
+}
+
+impl OnKernel {
+    fn new(builder: MockKernelBuilder) -> Self {
+        let kernel = builder.build();
+        let process = kernel.process();
+        let linux = Linux::new(process.clone(), LinuxOptions::default());
+        let options = EngineOptions { detach: DetachPolicy::Replay, ..EngineOptions::default() };
+        Self { engine: Engine::new(linux, options), kernel, process }
+    }
+
+    fn states(&self) -> [GroupState; 2] {
+        [G0, G1].map(|group| self.kernel.group_state(group).unwrap())
+    }
+}
+
+impl Drop for OnKernel {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            assert_eq!((self.engine.ledger().pages(), self.process.books().locked), (0, 0));
+            assert_eq!(self.kernel.leftovers(), Leftovers::default());
+            assert_eq!(self.kernel.damage(), []);
+        }
+    }
+}
+
+#[test]
+fn g8_a_kernels_only_group_is_handled() {
+    let rig = OnKernel::new(MockKernel::builder(2));
+    let c = rig.engine.container();
+    assert_eq!(c.eeh(EehOp::Enable), Err(EehError::NoGroup));
+    c.attach(G1).unwrap();
+    rig.kernel.set_group_state(G1, GroupState::Stopped);
+    let steps = [
+        (EehOp::Enable, Stopped),
+        (EehOp::UnfreezeIo, DmaStopped),
+        (EehOp::UnfreezeDma, Normal),
+        (EehOp::ResetFundamental, InReset),
+        (EehOp::Configure, InReset),
+        (EehOp::ResetDeactivate, Normal),
+        (EehOp::ResetHot, InReset),
+        (EehOp::ResetDeactivate, Normal),
+        (EehOp::Inject(EehInjection::anywhere(EehFunction::DMA_WRITE)), Normal),
+        (EehOp::Disable, Normal),
+    ];
+    for (n, (op, state)) in steps.into_iter().enumerate() {
+        if n % 2 == 0 {
+            assert_eq!(c.eeh(op), Ok(vec![(G1, Ok(()))]), "{op}");
+        } else {
+            assert_eq!(c.eeh_of(G1, op), Ok(()), "{op}");
+        }
+        assert_eq!((c.eeh_states(), rig.states()[0]), (Ok(vec![(G1, Ok(state))]), WELL), "{op}");
+    }
+    assert_eq!(c.eeh_of(G0, EehOp::ResetHot), Err(EehError::NotMember(G0)));
+}
+
+const WELL: GroupState = GroupState::Normal;
+
+#[test]
+fn s13_a_kernel_is_not_asked_about_one_of_several() {
+    let rig = OnKernel::new(MockKernel::builder(2));
+    let c = rig.engine.container();
+    c.attach(G0).unwrap();
+    c.attach(G1).unwrap();
+    rig.kernel.set_group_state(G1, GroupState::Stopped);
+    let inject = EehOp::Inject(EehInjection::anywhere(EehFunction::LOAD));
+    for op in [
+        EehOp::Enable,
+        EehOp::Disable,
+        EehOp::UnfreezeIo,
+        EehOp::UnfreezeDma,
+        EehOp::ResetDeactivate,
+        EehOp::ResetHot,
+        EehOp::ResetFundamental,
+        EehOp::Configure,
+        inject,
+    ] {
+        let refused = EehError::Shared { op, members: 2 };
+        let text = refused.to_string();
+        assert!(text.contains("2 groups") && text.contains(op.name()), "{text}");
+        assert!(text.contains("into a container of its own"), "{text}");
+        assert_eq!(c.eeh(op), Err(refused.clone()));
+        assert_eq!(c.eeh_of(G1, op), Err(refused));
+        assert_eq!(rig.states(), [WELL, GroupState::Stopped], "{op}");
+    }
+    assert_eq!(c.eeh_states(), Err(EehError::Ambiguous { members: 2 }));
+    // Alone again, it can be helped.
+    c.detach(G0).unwrap();
+    c.eeh_of(G1, EehOp::ResetDeactivate).unwrap();
+    assert_eq!(rig.states(), [WELL; 2]);
+}
+
+#[test]
+fn s13_a_kernel_without_eeh_says_so() {
+    let rig = OnKernel::new(MockKernel::builder(2).group(G0, |group| group.eeh = false));
+    let c = rig.engine.container();
+    c.attach(G0).unwrap();
+    for result in [c.eeh(EehOp::ResetHot).unwrap(), c.eeh(EehOp::Enable).unwrap()] {
+        let [(G0, Err(BackendError::Kernel { request, errno, .. }))] = &result[..] else {
+            panic!("{result:?}")
+        };
+        assert_eq!(*errno, Some(19), "ENODEV");
+        assert!(request.starts_with("error handling: "), "{request}");
+    }
+    assert!(matches!(c.eeh_states().unwrap()[..], [(G0, Err(_))]));
+    assert!(matches!(c.eeh_of(G0, EehOp::Enable), Err(EehError::Backend(_))));
 }

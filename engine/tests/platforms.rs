@@ -131,7 +131,9 @@ fn machines_that_cannot_be_are_refused() {
     assert!(guest.to_string().contains("the mock kernel simulates one"), "{guest}");
     let groups = MockBuilder::new(9).platform(Platform::Ioda1).try_build().unwrap_err();
     assert_eq!(groups.to_string(), "9 groups on ioda1, which has at most 8");
-    assert!(MockBuilder::new(257).try_build().is_err() && MockBuilder::new(256).try_build().is_ok());
+    assert!(
+        MockBuilder::new(257).try_build().is_err() && MockBuilder::new(256).try_build().is_ok()
+    );
     for (groups, phbs, possible) in
         [(2, 0, false), (2, 2, true), (2, 3, false), (0, 1, true), (0, 2, false)]
     {
