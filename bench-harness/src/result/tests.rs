@@ -55,6 +55,7 @@ fn sample() -> ResultDoc {
             group_numbers: vec![0, 3],
             container_version: Some(2),
             kernel_release: text("6.12.0"),
+            platform: None,
             runs_on: text("IBM PowerNV (POWER8), emulated by QEMU"),
             page_sizes: vec![4096, 65536],
             max_windows: 2,
