@@ -26,7 +26,7 @@ pub struct Backend {
     pub runs_on: Option<String>,
     /// Host bridges that are simulated, as in `phb3`; null where they are real or not known.
     #[serde(default)]
-    pub platform: Option<String>,
+    pub bridges: Option<String>,
     /// IOMMU page sizes offered, in bytes.
     pub page_sizes: Vec<u64>,
     /// DMA windows per container.
