@@ -248,7 +248,7 @@ fn phases(rig: &Rig) -> Arc<Mutex<Vec<&'static str>>> {
 #[test]
 fn s10_order_of_the_end() {
     type End = fn(Container);
-    let all = "page page fence unset PE unset PE fence free unpin";
+    let all = "page page fence unset unset PE PE fence free unpin";
     let (leaves, one) = ("unset PE fence release", "page fence unset PE fence free unpin");
     let gone = "PE fence release";
     let ends: [(End, String); 4] = [

@@ -19,7 +19,7 @@ mod publish;
 mod windows;
 
 pub use batch::{MapRequest, UnmapRequest};
-pub use eeh::EehState;
+pub use eeh::EehResults;
 pub(crate) use entries::Place;
 pub use groups::{Detached, SharedCaps};
 pub use mapper::Mapper;

@@ -17,6 +17,7 @@ use tce_engine::backend::layout::RealLayout;
 use tce_engine::backend::mock::{Fault, Mock, MockBuilder};
 use tce_engine::backend::{Backend, Caps, GroupCaps, KillPort, KillScope, Memory, WindowProgram};
 use tce_engine::container::Container;
+use tce_engine::eeh::{EehOp, EehState};
 use tce_engine::engine::{Engine, EngineOptions};
 use tce_engine::error::BackendError;
 use tce_engine::mem::{TableChunk, TableMemory};
@@ -130,6 +131,7 @@ pub(crate) struct FaultyBackend {
     set_window: Mutex<Option<(u32, i64)>>,
     table_chunks: AtomicI64,
     pin: Mutex<bool>,
+    eeh: Mutex<Option<GroupId>>,
     watcher: OnceLock<Watcher>,
 }
 
@@ -141,6 +143,7 @@ impl FaultyBackend {
             set_window: Mutex::new(None),
             table_chunks: AtomicI64::new(i64::MAX),
             pin: Mutex::new(false),
+            eeh: Mutex::new(None),
             watcher: OnceLock::new(),
         }
     }
@@ -163,6 +166,20 @@ impl FaultyBackend {
     /// Pinning fails from now on, or works again.
     pub(crate) fn fail_pin(&self, yes: bool) {
         *self.pin.lock().unwrap() = yes;
+    }
+
+    /// Error handling of this group fails from now on, or works again for all.
+    pub(crate) fn fail_eeh(&self, group: Option<GroupId>) {
+        *self.eeh.lock().unwrap() = group;
+    }
+
+    fn refuse_eeh(&self, group: GroupId, request: &'static str) -> Result<(), BackendError> {
+        match *self.eeh.lock().unwrap() {
+            Some(bad) if bad == group => {
+                Err(BackendError::Eeh { group, request, reason: "injected".to_owned() })
+            }
+            _ => Ok(()),
+        }
     }
 
     pub(crate) fn watch(&self, watcher: impl Fn(Step) + Send + Sync + 'static) {
@@ -254,6 +271,16 @@ impl Backend for FaultyBackend {
     fn fence(&self) {
         self.tell(Step::Fence);
         self.mock.fence();
+    }
+
+    fn eeh(&self, group: GroupId, op: EehOp) -> Result<(), BackendError> {
+        self.refuse_eeh(group, op.name())?;
+        self.mock.eeh(group, op)
+    }
+
+    fn eeh_state(&self, group: GroupId) -> Result<EehState, BackendError> {
+        self.refuse_eeh(group, "state")?;
+        self.mock.eeh_state(group)
     }
 
     fn kill_port(self: Arc<Self>, members: &[GroupId]) -> Option<Box<dyn KillPort>> {

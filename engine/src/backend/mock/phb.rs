@@ -6,9 +6,12 @@
 
 mod host;
 
+use std::ops::Range;
+
 use super::real::RealMemory;
 use crate::addr::{Hpa, Ioba, PageShift, PeNumber};
 use crate::backend::{KillScope, MAX_WINDOWS, PageRegister, WindowProgram, Word};
+use crate::eeh::EehState;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering, lock};
 use crate::tce::Perm;
 
@@ -79,6 +82,14 @@ pub enum Fault {
     /// An entry points to where no memory is.
     #[error("there is no memory at {0}")]
     NoMemory(Hpa),
+    /// The PE's DMA is stopped; only [`Mock::dma`](super::Mock::dma) says so.
+    #[error("PE {pe} is frozen ({state:?})")]
+    Frozen {
+        /// The PE.
+        pe: PeNumber,
+        /// Its state.
+        state: EehState,
+    },
 }
 
 /// What the recorder keeps, in order.
@@ -100,6 +111,8 @@ pub enum MockEvent {
     DefaultWindow(PeNumber, bool),
     /// Ownership was given back: the two before belong to it.
     GiveBack(PeNumber),
+    /// The PE was frozen.
+    Freeze(PeNumber),
 }
 
 /// One PE's state: two TVEs as the hardware has them, and whose it is.
@@ -202,6 +215,8 @@ const WINDOW_BIT: u32 = 59;
 const KILL_PAGE: u64 = 1 << 61;
 /// Kill register: one PE.
 const KILL_PE: u64 = 1 << 62;
+/// Kill register: all PEs.
+const KILL_ALL: u64 = 1 << 63;
 
 /// A TVE: table address >> 12 in IBM bits 0–47, levels − 1 in 48–50, log2 of a level's bytes − 11
 /// in 51–55, log2 of the page − 11 in 59–63.
@@ -225,7 +240,7 @@ impl Phb {
     }
 
     #[inline]
-    fn event(&self, event: impl FnOnce() -> MockEvent) {
+    pub(super) fn event(&self, event: impl FnOnce() -> MockEvent) {
         if let Some(events) = &self.events {
             record(events, event());
         }
@@ -279,6 +294,10 @@ impl Phb {
         match scope {
             KillScope::Pe => {
                 event(pe.store_kill(KILL_PE | u64::from(pe.number.0)));
+                1
+            }
+            KillScope::All => {
+                event(pe.store_kill(KILL_ALL));
                 1
             }
             KillScope::Pages { start, count, page } => {
@@ -345,6 +364,7 @@ impl Phb {
         &self,
         real: &RealMemory,
         pe: PeNumber,
+        segment: Option<&Range<u64>>,
         at: Ioba,
         access: Access,
     ) -> Result<Translation, Fault> {
@@ -352,11 +372,13 @@ impl Phb {
         if self.bypass(pe) || self.default_window(pe) {
             return Err(Fault::NotOwned(pe));
         }
-        if at.0 >> 60 != 0 {
-            return Err(Fault::BadAddress(at));
-        }
-        let slot = (at.0 >> WINDOW_BIT & 1) as usize;
-        let offset = at.0 & ((1 << WINDOW_BIT) - 1);
+        let (slot, offset) = match segment {
+            Some(segment) if segment.contains(&at.0) => (0, at.0 - segment.start),
+            None if at.0 >> 60 == 0 => {
+                ((at.0 >> WINDOW_BIT & 1) as usize, at.0 & ((1 << WINDOW_BIT) - 1))
+            }
+            _ => return Err(Fault::BadAddress(at)),
+        };
         let tve = state.tve[slot].load(Ordering::Acquire);
         let size_code = tve >> 8 & 0x1f;
         let page_code = tve & 0x1f;
@@ -432,7 +454,9 @@ mod tests {
         assert_eq!((stores, phb.last_kill_word(pe)), (1, 0x2000_0000_0001_0005));
         assert_eq!(phb.kill(pe, KillScope::Pe), 1);
         assert_eq!(phb.last_kill_word(pe), 0x4000_0000_0000_0005);
-        assert_eq!(phb.register_stores(), 2);
+        assert_eq!(phb.kill(pe, KillScope::All), 1);
+        assert_eq!(phb.last_kill_word(pe), 0x8000_0000_0000_0000);
+        assert_eq!(phb.register_stores(), 3);
     }
 
     #[test]
