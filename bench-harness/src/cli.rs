@@ -202,8 +202,8 @@ struct RunArgs {
     /// with (2G, 4K pages), paid for in full beforehand
     #[arg(long, help_heading = "How it is measured")]
     vfio_v1: bool,
-    /// Host bridges of the simulated machine, of the mock kernel's: p5ioc2, ioda1, phb3, phb4, phb5,
-    /// npu2 or pseries [default: phb3; pseries for its profile]
+    /// Host bridges of the simulated machine, the mock's or the mock kernel's: p5ioc2, ioda1, phb3,
+    /// phb4, phb5, npu2 or, of the mock kernel only, pseries [default: phb3; pseries for its profile]
     #[arg(long, value_name = "NAME", value_parser = values::platform)]
     #[arg(help_heading = "How it is measured")]
     platform: Option<Platform>,
