@@ -210,6 +210,47 @@ pub fn verify(seen: &[Seen<'_>], model: &Model, sum: &mut Verification) -> bool 
     right
 }
 
+/// What is wrong with a window, page by page.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Differences {
+    /// Pages that should be mapped and lead nowhere, or elsewhere.
+    pub(crate) lost: u64,
+    /// Pages that should be empty and are not.
+    pub(crate) stray: u64,
+    /// The first of either, in words.
+    pub(crate) first: Option<String>,
+}
+
+/// Compares every page of a window like [`verify`], but counts all that is wrong. `None` if the run
+/// was interrupted.
+pub(crate) fn differences(
+    window: &Seen<'_>,
+    model: &Model,
+    sum: &mut Verification,
+) -> Option<Differences> {
+    let mut found = Differences::default();
+    for first in (0..window.pages).step_by(TURN as usize) {
+        if interrupted() {
+            return None;
+        }
+        let end = (first + TURN).min(window.pages);
+        let independent = window.eye.is_independent();
+        let count = if independent { &mut sum.translations } else { &mut sum.mirror_entries };
+        *count += end - first;
+        for index in first..end {
+            let Some(wrong) = window.check(model, index) else { continue };
+            let kind = match model.page(window.window, index) {
+                Some(_) => &mut found.lost,
+                None => &mut found.stray,
+            };
+            *kind += 1;
+            found.first.get_or_insert(wrong);
+        }
+    }
+    sum.passes += 1;
+    Some(found)
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::Ordering;
