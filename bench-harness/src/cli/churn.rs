@@ -66,8 +66,9 @@ pub(super) struct ChurnArgs {
     /// Maps and unmaps in the upper half before and after each attach and detach, at least
     #[arg(long, value_name = "N", default_value = "64", value_parser = values::count::<1_000_000>)]
     calls: u32,
-    /// With real devices: have them read and write in every Nth round, and in the first and the last
-    #[arg(long, value_name = "N", default_value = "10", value_parser = values::count::<1_000_000>)]
+    /// With a real kernel: have devices read and write, and look at all of the engine's mirror, in every
+    /// Nth round, and in the first and the last; in the others only at what is mapped
+    #[arg(long, value_name = "N", default_value = "50", value_parser = values::count::<1_000_000>)]
     dma_every: u32,
     /// Seed of all random choices, decimal or hex
     #[arg(long, value_name = "N", default_value = "1", value_parser = values::seed)]

@@ -221,32 +221,31 @@ pub(crate) struct Differences {
     pub(crate) first: Option<String>,
 }
 
-/// Compares every page of a window like [`verify`], but counts all that is wrong. `None` if the run
-/// was interrupted.
+/// Compares pages of a window like [`verify`], but counts all that is wrong. `None` if the run was
+/// interrupted.
 pub(crate) fn differences(
     window: &Seen<'_>,
     model: &Model,
+    pages: impl Iterator<Item = u64>,
     sum: &mut Verification,
 ) -> Option<Differences> {
     let mut found = Differences::default();
-    for first in (0..window.pages).step_by(TURN as usize) {
-        if interrupted() {
+    let mut seen = 0;
+    for index in pages {
+        if seen % TURN == 0 && interrupted() {
             return None;
         }
-        let end = (first + TURN).min(window.pages);
-        let independent = window.eye.is_independent();
-        let count = if independent { &mut sum.translations } else { &mut sum.mirror_entries };
-        *count += end - first;
-        for index in first..end {
-            let Some(wrong) = window.check(model, index) else { continue };
-            let kind = match model.page(window.window, index) {
-                Some(_) => &mut found.lost,
-                None => &mut found.stray,
-            };
-            *kind += 1;
-            found.first.get_or_insert(wrong);
-        }
+        seen += 1;
+        let Some(wrong) = window.check(model, index) else { continue };
+        let kind = match model.page(window.window, index) {
+            Some(_) => &mut found.lost,
+            None => &mut found.stray,
+        };
+        *kind += 1;
+        found.first.get_or_insert(wrong);
     }
+    let independent = window.eye.is_independent();
+    *(if independent { &mut sum.translations } else { &mut sum.mirror_entries }) += seen;
     sum.passes += 1;
     Some(found)
 }

@@ -201,3 +201,147 @@ impl<'a> Trial<'a> {
         Ok(None)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use tce_engine::addr::{PageShift, Uaddr};
+    use tce_engine::backend::linux::mock_kernel::{MockKernel, Profile};
+    use tce_engine::backend::linux::{Linux, LinuxOptions};
+    use tce_engine::engine::{DetachPolicy, EngineOptions};
+
+    use super::*;
+    use crate::kernel::Buffer;
+
+    const A: GroupId = GroupId(0);
+    const B: GroupId = GroupId(1);
+
+    /// A device on the simulated kernel.
+    struct Fake<'a> {
+        kernel: &'a MockKernel,
+        buffer: &'a Buffer,
+        group: GroupId,
+        /// It goes to memory as if this group's windows were its own.
+        as_group: GroupId,
+        held: RefCell<Vec<u8>>,
+    }
+
+    impl<'a> Fake<'a> {
+        fn new(kernel: &'a MockKernel, buffer: &'a Buffer, group: GroupId) -> Self {
+            let held = RefCell::new(vec![0; BYTES]);
+            Self { kernel, buffer, group, as_group: group, held }
+        }
+
+        fn offset(&self, at: Ioba, need: Perm) -> Option<u64> {
+            let there = self.kernel.translate(self.as_group, at, need).ok()?;
+            Some(there.at.0 - self.buffer.start().0)
+        }
+    }
+
+    impl Dma for Fake<'_> {
+        fn group(&self) -> GroupId {
+            self.group
+        }
+
+        fn name(&self) -> &str {
+            "fake"
+        }
+
+        fn load(&self, from: Ioba, bytes: usize) -> anyhow::Result<()> {
+            let mut held = self.held.borrow_mut();
+            match self.offset(from, Perm::READ) {
+                Some(offset) => self.buffer.read(offset, &mut held[..bytes])?,
+                None => held.fill(0),
+            }
+            Ok(())
+        }
+
+        fn store(&self, to: Ioba, bytes: usize) -> anyhow::Result<()> {
+            match self.offset(to, Perm::WRITE) {
+                Some(offset) => self.buffer.write(offset, &self.held.borrow()[..bytes]),
+                None => Ok(()),
+            }
+        }
+    }
+
+    /// A machine whose first group has pages 0 to 7 of a window mapped, and page 40 no more.
+    fn with(
+        check: impl FnOnce(&MockKernel, &Engine, &Container, Ground<'_>, [&Pages; 2], &mut Trial<'_>),
+    ) {
+        let page = PageShift::K64;
+        let kernel = MockKernel::builder(2).profile(Profile::K6_11).build();
+        let linux = Linux::new(kernel.process(), LinuxOptions::default());
+        let detach = DetachPolicy::Replay;
+        let engine = Engine::new(linux, EngineOptions { detach, ..EngineOptions::default() });
+        let buffer = Buffer::reserved(16 << 16, page.bytes()).unwrap();
+        let container = engine.container();
+        container.attach(A).unwrap();
+        container.register(buffer.start(), buffer.bytes()).unwrap();
+        let start = container.create_window(WindowSpec::new(4 << 20, page)).unwrap().start;
+        let ground = Ground { buffer: &buffer, start, page, pages: 64 };
+        let map = |at, memory: u64| {
+            let (at, from): (_, Uaddr) = (ground.bus(at), ground.memory(memory));
+            container.map(at, from, page.bytes(), Perm::READ_WRITE, Mode::Refuse).unwrap();
+        };
+        (0..8).for_each(|n| map(n, 2 * n));
+        map(40, 1);
+        container.unmap(ground.bus(40), page.bytes()).unwrap();
+        let (pages, gone) = ((0..8).map(|n| (n, 2 * n)).collect(), Pages::from([(40, 1)]));
+        let mut trial = Trial::new(ground, 1, true);
+        check(&kernel, &engine, &container, ground, [&pages, &gone], &mut trial);
+        container.close();
+        drop(container);
+        assert_eq!((engine.ledger().pages(), kernel.leftovers()), (0, Default::default()));
+    }
+
+    #[test]
+    fn members_reach_what_is_mapped_and_nothing_else() {
+        with(|kernel, _, container, ground, [pages, gone], trial| {
+            container.attach(B).unwrap();
+            for group in [A, B] {
+                let device = Fake::new(kernel, ground.buffer, group);
+                assert_eq!(trial.member(&device, pages, gone).unwrap(), None);
+            }
+            assert_eq!((trial.sum.pages, trial.sum.unmapped), (4, 2));
+            // Taken for gone, but it is still there.
+            let device = Fake::new(kernel, ground.buffer, A);
+            let wrong = trial.member(&device, pages, &Pages::from([(3, 6)])).unwrap().unwrap();
+            assert!(wrong.contains("wrote to memory at 0x3"), "{wrong}");
+        });
+    }
+
+    #[test]
+    fn what_a_kernel_has_wiped_is_missed() {
+        with(|kernel, _, container, ground, [pages, gone], trial| {
+            let device = Fake::new(kernel, ground.buffer, A);
+            container.unmap(ground.bus(0), ground.bytes(8)).unwrap();
+            let wrong = trial.member(&device, pages, gone).unwrap().unwrap();
+            assert!(wrong.starts_with("group 0, fake: what it read at"), "{wrong}");
+            assert!(wrong.ends_with("did not arrive; nothing did"), "{wrong}");
+        });
+    }
+
+    #[test]
+    fn who_has_left_and_reaches_something_is_caught() {
+        with(|kernel, engine, _, ground, [pages, _], trial| {
+            let own = engine.container();
+            own.attach(B).unwrap();
+            own.register(ground.buffer.start(), ground.buffer.bytes()).unwrap();
+            own.create_window(WindowSpec::new(4 << 20, ground.page)).unwrap();
+            let (at, from) = (ground.bus(50), ground.memory(3));
+            own.map(at, from, ground.bytes(1), Perm::READ_WRITE, Mode::Refuse).unwrap();
+            let mut device = Fake::new(kernel, ground.buffer, B);
+            assert_eq!(trial.stranger(&device, pages, (50, 3)).unwrap(), None);
+            assert_eq!((trial.sum.pages, trial.sum.unmapped), (1, 2));
+            // A device that does nothing proves nothing.
+            let wrong = trial.stranger(&device, pages, (51, 3)).unwrap().unwrap();
+            assert!(wrong.contains("does not reach its own page"), "{wrong}");
+            // Its PE still has the others' table.
+            device.as_group = A;
+            let wrong = trial.stranger(&device, pages, (0, 0)).unwrap().unwrap();
+            assert!(wrong.contains("it is no member, and wrote to memory"), "{wrong}");
+            own.close();
+        });
+    }
+}

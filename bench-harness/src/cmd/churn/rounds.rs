@@ -13,7 +13,7 @@ use tce_engine::error::{AttachError, BackendError};
 use tce_engine::geometry::WindowSpec;
 
 use super::devices::Trial;
-use super::ground::{Ground, Pages, model, reached, through};
+use super::ground::{Ground, Pages, reached, through};
 use super::mapper::{Now, Reins};
 use super::result::Found;
 use crate::cli::ChurnConfig;
@@ -123,7 +123,7 @@ impl<'a> Rounds<'a> {
         if let Some((done, took)) = attached {
             self.attached(done, took)?;
         }
-        self.compare("after the attach")?;
+        self.compare(due, "after the attach")?;
         self.drive(due, "after the attach")?;
         if interrupted() || !self.found.is_well() {
             return Ok(());
@@ -143,7 +143,7 @@ impl<'a> Rounds<'a> {
         if let Some((done, took)) = detached {
             self.detached(done, took)?;
         }
-        self.compare("after the detach")?;
+        self.compare(due, "after the detach")?;
         self.drive(due, "after the detach")?;
         self.found.rounds.done += u64::from(!interrupted());
         Ok(())
@@ -207,17 +207,17 @@ impl<'a> Rounds<'a> {
         (pages, self.reins.gone().collect())
     }
 
-    /// Looks at every page through both groups, and at the books.
-    fn compare(&mut self, when: &str) -> anyhow::Result<()> {
+    /// Looks at the pages through both groups, and at the books.
+    fn compare(&mut self, due: bool, when: &str) -> anyhow::Result<()> {
         let Scene { machine, container, ground, groups: [first, second], .. } = *self.scene;
         let (pages, _) = self.pages();
-        let model = model(&pages);
         let sum = &mut self.found.verification;
         let mirror = matches!(machine.what, What::Vfio(_));
         // The mirror is the same for all members.
         let members = if self.member && !mirror { &[first, second][..] } else { &[first] };
         for group in members {
-            let Some(wrong) = through(machine, container, ground, *group, &model, sum)? else {
+            let wanted = (&pages, due);
+            let Some(wrong) = through(machine, container, ground, *group, wanted, sum)? else {
                 return Ok(());
             };
             self.found.lost += wrong.lost;
@@ -301,8 +301,8 @@ impl<'a> Rounds<'a> {
         let sum = &mut found.verification;
         let members = if member { &groups[..] } else { &groups[..1] };
         for group in members {
-            let empty = model(&Pages::new());
-            let Some(wrong) = through(machine, container, ground, *group, &empty, sum)? else {
+            let wanted = (&Pages::new(), true);
+            let Some(wrong) = through(machine, container, ground, *group, wanted, sum)? else {
                 break;
             };
             found.stray += wrong.stray;
