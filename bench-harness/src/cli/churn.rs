@@ -66,8 +66,9 @@ pub(super) struct ChurnArgs {
     /// Maps and unmaps in the upper half before and after each attach and detach, at least
     #[arg(long, value_name = "N", default_value = "64", value_parser = values::count::<1_000_000>)]
     calls: u32,
-    /// With a real kernel: have devices read and write, and look at all of the engine's mirror, in every
-    /// Nth round, and in the first and the last; in the others only at what is mapped
+    /// With a real kernel, where devices of the first group read and write at the end of each round: have
+    /// those of the second do so, too, and look at all of the engine's mirror rather than at what is
+    /// mapped, in every Nth round and in the first and the last
     #[arg(long, value_name = "N", default_value = "50", value_parser = values::count::<1_000_000>)]
     dma_every: u32,
     /// Seed of all random choices, decimal or hex
@@ -143,6 +144,7 @@ impl TryFrom<ChurnArgs> for ChurnConfig {
                 pages / 2
             ));
         }
+        let simulated = args.profile.is_some();
         let profiles = args.profile.map(|kernel| ProfileArg::Kernel(Box::new(kernel)));
         let output = OutputArgs {
             json: args.json,
@@ -160,7 +162,8 @@ impl TryFrom<ChurnArgs> for ChurnConfig {
             page_size: args.page_size,
             host_page: None,
             backing: None,
-            contiguous: false,
+            // Pages that no run of the mock's memory is large enough for.
+            contiguous: args.page_size > 24 && !simulated && !args.backend.has_kernel(),
             buffer: Some(BUFFER.max(4 * page).min(args.window)),
             memlock: Limit(None),
             threads: 1,

@@ -82,9 +82,9 @@ fn model(pages: &Pages) -> Model {
 }
 
 /// Compares the window through the group, if anybody but its devices can: page by page where somebody
-/// independent can be asked. The engine's mirror, which stands for a real kernel's table, takes a
-/// second of an emulated machine's time, so it is so if `all` are asked for, and else what is mapped.
-/// `None` if the run was interrupted.
+/// independent can be asked. Of the engine's mirror, which stands for a real kernel's table, all pages
+/// take a second of an emulated machine's time: unless `all` is asked for, only what is mapped is
+/// looked at. `None` if the run was interrupted.
 ///
 /// # Errors
 /// If the mock has no such group.

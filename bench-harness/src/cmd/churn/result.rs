@@ -60,7 +60,7 @@ pub(super) struct Settings {
     pub(super) standing: u64,
     pub(super) calls: u64,
     pub(super) buffer_bytes: u64,
-    /// Null where no device can be driven.
+    /// Rounds from one with devices of the second group to the next; null where none can be driven.
     pub(super) dma_every: Option<u32>,
 }
 
