@@ -2,6 +2,7 @@
 //! The command line: what can be typed, and its help. [`parse`] gives checked settings.
 
 mod checks;
+mod churn;
 mod config;
 #[cfg(test)]
 mod tests;
@@ -22,10 +23,12 @@ use crate::size::{parse_duration, parse_size};
 use crate::style::Style;
 
 use checks::{CostArgs, DmaArgs, HazardsArgs, LimitsArgs, SharingArgs, TeardownArgs};
+use churn::ChurnArgs;
 
 pub use checks::{
     CostConfig, DmaConfig, HazardsConfig, LimitsConfig, SharingConfig, TeardownConfig,
 };
+pub use churn::{ChurnConfig, Detach};
 pub use config::{Output, ReplayConfig, RunConfig};
 pub use values::{BackendChoice, Levels, Limit, Pass, Phase, Rules, Simd};
 
@@ -71,6 +74,20 @@ Examples:
   tce-bench hazards --profile k6_11            what the kernels of today do
   tce-bench hazards --trap detach --trap closed --json hazards.json";
 
+const CHURN_EXAMPLES: &str = "\
+The first group is a member all the time. Pages of the window's lower half stay mapped, and a thread maps
+and unmaps in the upper half while the second group joins and leaves. After each of both the thread
+rests, and every page is looked at through each member; so is the locked memory. A real kernel shows its
+tables to nobody but devices: edu devices of both groups read and write, where there are any.
+
+Examples:
+  tce-bench churn --backend mock               on a software PHB
+  tce-bench churn --profile k6_11              a kernel that empties the windows of those that stay
+  tce-bench churn --profile k6_11 --detach refuse --rounds 20
+  tce-bench churn --backend vfio --vfio-groups 0,1 --json churn.json
+
+Exit code 1 if anything was lost, or the books moved (schema tce-bench.churn/1).";
+
 #[derive(Debug, Parser)]
 #[command(name = "tce-bench", version, about = ABOUT, after_help = EXAMPLES)]
 #[command(args_conflicts_with_subcommands = true, allow_negative_numbers = true)]
@@ -107,6 +124,10 @@ enum Command {
     /// Measure how long peers wait while a window beside them goes, or a group leaves
     #[command(allow_negative_numbers = true)]
     Teardown(TeardownArgs),
+    /// Have a group join and leave in a loop while another's pages are mapped and unmapped, and look for
+    /// what is lost
+    #[command(allow_negative_numbers = true, after_help = CHURN_EXAMPLES)]
+    Churn(Box<ChurnArgs>),
 }
 
 /// Options of `run`.
@@ -294,6 +315,8 @@ pub enum Invocation {
     Sharing(SharingConfig),
     /// Measure teardown.
     Teardown(TeardownConfig),
+    /// Have a group join and leave.
+    Churn(ChurnConfig),
 }
 
 /// Why nothing is to be done: help was asked for, or the command line is wrong.
@@ -342,6 +365,7 @@ where
         Some(Command::Limits(limits)) => Ok(Invocation::Limits(limits.into())),
         Some(Command::Sharing(sharing)) => Ok(Invocation::Sharing(sharing.into())),
         Some(Command::Teardown(args)) => Ok(Invocation::Teardown(args.into())),
+        Some(Command::Churn(churn)) => ChurnConfig::try_from(*churn).map(Invocation::Churn),
         Some(Command::Hazards(hazards)) => Ok(Invocation::Hazards(hazards.into())),
     };
     checked.map_err(|message| Exit::usage(&message))

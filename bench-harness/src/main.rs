@@ -27,6 +27,7 @@ fn main() -> ExitCode {
             Invocation::Limits(config) => cmd::limits::limits(config, argv),
             Invocation::Sharing(config) => cmd::sharing::sharing(config, argv),
             Invocation::Teardown(config) => cmd::teardown::teardown(config, argv),
+            Invocation::Churn(config) => cmd::churn::churn(config, argv),
             Invocation::Hazards(config) => cmd::hazards::hazards(config, argv),
         });
     let complain = |code: u8, text: &str| {

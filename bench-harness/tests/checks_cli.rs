@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! `tce-bench dma`, `cost`, `limits`, `hazards`, `sharing` and `teardown` as a user calls them, on a machine without VFIO.
+//! `tce-bench dma`, `cost`, `limits`, `hazards`, `sharing`, `teardown` and `churn` as a user calls them, on
+//! a machine without VFIO.
 
 mod common;
 
@@ -46,6 +47,15 @@ fn wrong_usage_is_exit_2() {
         (&["hazards", "--profile", "k3_1"], "k3_1"),
         (&["sharing", "--groups", "1,257"], "from 1 to 256"),
         (&["teardown", "--windows", "3G"], "3G is no power of two from 1G to 1P"),
+        (&["churn", "--rounds", "0"], "from 1 to 1000000"),
+        (&["churn", "--window", "2M"], "--window 2M is 32 pages of 64K; accepted: 4M to 256G"),
+        (&["churn", "--window", "5M"], "not a power of two"),
+        (&["churn", "--window", "4M", "--standing", "17"], "accepted: 2 to 16"),
+        (&["churn", "--vfio-groups", "1,2,3"], "--vfio-groups names 3; accepted: two groups"),
+        (&["churn", "--profile", "k3_1"], "k3_1"),
+        (&["churn", "--detach", "ignore"], "ignore"),
+        (&["churn", "--backend", "mock", "--profile", "k6_4"], "is of a simulated kernel"),
+        (&["churn", "--backend", "mock", "--detach", "isolate"], "accepted: refuse, replay"),
     ] {
         let error = refused(args, 2);
         assert!(error.contains(part), "{args:?}: {error}");
@@ -117,6 +127,10 @@ fn documents_follow_their_schemas() {
         ("hazards", &["hazards", "--profile", "k6_11", "--trap", "detach", "--trap", "closed"][..]),
         ("sharing", &["sharing", "--groups", "1,3"]),
         ("teardown", &["teardown", "--windows", "1G", "--levels", "2", "--rounds", "2"]),
+        ("churn", &["churn", "--backend", "mock", "--window", "16M", "--rounds", "3"]),
+        ("churn", &["churn", "--profile", "k6_11", "--window", "16M", "--rounds", "3"]),
+        ("churn", &["churn", "--profile", "k6_11", "--detach", "refuse", "--window", "4M"]),
+        ("churn", &["churn", "--profile", "k4_9", "--window", "16M", "--rounds", "3"]),
     ] {
         let out = bench(&[args, &["--json", "-"]].concat());
         assert!(out.status.success(), "{args:?}: {}", text(&out.stderr));
@@ -129,4 +143,35 @@ fn documents_follow_their_schemas() {
         assert!(errors.is_empty(), "{args:?}: {errors:?}");
         assert_eq!(doc["verified"], true, "{doc:#}");
     }
+}
+
+#[test]
+fn churn_says_what_it_found() {
+    let churn = ["churn", "--profile", "k6_11", "--window", "16M", "--rounds", "3"];
+    let out = bench(&churn);
+    let table = text(&out.stdout);
+    assert!(out.status.success() && out.stderr.is_empty(), "{}", text(&out.stderr));
+    assert!(table.contains("mock kernel k6_11 on phb3: simulated, not hardware"), "{table}");
+    assert!(table.contains("3 of 3 rounds; 3 attached, 3 detached\n"), "{table}");
+    assert!(
+        table.contains("in 3 detaches, during each of which the devices of group 0"),
+        "{table}"
+    );
+    assert!(table.contains("lost 0, stray 0, reached from outside 0\n"), "{table}");
+    assert!(table.ends_with("verified: true\n"), "{table}");
+    let out = bench(&[&churn[..], &["--quiet"]].concat());
+    assert!(out.status.success() && out.stdout.is_empty());
+}
+
+#[test]
+fn churn_that_is_interrupted_tells_what_there_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("partial.json");
+    let args = ["churn", "--profile", "k6_11", "--rounds", "100000", "--json"];
+    assert_eq!(interrupted(&args, &file, Duration::from_millis(500)), Some(130));
+    let doc: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    assert_eq!(doc["run"]["complete"], false);
+    // What was not done is not right; nor was anything wrong.
+    assert_eq!((&doc["verified"], &doc["lost"]), (&Value::from(false), &Value::from(0)));
+    assert_eq!(doc["first_difference"], Value::Null, "{doc:#}");
 }

@@ -189,11 +189,12 @@ linux_sources() {
 }
 
 make_linux() {
-    local suffix=-64k image='' suites suite
+    local suffix=-64k image='' got='' suites suite
     [[ $linux == 64k ]] || suffix=
     note "fetching Linux $linux_series with $linux pages"
     debian_sources Linux "$linux_hint"
     : >"$1/status"
+    # An index may name a package that the pool has not got yet, or not any more.
     while read -r suites; do
         rm -rf "$1/apt"
         for suite in $suites; do
@@ -201,13 +202,14 @@ make_linux() {
         done >"$1/sources"
         private_apt "$1/apt" ppc64el "$1/status" <"$1/sources"
         image=$(newest_linux "$suffix")
-        [[ -z $image ]] || break
-        note "no ppc64el kernel $linux_series could be found in: $suites"
+        if [[ -z $image ]]; then
+            note "no ppc64el kernel $linux_series could be found in: $suites"
+            continue
+        fi
+        (cd "$apt/archives" && apt_run apt-get download "$image" busybox-static) && got=1 && break
+        note "$image and busybox-static could not be had from: $suites"
     done < <(linux_sources)
-    [[ -n $image ]] || apt_failed "Linux" "$linux_hint"
-    if ! (cd "$apt/archives" && apt_run apt-get download "$image" busybox-static); then
-        apt_failed "$image and busybox-static" "$linux_hint"
-    fi
+    [[ -n $got ]] || apt_failed "${image:-Linux}" "$linux_hint"
     # Of the package only these few files are needed.
     if ! dpkg-deb --fsys-tarfile "$apt/archives/$image"_*.deb |
         tar -C "$1" -x --wildcards './boot/vmlinux-*' '*/vfio*.ko*' 2>>"$apt/messages" ||

@@ -74,7 +74,7 @@ pub(super) struct HazardsArgs {
     output: CheckOutput,
 }
 
-fn profile(name: &str) -> Result<Profile, String> {
+pub(super) fn profile(name: &str) -> Result<Profile, String> {
     name.parse::<Profile>().map_err(|e| e.to_string())
 }
 

@@ -4,7 +4,7 @@
 
 mod kinds;
 mod result;
-mod suite;
+pub(super) mod suite;
 #[cfg(test)]
 mod tests;
 

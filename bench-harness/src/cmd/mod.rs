@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The commands, and how they end.
 
+pub mod churn;
 pub mod cost;
 pub mod dma;
 pub mod hazards;

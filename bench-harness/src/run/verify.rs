@@ -210,6 +210,46 @@ pub fn verify(seen: &[Seen<'_>], model: &Model, sum: &mut Verification) -> bool 
     right
 }
 
+/// What is wrong with a window, page by page.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Differences {
+    /// Pages that should be mapped and lead nowhere, or elsewhere.
+    pub(crate) lost: u64,
+    /// Pages that should be empty and are not.
+    pub(crate) stray: u64,
+    /// The first of either, in words.
+    pub(crate) first: Option<String>,
+}
+
+/// Compares pages of a window like [`verify`], but counts all that is wrong. `None` if the run was
+/// interrupted.
+pub(crate) fn differences(
+    window: &Seen<'_>,
+    model: &Model,
+    pages: impl Iterator<Item = u64>,
+    sum: &mut Verification,
+) -> Option<Differences> {
+    let mut found = Differences::default();
+    let mut seen = 0;
+    for index in pages {
+        if seen % TURN == 0 && interrupted() {
+            return None;
+        }
+        seen += 1;
+        let Some(wrong) = window.check(model, index) else { continue };
+        let kind = match model.page(window.window, index) {
+            Some(_) => &mut found.lost,
+            None => &mut found.stray,
+        };
+        *kind += 1;
+        found.first.get_or_insert(wrong);
+    }
+    let independent = window.eye.is_independent();
+    *(if independent { &mut sum.translations } else { &mut sum.mirror_entries }) += seen;
+    sum.passes += 1;
+    Some(found)
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::Ordering;

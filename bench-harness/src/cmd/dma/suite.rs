@@ -13,7 +13,7 @@ use crate::edu::{Engine, Registers};
 use crate::kernel::Buffer;
 
 /// A device that copies between memory and a buffer of its own.
-pub(super) trait Dma {
+pub(in crate::cmd) trait Dma {
     fn group(&self) -> GroupId;
     fn name(&self) -> &str;
     /// Memory to the device's buffer.
