@@ -12,7 +12,7 @@ use tce_engine::engine::{DetachPolicy, Engine};
 use tce_engine::error::{AttachError, BackendError};
 use tce_engine::geometry::WindowSpec;
 
-use super::devices::Trial;
+use super::devices::{Kind, Trial, Wrong};
 use super::ground::{Ground, Pages, reached, through};
 use super::mapper::{Now, Reins};
 use super::result::Found;
@@ -282,7 +282,12 @@ impl<'a> Rounds<'a> {
             wrong = wrong.or(trial.apart(self.scene.engine, open, group, spec, &pages)?);
         }
         self.found.verification.dma = Some(trial.sum.clone());
-        if let Some(text) = wrong {
+        if let Some(Wrong { kind, text }) = wrong {
+            *match kind {
+                Kind::Lost => &mut self.found.lost,
+                Kind::Stray => &mut self.found.stray,
+                Kind::Reached => &mut self.found.reached,
+            } += 1;
             self.found.wrong(format!("{when}: {text}"));
         }
         self.books(when);
