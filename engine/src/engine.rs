@@ -57,7 +57,7 @@ pub struct EngineOptions {
     pub detach: DetachPolicy,
 }
 
-/// What [`Container::detach`] does on a kernel that may empty the windows of the groups that stay
+/// What is done about [`Container::detach`] on a kernel that may empty the windows of the groups that stay
 /// ([`KernelCaps::detach_clears`](crate::backend::KernelCaps::detach_clears)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -68,6 +68,14 @@ pub enum DetachPolicy {
     /// Detaches, then maps again what the engine's mirror says. Until that is done, the devices of
     /// the other groups find nothing: the caller has stopped them.
     Replay,
+    /// Gives each member group a container of the kernel of its own, in which all windows, regions
+    /// and mappings are made. A group that leaves closes its own; the others' windows are never
+    /// touched. It costs each window's table once a member, and a request a member for each map
+    /// and unmap; a region is charged once a process all the same. Groups need not be able to share
+    /// tables. A group that joins late has all mappings made for it before it is a member.
+    ///
+    /// Where the engine owns the tables nothing of this is needed, and nothing different done.
+    Isolate,
 }
 
 /// The DMA mapping engine of one process.

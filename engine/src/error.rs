@@ -361,11 +361,15 @@ pub enum AttachError {
     /// The back end refused; every step has been taken back.
     #[error(transparent)]
     Backend(#[from] BackendError),
+    /// Locked-memory limit: with [`DetachPolicy::Isolate`](crate::engine::DetachPolicy::Isolate) a
+    /// further group is charged for the tables of all windows.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
     /// Others would lose their mappings.
     #[error(
         "group {group} shares its windows with {others} other group(s), and this kernel may empty \
-         them when it leaves; close the container, or choose DetachPolicy::Replay and stop their \
-         devices first"
+         them when it leaves; close the container, choose DetachPolicy::Replay and stop their \
+         devices first, or DetachPolicy::Isolate"
     )]
     Shared {
         /// The group that was to leave.

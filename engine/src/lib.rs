@@ -155,8 +155,8 @@ pub use addr::{Gra, GroupId, Hpa, Ioba, Liobn, PageShift, PageSizes, PeNumber, U
 pub use backend::mock::{Mock, MockBuilder};
 pub use backend::{Backend, Caps, Memory};
 pub use container::{
-    Container, Detached, EehState, LIST_MAX, MapRequest, Mapper, Mode, Receipt, RegionInfo,
-    Removal, UnmapRequest, WindowInfo,
+    Attached, Container, Detached, EehState, LIST_MAX, MapRequest, Mapper, Mode, Receipt,
+    RegionInfo, Removal, UnmapRequest, WindowInfo,
 };
 pub use engine::{DetachPolicy, Engine, EngineOptions};
 pub use error::{

@@ -12,6 +12,7 @@ mod eeh;
 mod entries;
 mod fast;
 mod groups;
+mod isolate;
 mod mapper;
 mod mapping;
 mod one;
@@ -21,14 +22,14 @@ mod windows;
 pub use batch::{MapRequest, UnmapRequest};
 pub use eeh::EehState;
 pub(crate) use entries::Place;
-pub use groups::{Detached, SharedCaps};
+pub use groups::{Attached, Detached, SharedCaps};
 pub use mapper::Mapper;
 pub use mapping::{LIST_MAX, Mode, Receipt};
 pub use windows::{Removal, WindowInfo};
 
 use crate::addr::{GroupId, Uaddr};
 use crate::backend::layout::Extent;
-use crate::backend::{GroupCaps, MAX_WINDOWS, Memory, Space};
+use crate::backend::{GroupCaps, MAX_WINDOWS, Memory};
 use crate::engine::Shared;
 use crate::error::{MapError, RegisterError, UnregisterError};
 use crate::mem::{ArenaUse, TableChunk};
@@ -36,6 +37,7 @@ use crate::regions::{Region, Registrations};
 use crate::sabotage::{Guard, stands};
 use crate::sync::{Arc, BrLock, Mutex, lock};
 use groups::Common;
+use isolate::Side;
 use windows::Window;
 
 /// A member group.
@@ -59,7 +61,7 @@ struct State {
 pub struct Container {
     engine: Arc<Shared>,
     id: u64,
-    space: Box<dyn Space>,
+    space: Side,
     /// Who changes the structure waits here for others who do, even where `state` is not held.
     structure: Mutex<()>,
     state: Arc<BrLock<State>>,
@@ -78,7 +80,7 @@ pub struct RegionInfo {
 
 impl Container {
     pub(crate) fn new(engine: Arc<Shared>, id: u64) -> Self {
-        let space = engine.backend.space();
+        let space = Side::new(&engine);
         let state = Arc::new(BrLock::new(State::default()));
         Self { engine, id, space, structure: Mutex::new(()), state }
     }

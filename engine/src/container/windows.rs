@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Windows: at most two, programmed into every member or into none.
 
+use super::call::Call;
+use super::groups::Detached;
+use super::isolate::WindowCharge;
 use super::{Container, Member, Receipt, State};
 use crate::addr::{Ioba, PageShift, PageSizes};
 use crate::backend::{CreateError, KillScope, MAX_WINDOWS, WindowProgram};
-use crate::error::{BackendError, GeometryError, WindowError};
+use crate::error::{BackendError, GeometryError, UnmapError, WindowError};
 use crate::geometry::{Geometry, WindowSpec};
-use crate::ledger::{Charge, ChargeKind};
 use crate::sabotage::{Guard, stands};
 use crate::sync::lock;
 use crate::table::{Held, TceTable};
@@ -26,8 +28,8 @@ pub(super) struct Window {
     pub(super) kernel: bool,
     /// True if KVM edits the kernel's table, so that the mirror says nothing.
     pub(super) left_to_kvm: bool,
-    /// Given back when the window goes: the table's, and what a version 1 container pays ahead.
-    _charges: (Charge, Option<Charge>),
+    /// Given back when the window goes.
+    pub(super) charges: Vec<WindowCharge>,
 }
 
 /// A window, as callers see it.
@@ -128,19 +130,13 @@ impl Container {
             let (levels, offered) = (geometry.levels(), caps.max_levels);
             return Err(WindowError::Levels { levels, offered });
         }
-        let cost = self.space.cost(&geometry);
-        let charge = engine.ledger.charge(ChargeKind::Table, cost.table)?;
+        let mut charges = self.charge_window(&state, &geometry)?;
         let kernel = engine.caps.tables.kernel();
-        let ahead = Some(cost.ahead).filter(|bytes| *bytes > 0);
-        let ahead = ahead.map(|bytes| engine.ledger.charge(ChargeKind::Enable, bytes));
         let (memory, turns) = (engine.backend.clone(), self.state.turns().clone());
         let table = TceTable::shared(geometry, memory, engine.tier, turns)?;
-        let ahead = ahead.transpose()?;
         if let Err(CreateError { error, leaked }) = self.space.create_window(slot, start, &geometry)
         {
-            if leaked > 0 {
-                charge.leak(leaked);
-            }
+            WindowCharge::leak(&mut charges, leaked);
             return Err(error.into());
         }
         let window = Window {
@@ -150,7 +146,7 @@ impl Container {
             guest_page,
             kernel: kernel.is_some(),
             left_to_kvm: false,
-            _charges: (charge, ahead),
+            charges,
         };
         for (done, member) in state.members.iter().enumerate() {
             if let Err(e) = engine.backend.set_window(member.group, slot, &window.program()) {
@@ -217,7 +213,13 @@ impl Container {
         if window.kernel {
             // The kernel's own maps must not meet its removal, so everybody waits for it.
             let ioctls = self.call_on(&state, |call| call.publish_clear(window, &whole(window)))?;
-            self.space.remove_window(slot, start)?;
+            if let Err(e) = self.space.remove_window(slot, start) {
+                // It stays, so what was cleared is put back.
+                let put_back =
+                    |call: &mut Call<'_>| call.replay_window(window, &mut Detached::default());
+                self.call_on(&state, put_back).map_err(UnmapError::from)?;
+                return Err(e.into());
+            }
             return Ok(Receipt { ioctls: ioctls + 1, ..self.unset(&mut state, slot) });
         }
         let window = state.windows[slot].take();
