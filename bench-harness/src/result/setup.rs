@@ -146,6 +146,9 @@ pub struct RunSettings {
     pub contiguous: bool,
     /// The limit of the mock; null = none.
     pub memlock_bytes: Option<u64>,
+    /// `--detach`; null = the engine's default, and no group was made to leave.
+    #[serde(default)]
+    pub detach: Option<String>,
 }
 
 /// The settings of a replay.

@@ -123,7 +123,8 @@ impl Plan {
         let each = geometry.charge() + ahead;
         // What was paid ahead holds the regions too.
         let regions = if ahead > 0 { 0 } else { buffer_bytes };
-        let need_locked = regions.saturating_add(u64::from(config.containers) * each);
+        // Where each group has a container of the kernel's, each pays for its table.
+        let need_locked = regions.saturating_add(config.tables() * each);
         let host_page = caps.host_page;
         Ok(Self { geometry, host_page, buffer_bytes, need_locked, tier })
     }
@@ -173,6 +174,7 @@ impl Rig {
         let options = EngineOptions {
             memlock: config.memlock_bytes,
             tier: Some(plan.tier),
+            detach: config.detach.unwrap_or_default(),
             ..EngineOptions::default()
         };
         let engine = Engine::new(machine.backend(), options);
@@ -219,6 +221,11 @@ impl Rig {
         })
     }
 
+    /// Closes the devices: while one is open, its group cannot leave.
+    pub(crate) fn close_devices(&mut self) {
+        self.devices.take();
+    }
+
     /// Devices of the groups that can be told to do DMA, as group and name.
     pub(crate) fn device_names(&self) -> Vec<(GroupId, String)> {
         match &self.machine.what {
@@ -253,7 +260,7 @@ impl Rig {
     /// Gives everything back, in the order in which it is safe, and compares the books at each step.
     /// Says what could not be given back as it should, or is still there.
     pub(crate) fn close(&mut self) -> Option<String> {
-        self.devices.take();
+        self.close_devices();
         let mut wrong = None;
         let mut done = |result: Result<(), String>| {
             if let Err(e) = result {

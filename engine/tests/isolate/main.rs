@@ -17,7 +17,7 @@ use tce_engine::backend::linux::raw::RawHost;
 use tce_engine::backend::linux::{Linux, LinuxOptions, Version};
 use tce_engine::container::{Attached, Container, Mode, Removal};
 use tce_engine::engine::{DetachPolicy, Engine, EngineOptions};
-use tce_engine::error::{AttachError, RegisterError, WindowError};
+use tce_engine::error::{AttachError, MapError, RegisterError, UnmapError, WindowError};
 use tce_engine::geometry::WindowSpec;
 use tce_engine::ledger::ChargeKind;
 use tce_engine::platform::Platform;
@@ -457,6 +457,31 @@ fn version_1_containers_side_by_side() {
     rig.c.attach(G0).unwrap();
     let e = rig.c.attach(G1).unwrap_err().to_string();
     assert!(e.contains("windows start at 0x10000000 and none, the members' at 0x0"), "{e}");
+}
+
+/// A container that answers nothing any more cannot be put back. What its member reaches is not known
+/// then; the others have exactly what the mirror says.
+#[test]
+fn a_lost_container_leaves_nothing_behind_in_the_others() {
+    let mut rig = Rig::new(Profile::K6_11, DetachPolicy::Isolate);
+    rig.begin();
+    rig.c.attach(G1).unwrap();
+    rig.c.attach(G2).unwrap();
+    let lost = rig.kernel.containers()[1];
+    rig.kernel.lose(lost);
+    let e = rig.c.unmap(Ioba(0), 40 * PAGE).unwrap_err();
+    assert!(matches!(&e, UnmapError::Lost(lost) if lost.entries == 40), "{e}");
+    rig.model.retain(|at, _| *at >= 40 * PAGE);
+    let e = rig.c.map(Ioba(0), A, PAGE, Perm::READ, Mode::Refuse).unwrap_err();
+    assert!(matches!(e, MapError::Backend(_)), "{e}");
+    rig.c.detach(G1).unwrap();
+    rig.check_pages(Ioba(0), 64);
+    rig.check();
+    rig.map(0, A, 3);
+    rig.check();
+    // It had registered the regions too, and could not say that it gives them back.
+    rig.c.attach(G1).unwrap();
+    rig.check_pages(Ioba(0), 64);
 }
 
 #[test]

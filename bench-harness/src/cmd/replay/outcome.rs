@@ -209,6 +209,7 @@ impl Outcome {
             results,
             counters: self.books.counters,
             replay: Some(Replay { traces: self.traces.clone(), total }),
+            left: Vec::new(),
             warnings,
             skipped: Vec::new(),
         })
