@@ -10,7 +10,7 @@ use thiserror::Error;
 pub use ioba::IobaError;
 pub use mapping::{EntryError, LostError, MapError, NoRealMemory, UnmapError};
 
-use crate::addr::{GroupId, Ioba, PageShift, PageSizes, Uaddr};
+use crate::addr::{DmaMask, GroupId, Ioba, PageShift, PageSizes, Uaddr};
 use crate::geometry::{MAX_ADDRESS_BITS, MAX_LEVELS};
 
 /// A window that no table can serve.
@@ -283,6 +283,13 @@ pub enum UnregisterError {
     },
 }
 
+/// As in `0x0..0x80000000 and 0x800000000000000..0x800000040000000`, or that there is none.
+fn ranges(windows: &[(Ioba, u64)]) -> String {
+    let range = |(start, bytes): &(Ioba, u64)| format!("{start}..{:#x}", start.0 + bytes);
+    let each: Vec<_> = windows.iter().map(range).collect();
+    if each.is_empty() { "there is none".to_owned() } else { each.join(" and ") }
+}
+
 /// A window that cannot be created or removed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -318,6 +325,14 @@ pub enum WindowError {
     /// The back end refused; every member has been put back.
     #[error(transparent)]
     Backend(#[from] BackendError),
+    /// A device reaches none of the windows.
+    #[error("a device with a mask of {mask}, reaches no window: {}", ranges(windows))]
+    Mask {
+        /// How far it reaches.
+        mask: DmaMask,
+        /// Start and length in bytes of each window.
+        windows: Vec<(Ioba, u64)>,
+    },
     /// No window starts exactly here.
     #[error("no window starts at {0}")]
     NotFound(Ioba),

@@ -151,11 +151,11 @@ mod sync;
 pub mod table;
 pub mod tce;
 
-pub use addr::{Gra, GroupId, Hpa, Ioba, Liobn, PageShift, PageSizes, PeNumber, Uaddr};
+pub use addr::{DmaMask, Gra, GroupId, Hpa, Ioba, Liobn, PageShift, PageSizes, PeNumber, Uaddr};
 pub use backend::mock::{Mock, MockBuilder};
 pub use backend::{Backend, Caps, Memory};
 pub use container::{
-    Attached, Container, Detached, EehState, LIST_MAX, MapRequest, Mapper, Mode, Receipt,
+    Attached, Container, Detached, EehState, LIST_MAX, MapRequest, Mapper, Mode, Reach, Receipt,
     RegionInfo, Removal, UnmapRequest, WindowInfo,
 };
 pub use engine::{DetachPolicy, Engine, EngineOptions};

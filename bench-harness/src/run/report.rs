@@ -121,7 +121,7 @@ fn leaving(left: &Left) -> String {
     let part = |replayed: u64, ioctls: u64, ns: f64| match replayed {
         0 => String::new(),
         _ => {
-            format!(", {} entries mapped in {ioctls} ioctls, {}", thousands(replayed), time(ns))
+            format!(", {} entries mapped in {ioctls} ioctl(s), {}", thousands(replayed), time(ns))
         }
     };
     let mut text =

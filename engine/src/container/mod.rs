@@ -25,7 +25,7 @@ pub(crate) use entries::Place;
 pub use groups::{Attached, Detached, SharedCaps};
 pub use mapper::Mapper;
 pub use mapping::{LIST_MAX, Mode, Receipt};
-pub use windows::{Removal, WindowInfo};
+pub use windows::{Reach, Removal, WindowInfo};
 
 use crate::addr::{GroupId, Uaddr};
 use crate::backend::layout::Extent;

@@ -5,10 +5,11 @@ use super::call::Call;
 use super::groups::Detached;
 use super::isolate::WindowCharge;
 use super::{Container, Member, Receipt, State};
-use crate::addr::{Ioba, PageShift, PageSizes};
+use crate::addr::{DmaMask, Ioba, PageShift, PageSizes};
 use crate::backend::{CreateError, KillScope, MAX_WINDOWS, WindowProgram};
 use crate::error::{BackendError, GeometryError, UnmapError, WindowError};
 use crate::geometry::{Geometry, WindowSpec};
+use crate::ioba::IobaSpace;
 use crate::sabotage::{Guard, stands};
 use crate::sync::lock;
 use crate::table::{Held, TceTable};
@@ -41,6 +42,24 @@ pub struct WindowInfo {
     pub geometry: Geometry,
     /// What one entry of a guest ([`papr`](crate::papr)) stands for: a page of the table, or more.
     pub guest_page: PageShift,
+}
+
+/// A window as a device with a certain mask sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reach {
+    /// The window.
+    pub window: WindowInfo,
+    /// How many bytes of it from its start on the device reaches, in whole pages; at least one page.
+    pub bytes: u64,
+}
+
+impl Reach {
+    /// What an [`IobaAllocator`](crate::ioba::IobaAllocator) for such devices alone takes.
+    #[must_use]
+    pub fn space(&self) -> IobaSpace {
+        let page = self.window.geometry.page();
+        IobaSpace { start: self.window.start, bytes: self.bytes, page }
+    }
 }
 
 /// What to do with a window that still has live entries.
@@ -169,6 +188,27 @@ impl Container {
         let info = window.info();
         state.windows[slot] = Some(window);
         Ok(info)
+    }
+
+    /// The window that serves a device with this mask: the one of which it reaches most, the first of
+    /// equals. A window that ends beyond the mask serves it up to there
+    /// ([`Magazine::below`](crate::ioba::Magazine::below) takes addresses accordingly).
+    ///
+    /// # Errors
+    /// [`WindowError::Mask`] if the device reaches no whole page of any window.
+    pub fn window_for(&self, mask: DmaMask) -> Result<Reach, WindowError> {
+        let windows = self.windows();
+        let reach = |window: &WindowInfo| {
+            let page = window.geometry.page();
+            let pages = mask.pages(window.start, window.geometry.covered(), page);
+            (pages > 0).then_some(Reach { window: *window, bytes: pages << page.get() })
+        };
+        let all = windows.iter().filter_map(reach);
+        let most = all.reduce(|best, other| if other.bytes > best.bytes { other } else { best });
+        most.ok_or_else(|| {
+            let range = |w: &WindowInfo| (w.start, w.geometry.covered());
+            WindowError::Mask { mask, windows: windows.iter().map(range).collect() }
+        })
     }
 
     /// The largest window in pages of `page` that a table can serve here, in bytes; 0 if none.
