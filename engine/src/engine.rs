@@ -38,6 +38,11 @@ impl Shared {
         }
     }
 
+    /// The number of the container that has the group.
+    pub(crate) fn owner(&self, group: GroupId) -> Option<u64> {
+        lock(&self.owners).get(&group).copied()
+    }
+
     pub(crate) fn disown(&self, group: GroupId) {
         lock(&self.owners).remove(&group);
     }
@@ -80,7 +85,7 @@ pub enum DetachPolicy {
 
 /// The DMA mapping engine of one process.
 pub struct Engine {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 impl Engine {

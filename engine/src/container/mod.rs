@@ -8,6 +8,7 @@
 mod batch;
 mod call;
 mod commit;
+mod deal;
 mod eeh;
 mod entries;
 mod fast;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use flaky::Flaky;
 use tce_engine::addr::{GroupId, Ioba, PageShift, Uaddr};
@@ -246,6 +246,15 @@ fn the_other_policies_as_documented() {
     }
 }
 
+/// Ends the threads of a test, also if it fails.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Attaches, detaches, maps and unmaps go on at once; what is mapped throughout is reached throughout
 /// by who stays.
 #[test]
@@ -256,6 +265,7 @@ fn peers_map_while_groups_come_and_go() {
         let (stop, looks, maps) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
         thread::scope(|scope| {
             let (rig, stop, looks, maps) = (&rig, &stop, &looks, &maps);
+            let _stop = Stop(stop);
             for thread in 0..2u64 {
                 scope.spawn(move || {
                     let mut mapper = rig.c.mapper();
@@ -287,10 +297,12 @@ fn peers_map_while_groups_come_and_go() {
                 }
                 rig.c.detach(group).unwrap();
             }
-            while maps.load(Ordering::Relaxed) == 0 || looks.load(Ordering::Relaxed) == 0 {
+            let idle = || maps.load(Ordering::Relaxed) == 0 || looks.load(Ordering::Relaxed) == 0;
+            let begin = Instant::now();
+            while idle() {
+                assert!(begin.elapsed() < Duration::from_secs(20), "nobody maps or looks");
                 thread::yield_now();
             }
-            stop.store(true, Ordering::Relaxed);
         });
         rig.check();
         rig.check_pages(Ioba(100 << 20), 16);
