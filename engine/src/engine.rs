@@ -7,6 +7,7 @@ use std::collections::btree_map::Entry;
 use crate::addr::GroupId;
 use crate::backend::{Backend, Caps};
 use crate::container::Container;
+use crate::error::ProcessError;
 use crate::kill::KillPolicy;
 use crate::ledger::Ledger;
 use crate::regions::Registry;
@@ -22,11 +23,20 @@ pub(crate) struct Shared {
     pub(crate) tier: &'static Tier,
     pub(crate) policy: KillPolicy,
     pub(crate) detach: DetachPolicy,
+    /// The process that made the engine.
+    process: u32,
     owners: Mutex<BTreeMap<GroupId, u64>>,
     next_container: AtomicU64,
 }
 
 impl Shared {
+    /// Refuses other processes than the one that made the engine: what a fork has copied are not its
+    /// groups, windows and books.
+    pub(crate) fn same_process(&self) -> Result<(), ProcessError> {
+        let (owner, caller) = (self.process, std::process::id());
+        if owner == caller { Ok(()) } else { Err(ProcessError { owner, caller }) }
+    }
+
     /// Makes `container` the owner of `group`, or says who is.
     pub(crate) fn own(&self, group: GroupId, container: u64) -> Result<(), u64> {
         match lock(&self.owners).entry(group) {
@@ -84,6 +94,11 @@ pub enum DetachPolicy {
 }
 
 /// The DMA mapping engine of one process.
+///
+/// After a fork it stays the parent's. In the child, whatever changes groups, windows or registrations
+/// is refused ([`ProcessError`]), and dropping the copy asks nothing of the platform. Maps and unmaps do
+/// not look: a kernel answers them with EPERM by itself, and where the engine owns the tables the child
+/// has only written to its copy of them.
 pub struct Engine {
     pub(crate) shared: Arc<Shared>,
 }
@@ -102,6 +117,7 @@ impl Engine {
             tier: options.tier.unwrap_or_else(Tier::best),
             policy: options.policy,
             detach: options.detach,
+            process: std::process::id(),
             owners: Mutex::new(BTreeMap::new()),
             next_container: AtomicU64::new(0),
         };

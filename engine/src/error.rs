@@ -165,10 +165,26 @@ pub struct LimitError {
     pub limit: u64,
 }
 
+/// A change of structure from another process than the engine's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error(
+    "the engine belongs to process {owner}, and this is process {caller}: after a fork the child needs \
+     an engine of its own"
+)]
+pub struct ProcessError {
+    /// The process that made the engine.
+    pub owner: u32,
+    /// The one that called.
+    pub caller: u32,
+}
+
 /// Memory that cannot be registered.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum RegisterError {
+    /// Another process asked.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
     /// No bytes.
     #[error("a region at {0} of 0 bytes cannot be registered")]
     Empty(Uaddr),
@@ -241,6 +257,9 @@ pub enum RegisterError {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum UnregisterError {
+    /// Another process asked.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
     /// No region has exactly this start and length in this container.
     #[error("no region {start}, {bytes:#x} bytes, is registered in this container")]
     NotFound {
@@ -294,6 +313,9 @@ fn ranges(windows: &[(Ioba, u64)]) -> String {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum WindowError {
+    /// Another process asked.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
     /// The container has no group.
     #[error("the container has no group")]
     NoGroup,
@@ -356,6 +378,9 @@ pub enum WindowError {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum AttachError {
+    /// Another process asked.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
     /// The group is a member already.
     #[error("group {0} is in this container already")]
     Member(GroupId),

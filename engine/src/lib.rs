@@ -161,7 +161,7 @@ pub use container::{
 pub use engine::{DetachPolicy, Engine, EngineOptions};
 pub use error::{
     AttachError, BackendError, EehError, EntryError, GeometryError, IobaError, LimitError,
-    MapError, RegisterError, UnmapError, UnregisterError, WindowError,
+    MapError, ProcessError, RegisterError, UnmapError, UnregisterError, WindowError,
 };
 pub use geometry::{Geometry, Levels, WindowSpec};
 pub use ioba::{IobaAllocator, IobaOptions, IobaSpace, Magazine};

@@ -28,6 +28,7 @@ impl Engine {
     /// # Errors
     /// [`AttachError`] of the first group that could not be a member; no group is then.
     pub fn deal(&self, groups: &[GroupId]) -> Result<Vec<Container>, AttachError> {
+        self.shared.same_process()?;
         let mut all = Vec::new();
         let mut groups = groups.to_vec();
         groups.sort_unstable();

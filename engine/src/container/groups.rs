@@ -119,6 +119,7 @@ impl Container {
     /// # Errors
     /// [`AttachError`]; the group, the other members and the books are as before.
     pub fn attach(&self, group: GroupId) -> Result<Attached, AttachError> {
+        self.engine.same_process()?;
         let _structure = lock(&self.structure);
         let mut state = self.state.write();
         if let Err(owner) = self.engine.own(group, self.id) {
@@ -140,6 +141,7 @@ impl Container {
     /// [`AttachError::NotMember`] and [`AttachError::Shared`] change nothing; with
     /// [`AttachError::Replay`] the group has left.
     pub fn detach(&self, group: GroupId) -> Result<Detached, AttachError> {
+        self.engine.same_process()?;
         let _structure = lock(&self.structure);
         let mut state = self.state.write();
         let Some(at) = state.members.iter().position(|m| m.group == group) else {
@@ -165,8 +167,12 @@ impl Container {
         Ok(done)
     }
 
-    /// Takes every group out, and everything else before.
+    /// Takes every group out, and everything else before. Does nothing in a process that a fork has
+    /// made.
     pub fn close(&self) {
+        if self.engine.same_process().is_err() {
+            return;
+        }
         let _structure = lock(&self.structure);
         let mut state = self.state.write();
         self.end(&mut state);

@@ -101,6 +101,7 @@ impl Container {
     /// # Errors
     /// [`RegisterError`]; nothing was pinned or charged.
     pub fn register_memory(&self, memory: Memory) -> Result<(), RegisterError> {
+        self.engine.same_process()?;
         let (start, bytes) = (Uaddr(memory.start()), memory.bytes());
         let host_page = self.engine.caps.host_page;
         if bytes == 0 {
@@ -145,6 +146,7 @@ impl Container {
     /// # Errors
     /// [`UnregisterError`]; the region stays, but for [`UnregisterError::Kept`].
     pub fn unregister_memory(&self, memory: Memory) -> Result<(), UnregisterError> {
+        self.engine.same_process()?;
         let start = Uaddr(memory.start());
         let _structure = lock(&self.structure);
         let mut state = self.state.write();

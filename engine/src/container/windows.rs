@@ -119,6 +119,7 @@ impl Container {
         spec: WindowSpec,
         composed: PageSizes,
     ) -> Result<WindowInfo, WindowError> {
+        self.engine.same_process()?;
         let _structure = lock(&self.structure);
         let mut state = self.state.write();
         let caps = state.caps().ok_or(WindowError::NoGroup)?;
@@ -230,6 +231,7 @@ impl Container {
     /// # Errors
     /// [`WindowError::NotFound`], or [`WindowError::Mapped`] unless forced.
     pub fn remove_window(&self, start: Ioba, removal: Removal) -> Result<Receipt, WindowError> {
+        self.engine.same_process()?;
         let _structure = lock(&self.structure);
         let mut state = self.state.write();
         let inside = |w: &Window| start.0.wrapping_sub(w.start.0) < w.table.geometry().covered();
@@ -295,6 +297,7 @@ impl Container {
     /// # Errors
     /// [`WindowError::NotFound`]; [`WindowError::Mapped`] if the engine has mapped something there.
     pub fn leave_to_kvm(&self, start: Ioba) -> Result<(), WindowError> {
+        self.engine.same_process()?;
         let _structure = lock(&self.structure);
         let mut state = self.state.write();
         let found = state.windows.iter_mut().flatten().find(|w| w.start == start);
