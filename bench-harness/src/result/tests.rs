@@ -59,6 +59,7 @@ fn sample() -> ResultDoc {
             page_sizes: vec![4096, 65536],
             max_windows: 2,
             max_levels: 5,
+            table_nodes: vec![Some(8), None],
             table_memory: TableMemory {
                 kind: TableMemoryKind::Thp,
                 page_bytes: 2 << 20,
@@ -197,7 +198,7 @@ fn objects(value: &Value, at: String, found: &mut Vec<String>) {
 #[test]
 fn each_field_is_required_and_typed() {
     // Left out of `required` on purpose: present on POWER only, or added later.
-    const OPTIONAL: [&str; 19] = [
+    const OPTIONAL: [&str; 20] = [
         "revision",
         "machine_model",
         "group_numbers",
@@ -217,6 +218,7 @@ fn each_field_is_required_and_typed() {
         "compat",
         "detach",
         "left",
+        "table_nodes",
     ];
     let validator = validator();
     for doc in [sample(), replay_sample()] {

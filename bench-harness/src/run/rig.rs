@@ -158,6 +158,8 @@ pub struct Rig {
     pub(crate) books: Option<Books>,
     /// Where every window starts.
     pub start: Ioba,
+    /// NUMA node that each window's table was made for.
+    pub nodes: Vec<Option<u32>>,
     /// Shape of every window's table.
     pub geometry: Geometry,
     /// Register stores that setting up took.
@@ -181,7 +183,7 @@ impl Rig {
         let buffer = machine.buffer(config, plan)?;
         let page = plan.geometry.page();
         let spec = WindowSpec::new(config.window_bytes, page).levels(plan.geometry.levels());
-        let mut containers = Vec::new();
+        let (mut containers, mut nodes) = (Vec::new(), Vec::new());
         let mut start = None;
         let mut compare = |engine: &Engine, step: &str| {
             books.iter_mut().for_each(|b| b.compare(engine.ledger(), step));
@@ -203,6 +205,7 @@ impl Rig {
             if *start.get_or_insert(window.start) != window.start {
                 bail!("windows start at {} and {}", window.start, start.unwrap_or_default());
             }
+            nodes.push(window.node);
             containers.push(Arc::new(container));
         }
         let start = start.context("no container")?;
@@ -216,6 +219,7 @@ impl Rig {
             machine,
             books,
             start,
+            nodes,
             geometry,
             setup_stores,
         })

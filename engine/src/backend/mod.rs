@@ -107,6 +107,8 @@ pub struct GroupCaps {
     pub default_bytes: u64,
     /// True if its windows may use a table that other PEs use.
     pub can_share_tables: bool,
+    /// The NUMA node of its host bridge; `None` if it is not known, or there are no nodes.
+    pub node: Option<u32>,
 }
 
 /// Memory to be pinned.

@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::time::Instant;
 
 use super::groups::Attached;
-use super::{Container, State};
+use super::{Container, Member, State};
 use crate::addr::GroupId;
 use crate::backend::per_member::PerMember;
 use crate::backend::{CreateError, Space};
@@ -87,6 +87,16 @@ impl Container {
                 let each = state.member_ids.iter();
                 each.map(|group| self.charge_one(Some(*group), geometry)).collect()
             }
+        }
+    }
+
+    /// The NUMA node of a table that is made now.
+    pub(super) fn table_node(&self, state: &State) -> Option<u32> {
+        let last = state.members.last()?.caps.node;
+        let same = |member: &Member| member.caps.node == last;
+        match &self.space {
+            Side::Each(_) if !state.members.iter().all(same) => None,
+            _ => last,
         }
     }
 

@@ -25,6 +25,7 @@ pub(super) struct Window {
     pub(super) table: TceTable,
     /// What one entry of a guest stands for: one page of the table, or several.
     pub(super) guest_page: PageShift,
+    pub(super) node: Option<u32>,
     /// True if a kernel owns the table and this one is its mirror.
     pub(super) kernel: bool,
     /// True if KVM edits the kernel's table, so that the mirror says nothing.
@@ -42,6 +43,10 @@ pub struct WindowInfo {
     pub geometry: Geometry,
     /// What one entry of a guest ([`papr`](crate::papr)) stands for: a page of the table, or more.
     pub guest_page: PageShift,
+    /// The NUMA node of the group that its table was made for, if the platform tells: the member that had
+    /// joined last, where Linux has the table. Devices of members at other nodes reach it across nodes.
+    /// Where each member has a table of its own, the node of all of them, if it is the same.
+    pub node: Option<u32>,
 }
 
 /// A window as a device with a certain mask sees it.
@@ -75,7 +80,7 @@ pub enum Removal {
 impl Window {
     pub(super) fn info(&self) -> WindowInfo {
         let geometry = *self.table.geometry();
-        WindowInfo { start: self.start, geometry, guest_page: self.guest_page }
+        WindowInfo { start: self.start, geometry, guest_page: self.guest_page, node: self.node }
     }
 
     /// log2 of the table's entries behind one of a guest's.
@@ -164,6 +169,7 @@ impl Container {
             slot,
             table,
             guest_page,
+            node: self.table_node(&state),
             kernel: kernel.is_some(),
             left_to_kvm: false,
             charges,

@@ -72,6 +72,10 @@ impl RawHost for Flaky {
         self.process.backing(start, bytes)
     }
 
+    fn node(&self, group: GroupId) -> Option<u32> {
+        self.process.node(group)
+    }
+
     fn locked_bytes(&self) -> u64 {
         self.process.locked_bytes() + self.plan.leaked.load(Ordering::SeqCst)
     }

@@ -471,6 +471,29 @@ fn version_1_containers_side_by_side() {
     assert!(e.contains("windows start at 0x10000000 and none, the members' at 0x0"), "{e}");
 }
 
+/// Linux makes the table for the group that joined last; with a container each, there are several.
+#[test]
+fn a_window_names_the_node_of_its_table() {
+    for (detach, wanted) in [(DetachPolicy::Replay, Some(8)), (DetachPolicy::Isolate, None)] {
+        let kernel = MockKernel::builder(3)
+            .group(G0, |attrs| attrs.node = Some(0))
+            .group(G1, |attrs| attrs.node = Some(8))
+            .build();
+        let linux = Linux::new(kernel.process(), LinuxOptions::default());
+        let engine = Engine::new(linux, EngineOptions { detach, ..EngineOptions::default() });
+        let c = engine.container();
+        c.attach(G0).unwrap();
+        let spec = WindowSpec::new(1 << 30, PageShift::K4);
+        assert_eq!(c.create_window(spec).unwrap().node, Some(0));
+        c.attach(G1).unwrap();
+        assert_eq!(c.create_window(spec).unwrap().node, wanted);
+        c.remove_window(SECOND, Removal::IfUnmapped).unwrap();
+        c.attach(G2).unwrap();
+        assert_eq!(c.create_window(spec).unwrap().node, None, "of the third nothing is known");
+        assert_eq!(c.windows()[0].node, Some(0), "it stays where it was made");
+    }
+}
+
 /// A container that answers nothing any more cannot be put back. What its member reaches is not known
 /// then; the others have exactly what the mirror says.
 #[test]

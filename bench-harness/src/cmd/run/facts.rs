@@ -124,6 +124,7 @@ pub(super) fn backend(
         page_sizes: caps.page_sizes.iter().map(|p| p.bytes()).collect(),
         max_windows: caps.window_starts.iter().flatten().count() as u64,
         max_levels: u64::from(caps.max_levels),
+        table_nodes: rig.nodes.clone(),
         table_memory: TableMemory {
             kind,
             page_bytes,

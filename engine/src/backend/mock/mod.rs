@@ -32,6 +32,7 @@ const POWER8: GroupCaps = GroupCaps {
     window_starts: [Some(Ioba(0)), Some(Ioba(1 << 59))],
     default_bytes: 2 << 30,
     can_share_tables: true,
+    node: None,
 };
 
 /// Says what the simulated machine is like.
