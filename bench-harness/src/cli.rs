@@ -208,8 +208,8 @@ struct RunArgs {
     #[arg(long, value_name = "POLICY", value_enum, hide_possible_values = true)]
     #[arg(help_heading = "How it is measured")]
     detach: Option<Detach>,
-    /// Host bridges of the simulated machine, of the mock kernel's: p5ioc2, ioda1, phb3, phb4, phb5,
-    /// npu2 or pseries [default: phb3; pseries for its profile]
+    /// Host bridges of the simulated machine, the mock's or the mock kernel's: p5ioc2, ioda1, phb3,
+    /// phb4, phb5, npu2 or, of the mock kernel only, pseries [default: phb3; pseries for its profile]
     #[arg(long, value_name = "NAME", value_parser = values::platform)]
     #[arg(help_heading = "How it is measured")]
     platform: Option<Platform>,

@@ -77,6 +77,45 @@ fn a_run_is_verified_and_its_document_fits_the_schema() {
     assert_eq!(counters["pinned_peak_bytes"].as_u64().unwrap(), buffer + charge);
 }
 
+/// Each with what its bridges kill, seen in the kill registers.
+#[test]
+fn a_run_on_each_platform_of_the_mock() {
+    for platform in ["p5ioc2", "ioda1", "phb3", "phb4", "phb5", "npu2"] {
+        let alone = ["p5ioc2", "ioda1"].contains(&platform);
+        let containers = if alone { "3" } else { "2" };
+        let line =
+            format!("--platform {platform} --groups 3 --containers {containers} --window 16M");
+        // Only where it is impossible, as it takes the longest.
+        let phases = if alone {
+            "bulk indirect ring single clear naive"
+        } else {
+            "bulk indirect ring single naive"
+        };
+        let phases = phases.split(' ').flat_map(|phase| ["--phase", phase]);
+        let doc = run_json(&line.split(' ').chain(phases).collect::<Vec<_>>());
+        let errors: Vec<_> = schema().iter_errors(&doc).map(|e| e.to_string()).collect();
+        assert!(errors.is_empty(), "{platform}: {errors:?}");
+        assert_eq!(
+            (&doc["verified"], &doc["backend"]["bridges"]),
+            (&true.into(), &platform.into())
+        );
+        let label = match platform {
+            "phb3" => "mock: software PHB, not hardware".to_owned(),
+            other => format!("mock of {other}: software PHB, not hardware"),
+        };
+        assert_eq!(doc["backend"]["label"], label);
+        assert_eq!(doc["backend"]["max_windows"], if alone { 1 } else { 2 });
+        let skipped: Vec<_> = doc["skipped"].as_array().unwrap().iter().collect();
+        assert_eq!(skipped.len(), usize::from(alone), "{skipped:?}");
+        if alone {
+            assert!(skipped[0]["reason"].as_str().unwrap().contains("has 2 levels"), "{skipped:?}");
+        }
+        let counters = &doc["counters"];
+        assert_eq!(counters["kills_issued"], counters["register_stores"], "{platform}");
+        assert!(counters["kills_issued"].as_u64().unwrap() > 0);
+    }
+}
+
 #[test]
 fn shapes_of_machine_and_window() {
     for extra in [

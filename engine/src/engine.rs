@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 use crate::addr::GroupId;
-use crate::backend::{Backend, Caps};
-use crate::container::Container;
+use crate::backend::{Backend, Caps, Memory};
+use crate::container::{Container, State};
 use crate::error::ProcessError;
 use crate::kill::KillPolicy;
 use crate::ledger::Ledger;
 use crate::regions::Registry;
 use crate::simd::Tier;
-use crate::sync::{Arc, AtomicU64, Mutex, Ordering, lock};
+use crate::sync::{Arc, AtomicU64, BrLock, Mutex, Ordering, lock};
 
 /// What all containers of a process share.
 pub(crate) struct Shared {
@@ -26,6 +26,8 @@ pub(crate) struct Shared {
     /// The process that made the engine.
     process: u32,
     owners: Mutex<BTreeMap<GroupId, u64>>,
+    /// The containers that there are, by number.
+    containers: Mutex<BTreeMap<u64, Arc<BrLock<State>>>>,
     next_container: AtomicU64,
 }
 
@@ -35,6 +37,14 @@ impl Shared {
     pub(crate) fn same_process(&self) -> Result<(), ProcessError> {
         let (owner, caller) = (self.process, std::process::id());
         if owner == caller { Ok(()) } else { Err(ProcessError { owner, caller }) }
+    }
+
+    pub(crate) fn opened(&self, container: u64, state: Arc<BrLock<State>>) {
+        lock(&self.containers).insert(container, state);
+    }
+
+    pub(crate) fn closed(&self, container: u64) {
+        lock(&self.containers).remove(&container);
     }
 
     /// Makes `container` the owner of `group`, or says who is.
@@ -93,6 +103,17 @@ pub enum DetachPolicy {
     Isolate,
 }
 
+/// A registered region, as all containers of the process together use it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegionUse {
+    /// The memory.
+    pub memory: Memory,
+    /// Containers that have registered it. 0: a kernel did not give it back.
+    pub containers: usize,
+    /// Live entries of all of them that point into it; exact while nobody maps or unmaps.
+    pub mapped: u64,
+}
+
 /// The DMA mapping engine of one process.
 ///
 /// After a fork it stays the parent's. In the child, whatever changes groups, windows or registrations
@@ -119,6 +140,7 @@ impl Engine {
             detach: options.detach,
             process: std::process::id(),
             owners: Mutex::new(BTreeMap::new()),
+            containers: Mutex::new(BTreeMap::new()),
             next_container: AtomicU64::new(0),
         };
         Self { shared: Arc::new(shared) }
@@ -129,6 +151,24 @@ impl Engine {
     pub fn container(&self) -> Container {
         let id = self.shared.next_container.fetch_add(1, Ordering::Relaxed);
         Container::new(self.shared.clone(), id)
+    }
+
+    /// What is registered, by whichever container, with the mapped counts of all of them.
+    #[must_use]
+    pub fn regions(&self) -> Vec<RegionUse> {
+        let containers: Vec<_> = lock(&self.shared.containers).values().cloned().collect();
+        let mut mapped = BTreeMap::new();
+        for state in containers {
+            for region in state.read().regions() {
+                *mapped.entry(region.memory).or_default() += region.mapped;
+            }
+        }
+        let regions = self.shared.registry.users().into_iter();
+        let used = regions.map(|(memory, containers)| {
+            let mapped = mapped.get(&memory).copied().unwrap_or(0);
+            RegionUse { memory, containers, mapped }
+        });
+        used.collect()
     }
 
     /// What is charged to the process.

@@ -11,6 +11,7 @@ pub use ioba::IobaError;
 pub use mapping::{EntryError, LostError, MapError, NoRealMemory, UnmapError};
 
 use crate::addr::{DmaMask, GroupId, Ioba, PageShift, PageSizes, Uaddr};
+use crate::eeh::EehOp;
 use crate::geometry::{MAX_ADDRESS_BITS, MAX_LEVELS};
 
 /// A window that no table can serve.
@@ -118,6 +119,16 @@ pub enum BackendError {
         request: String,
         /// What would happen.
         reason: &'static str,
+    },
+    /// Error handling of a PE was refused.
+    #[error("group {group}: {request}: {reason}")]
+    Eeh {
+        /// The group.
+        group: GroupId,
+        /// What was asked for.
+        request: &'static str,
+        /// Why not, and what to do.
+        reason: String,
     },
     /// Memory could not be pinned.
     #[error("cannot pin {bytes} bytes at {at:#x}: {reason}")]
@@ -427,13 +438,27 @@ pub enum AttachError {
     },
 }
 
-/// An error state that cannot be told.
+/// Error handling that is not possible. Nothing was done to any PE.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum EehError {
     /// The container has no group.
     #[error("the container has no group")]
     NoGroup,
+    /// The group is not in this container.
+    #[error("group {0} is not in this container")]
+    NotMember(GroupId),
+    /// A kernel would do it to all of them, or to some.
+    #[error(
+        "the container has {members} groups, and the kernel cannot be asked to {op} one of them: it \
+         goes through all until one fails; put a group whose errors matter into a container of its own"
+    )]
+    Shared {
+        /// What was asked for.
+        op: EehOp,
+        /// Groups of the container.
+        members: usize,
+    },
     /// A kernel's answer would be about any of them.
     #[error(
         "the container has {members} groups, and the kernel does not say whose state it tells; put \

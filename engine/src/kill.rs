@@ -94,11 +94,14 @@ pub(crate) struct KillDebt {
     owed: Tally,
     /// `None` where a kernel kills: then only the counts are owed.
     caps: Option<KillCaps>,
+    /// What is killed instead of too many pages: the PE, or all where that cannot be.
+    whole: KillScope,
 }
 
 impl KillDebt {
     pub(crate) fn new(caps: Option<KillCaps>) -> Self {
-        Self { queue: Coalescer::new(), owed: Tally::default(), caps }
+        let whole = caps.map_or(KillScope::Pe, KillCaps::whole);
+        Self { queue: Coalescer::new(), owed: Tally::default(), caps, whole }
     }
 
     /// True if entries that were empty before have to be killed too.
@@ -161,7 +164,7 @@ impl KillDebt {
             if caps.max_page_kills > 0 {
                 kills.issued = port.kill_page_and_wait(start, page);
             } else {
-                kills.issued = port.kill(KillScope::Pe);
+                kills.issued = port.kill(self.whole);
                 port.fence();
             }
         }
@@ -184,7 +187,7 @@ impl KillDebt {
         if let Some(caps) = self.caps.filter(|_| self.queue.pages() > 0) {
             kills.asked = self.queue.pages() * members as u64;
             if self.queue.pages() > caps.max_page_kills {
-                kills.issued = port.kill(KillScope::Pe);
+                kills.issued = port.kill(self.whole);
             } else {
                 for (first, count) in self.queue.coalesce() {
                     let start = Ioba(start.0 + (first << page.get()));

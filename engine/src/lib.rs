@@ -111,6 +111,7 @@
 //!   [`Container::map_batch`]).
 //! * Bus addresses for those who do not choose them: an allocator with a magazine for each thread
 //!   ([`ioba`]).
+//! * Error handling for each PE: freezes, fences of a bridge, resets, injected errors ([`eeh`]).
 //!
 //! # What is not there yet
 //!
@@ -118,7 +119,6 @@
 //! * Deferred or batched kills; [`KillPolicy`] has one value.
 //! * A TCE cache in the software PHB, which would show a forgotten kill as a wrong translation. Its
 //!   kill registers and fences only count.
-//! * EEH states of several groups.
 //! * Several guests on one engine: guest RAM is named by the guest's addresses alone.
 #![deny(missing_docs)]
 #![cfg_attr(
@@ -129,6 +129,7 @@
 pub mod addr;
 pub mod backend;
 pub mod container;
+pub mod eeh;
 pub mod engine;
 pub mod error;
 pub mod geometry;
@@ -155,9 +156,10 @@ pub use addr::{DmaMask, Gra, GroupId, Hpa, Ioba, Liobn, PageShift, PageSizes, Pe
 pub use backend::mock::{Mock, MockBuilder};
 pub use backend::{Backend, Caps, Memory};
 pub use container::{
-    Attached, Container, Detached, EehState, LIST_MAX, MapRequest, Mapper, Mode, Reach, Receipt,
+    Attached, Container, Detached, EehResults, LIST_MAX, MapRequest, Mapper, Mode, Reach, Receipt,
     RegionInfo, Removal, UnmapRequest, WindowInfo,
 };
+pub use eeh::{EehFunction, EehInjection, EehOp, EehState};
 pub use engine::{DetachPolicy, Engine, EngineOptions};
 pub use error::{
     AttachError, BackendError, EehError, EntryError, GeometryError, IobaError, LimitError,

@@ -93,6 +93,11 @@ impl Registry {
         Ok(region)
     }
 
+    /// The regions, and how many containers use each.
+    pub(crate) fn users(&self) -> Vec<(Memory, usize)> {
+        lock(&self.regions).iter().map(|(memory, (_, users))| (*memory, *users)).collect()
+    }
+
     /// Ends one use; the last one unpins and gives the charge back, unless it is `kept`. Then, it
     /// returns true.
     pub(crate) fn release(&self, backend: &dyn Backend, region: Arc<Region>, kept: bool) -> bool {

@@ -166,7 +166,7 @@ fn the_whole_guest_page_is_checked() {
 #[test]
 fn pages_of_one_entry_are_killed_together() {
     for on_fill in [false, true] {
-        let builder = builder().kill(KillCaps { max_page_kills: 128, on_fill });
+        let builder = builder().kill(KillCaps { on_fill, ..KillCaps::PHB3 });
         let mut guest = Guest::new(true, builder, composing());
         let kills = Arc::new(std::sync::Mutex::new(Vec::new()));
         let seen = kills.clone();

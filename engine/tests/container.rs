@@ -14,7 +14,7 @@ use tce_engine::addr::{GroupId, Ioba, PageShift, PageSizes, PeNumber, Uaddr};
 use tce_engine::backend::mock::{Fault, MockBuilder, MockEvent};
 use tce_engine::container::{Container, Mode, Removal};
 use tce_engine::engine::EngineOptions;
-use tce_engine::error::{AttachError, BackendError, LimitError, MapError, WindowError};
+use tce_engine::error::{BackendError, LimitError, MapError, WindowError};
 use tce_engine::geometry::WindowSpec;
 use tce_engine::tce::Perm;
 
@@ -162,43 +162,6 @@ fn g13_mapped_window_goes_only_by_force() {
 }
 
 #[test]
-fn g14_order_of_removal_is_clear_kill_unset_free() {
-    let rig = Rig::new(MockBuilder::new(2).record(true));
-    let c = registered(&rig, &[G0, G1]);
-    c.create_window(SPEC).unwrap();
-    map_one(&c, 0x10_0000);
-    rig.forget_events();
-    let mock = rig.mock.clone();
-    rig.faulty.watch(move |step| match step {
-        Step::Kill(group, _) if mock.leftovers().2 == 2 => {
-            let fault = mock.probe(PeNumber(group.0 as u16), Ioba(0x10_0000));
-            assert_eq!(fault, Err(Fault::Empty { value: 0 }), "cleared before the first kill");
-        }
-        Step::Unset(..) => assert_eq!(mock.leftovers().1, 1, "the table is there until unset"),
-        Step::Unpin(_) => assert_eq!(mock.leftovers().1, 0, "the table went before the memory"),
-        _ => {}
-    });
-    c.remove_window(Ioba(0), Removal::Force).unwrap();
-    let (a, b) = (PeNumber(0), PeNumber(1));
-    let page_kill = |pe: u64| 0x2000_0000_0010_0000 | pe;
-    let pe_kill = |pe: u64| 0x4000_0000_0000_0000 | pe;
-    use MockEvent::{Fence, Kill, UnsetWindow};
-    assert_eq!(
-        rig.mock.take_events(),
-        [
-            Kill(a, page_kill(0)),
-            Kill(b, page_kill(1)),
-            Fence,
-            UnsetWindow(a, 0),
-            Kill(a, pe_kill(0)),
-            UnsetWindow(b, 0),
-            Kill(b, pe_kill(1)),
-            Fence,
-        ]
-    );
-}
-
-#[test]
 fn i1_i2_a_table_is_charged_once_per_window_and_a_region_once_per_process() {
     let rig = Rig::new(MockBuilder::new(4));
     let c = registered(&rig, &[G0, G1, G2]);
@@ -212,138 +175,6 @@ fn i1_i2_a_table_is_charged_once_per_window_and_a_region_once_per_process() {
     assert_eq!(reach(&rig.mock, 0, Ioba(0)), None, "containers are apart");
     drop(c);
     assert_eq!((rig.pages(), rig.mock.leftovers()), (16 + COST, (1, 1, 1)));
-}
-
-#[test]
-fn i3_attaching_twice_then_using_and_detaching() {
-    let rig = Rig::new(MockBuilder::new(2));
-    let c = registered(&rig, &[G0, G1]);
-    let other = rig.engine.container();
-    for group in [G0, G1, G0] {
-        assert_eq!(c.attach(group), Err(AttachError::Member(group)));
-        assert_eq!(other.attach(group), Err(AttachError::Elsewhere(group)));
-    }
-    let nine = GroupId(9);
-    assert_eq!(c.attach(nine), Err(AttachError::Backend(BackendError::NoGroup(nine))));
-    c.create_window(SPEC).unwrap();
-    map_one(&c, 0);
-    assert!(reach(&rig.mock, 0, Ioba(0)).is_some() && reach(&rig.mock, 1, Ioba(0)).is_some());
-    c.detach(G0).unwrap();
-    assert_eq!(c.detach(G0), Err(AttachError::NotMember(G0)));
-    other.attach(G0).unwrap();
-    assert_eq!((c.groups(), other.groups()), (vec![G1], vec![G0]));
-    assert_eq!(rig.mock.probe(PeNumber(0), Ioba(0)), Err(Fault::NoWindow { slot: 0 }));
-    c.unmap(Ioba(0), 64 * K).unwrap();
-}
-
-#[test]
-fn i7_attach_fails_at_the_second_window() {
-    for nth in [1, 2] {
-        let rig = Rig::new(MockBuilder::new(2));
-        let c = registered(&rig, &[G0]);
-        c.create_window(SPEC).unwrap();
-        c.create_window(SPEC).unwrap();
-        map_one(&c, 0);
-        let (pages, leftovers) = (rig.pages(), rig.mock.leftovers());
-        rig.faulty.fail_set_window(nth, -7);
-        let slot = nth as usize - 1;
-        let firmware = BackendError::Firmware { group: G1, slot, code: -7 };
-        assert_eq!(c.attach(G1), Err(AttachError::Backend(firmware)));
-        assert_eq!((rig.pages(), rig.mock.leftovers()), (pages, leftovers));
-        assert!(rig.mock.bypass(PeNumber(1)), "G1 is the host's again");
-        assert_eq!(c.groups(), [G0]);
-        assert!(reach(&rig.mock, 0, Ioba(0)).is_some(), "G0 still maps");
-        map_one(&c, 64 * K);
-        c.attach(G1).unwrap();
-        assert!(reach(&rig.mock, 1, Ioba(64 * K)).is_some());
-    }
-}
-
-#[test]
-fn i9_groups_with_other_windows_or_private_tables_do_not_share() {
-    let builder = MockBuilder::new(4)
-        .group(G1, |caps| caps.window_starts[0] = Some(Ioba(1 << 28)))
-        .group(G2, |caps| caps.window_starts[1] = None)
-        .group(GroupId(3), |caps| caps.can_share_tables = false);
-    let rig = Rig::new(builder);
-    for first in 0..4 {
-        let c = rig.container(&[GroupId(first)]);
-        for second in (0..4).filter(|s| *s != first).map(GroupId) {
-            let e = c.attach(second).unwrap_err();
-            let refused = matches!(&e, AttachError::Incompatible { group, .. } if *group == second);
-            assert!(refused, "{second} after {first}: {e}");
-            assert!(rig.mock.bypass(PeNumber(second.0 as u16)), "it was not even taken");
-        }
-        assert_eq!(c.groups(), [GroupId(first)]);
-    }
-}
-
-#[test]
-fn i10_capabilities_are_the_intersection_in_any_order() {
-    let (low, high) = ([PageShift::K4, PageShift::K64], [PageShift::K64, PageShift::M16]);
-    let orders = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
-    for order in orders {
-        let builder = MockBuilder::new(4)
-            .group(G0, |caps| caps.page_sizes = PageSizes::of(&low))
-            .group(G1, |caps| caps.page_sizes = PageSizes::of(&high))
-            .group(G2, |caps| caps.max_levels = 2)
-            .group(GroupId(3), |caps| caps.page_sizes = PageSizes::of(&[PageShift::K4]));
-        let rig = Rig::new(builder);
-        let c = rig.container(&order.map(GroupId));
-        let caps = c.caps().unwrap();
-        assert_eq!(caps.page_sizes, PageSizes::of(&[PageShift::K64]), "{order:?}");
-        assert_eq!((caps.max_levels, caps.window_starts), (2, [Some(Ioba(0)), Some(SECOND)]));
-        let e = c.create_window(WindowSpec::new(2 * G, PageShift::K4)).unwrap_err();
-        assert!(matches!(e, WindowError::PageSize { .. }), "{e}");
-        let e = c.attach(GroupId(3)).unwrap_err();
-        assert!(matches!(e, AttachError::Incompatible { .. }), "nothing in common: {e}");
-        c.create_window(SPEC).unwrap();
-        // What left no longer counts.
-        c.detach(G0).unwrap();
-        let caps = c.caps().unwrap();
-        assert_eq!(caps.page_sizes, PageSizes::of(&high));
-        // But it may come back only if it can walk the windows that exist.
-        c.attach(G0).unwrap();
-    }
-}
-
-#[test]
-fn i10_a_late_group_must_fit_the_windows() {
-    let builder = MockBuilder::new(3)
-        .group(G1, |caps| caps.page_sizes = PageSizes::of(&[PageShift::K4]))
-        .group(G2, |caps| caps.max_levels = 1);
-    let rig = Rig::new(builder);
-    let c = rig.container(&[G0]);
-    c.create_window(SPEC.levels(2)).unwrap();
-    for group in [G1, G2] {
-        let e = c.attach(group).unwrap_err();
-        assert!(matches!(e, AttachError::Incompatible { .. }), "{e}");
-    }
-    c.remove_window(Ioba(0), Removal::IfUnmapped).unwrap();
-    c.attach(G1).unwrap();
-    c.attach(G2).unwrap();
-}
-
-#[test]
-fn i11_late_joiner_is_killed_before_it_sees_the_mappings() {
-    let rig = Rig::new(MockBuilder::new(2).record(true));
-    let c = registered(&rig, &[G0]);
-    c.create_window(SPEC).unwrap();
-    c.create_window(SPEC).unwrap();
-    map_one(&c, 0x20_0000);
-    map_one(&c, SECOND.0 + 0x30_0000);
-    rig.forget_events();
-    c.attach(G1).unwrap();
-    for at in [Ioba(0x20_0000), Ioba(SECOND.0 + 0x30_0000)] {
-        let seen = reach(&rig.mock, 1, at);
-        assert_eq!(seen, Some((G, Perm::READ_WRITE)));
-        assert_eq!(rig.mock.probe(PeNumber(0), at), rig.mock.probe(PeNumber(1), at));
-    }
-    let pe = PeNumber(1);
-    use MockEvent::{Fence, Kill, SetWindow, Take};
-    let expected =
-        [Take(pe), Kill(pe, 0x4000_0000_0000_0001), Fence, SetWindow(pe, 0), SetWindow(pe, 1)];
-    assert_eq!(rig.mock.take_events(), expected);
 }
 
 #[test]
@@ -362,40 +193,13 @@ fn i12_the_others_keep_their_mappings() {
         let pe = PeNumber(group.0 as u16);
         assert_eq!(rig.mock.probe(pe, Ioba(0)), Err(Fault::NotOwned(pe)));
         let kill = MockEvent::Kill(pe, 0x4000_0000_0000_0000 | u64::from(pe.0));
-        use MockEvent::{Fence, GiveBack, UnsetWindow};
-        let expected = [UnsetWindow(pe, 0), kill, Fence, GiveBack(pe)];
-        assert_eq!(rig.mock.take_events(), expected);
+        let events = rig.mock.take_events();
+        assert_eq!(events[..3], [MockEvent::UnsetWindow(pe, 0), kill, MockEvent::Fence]);
+        let others = events.iter().any(|e| matches!(e, MockEvent::Kill(of, _) if *of != pe));
+        assert!(!others, "nothing was done to those that stay");
         assert_eq!((c.groups().len() as u16, mapped(&c, Uaddr(G))), (left, 5));
         assert_eq!(rig.pages(), 16 + COST);
     }
-}
-
-#[test]
-fn i16_teardown_kills_before_it_unpins() {
-    let rig = Rig::new(MockBuilder::new(2).record(true));
-    let c = registered(&rig, &[G0, G1]);
-    c.create_window(SPEC).unwrap();
-    map_one(&c, 0x10_0000);
-    let mock = rig.mock.clone();
-    rig.faulty.watch(move |step| {
-        if let Step::Unpin(_) = step {
-            assert_eq!(mock.leftovers(), (1, 0, 0), "windows and tables went first");
-            let kills = [0, 1].map(|pe| mock.last_kill_word(PeNumber(pe)));
-            assert_eq!(kills, [0x4000_0000_0000_0000, 0x4000_0000_0000_0001]);
-        }
-    });
-    rig.forget_events();
-    drop(c);
-    let events = rig.mock.take_events();
-    let at = |event| events.iter().position(|e| *e == event).unwrap_or_else(|| panic!("{event:?}"));
-    for pe in [PeNumber(0), PeNumber(1)] {
-        let kill = at(MockEvent::Kill(pe, 0x4000_0000_0000_0000 | u64::from(pe.0)));
-        assert!(at(MockEvent::UnsetWindow(pe, 0)) < kill);
-        assert!(kill < at(MockEvent::GiveBack(pe)));
-    }
-    // The last member had the page killed while its window was still set.
-    let page_kill = at(MockEvent::Kill(PeNumber(0), 0x2000_0000_0010_0000));
-    assert!(page_kill < at(MockEvent::UnsetWindow(PeNumber(0), 0)));
 }
 
 #[test]

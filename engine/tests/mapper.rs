@@ -261,7 +261,7 @@ fn addresses_of_pages_that_are_not_alike() {
 #[test]
 fn one_member_is_killed_by_its_register() {
     for on_fill in [true, false] {
-        let rig = Rig::new(MockBuilder::new(3).kill(KillCaps { max_page_kills: 128, on_fill }));
+        let rig = Rig::new(MockBuilder::new(3).kill(KillCaps { on_fill, ..KillCaps::PHB3 }));
         let c = Arc::new(rig.container(&[G0]));
         c.create_window(WindowSpec::new(64 * M, PageShift::K4)).unwrap();
         c.register(A, 64 * M).unwrap();
@@ -297,7 +297,7 @@ fn one_member_is_killed_by_its_register() {
 
 #[test]
 fn a_platform_that_kills_whole_pes_only() {
-    let kill = KillCaps { max_page_kills: 0, on_fill: true };
+    let kill = KillCaps::PHB4;
     let rig = Rig::new(MockBuilder::new(3).kill(kill));
     let c = container(&rig);
     let mut m = c.mapper();

@@ -262,7 +262,7 @@ fn k2_more_than_128_pages_are_one_kill_for_each_pe() {
 
 #[test]
 fn fills_are_not_killed_where_the_phb_never_caches_empty_entries() {
-    let kill = KillCaps { max_page_kills: 128, on_fill: false };
+    let kill = KillCaps { on_fill: false, ..KillCaps::PHB3 };
     let (rig, c) = setup(MockBuilder::new(2).kill(kill));
     let (stores, fences) = (rig.mock.register_stores(), rig.mock.fences());
     let fill = c.map(bus(0), A, 8 * P, RW, Mode::Refuse).unwrap();

@@ -311,7 +311,7 @@ proptest! {
         let backing = if small_backing { PageShift::K64 } else { PageShift::M2 };
         let builder =
             MockBuilder::new(2).host_page(host).backing(backing).contiguous(contiguous).seed(seed);
-        run(builder, KillCaps { max_page_kills: 128, on_fill }, &ops);
+        run(builder, KillCaps { on_fill, ..KillCaps::PHB3 }, &ops);
     }
 }
 

@@ -4,6 +4,7 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use common::*;
 use proptest::prelude::*;
@@ -11,7 +12,7 @@ use tce_engine::addr::{GroupId, Ioba, PageShift, Uaddr};
 use tce_engine::backend::mock::MockBuilder;
 use tce_engine::backend::{Backend, Memory};
 use tce_engine::container::{Container, Mode, Removal};
-use tce_engine::engine::EngineOptions;
+use tce_engine::engine::{EngineOptions, RegionUse};
 use tce_engine::error::{LimitError, RegisterError, UnregisterError};
 use tce_engine::geometry::{Geometry, WindowSpec};
 use tce_engine::ledger::ChargeKind;
@@ -173,6 +174,48 @@ fn f16_not_while_mapped() {
     c.unmap(Ioba(0), 3 * 4096).unwrap();
     c.unregister(A, 16 * P).unwrap();
     assert_eq!(rig.mock.leftovers().0, 0);
+}
+
+#[test]
+fn counts_of_all_containers_together() {
+    let rig = Rig::new(MockBuilder::new(3));
+    let [c, d, e] = [G0, G1, G2].map(|group| Arc::new(rig.container(&[group])));
+    for c in [&c, &d] {
+        c.create_window(WindowSpec::new(2 * G, PageShift::K4)).unwrap();
+    }
+    for c in [&c, &d, &e] {
+        c.register(A, 16 * P).unwrap();
+    }
+    e.register(at(100), P).unwrap();
+    let of = |start: Uaddr, bytes| Memory::User { start, bytes };
+    let regions = || rig.engine.regions();
+    let told = |containers, mapped| {
+        let all = RegionUse { memory: of(A, 16 * P), containers, mapped };
+        assert_eq!(regions()[0], all);
+    };
+    assert_eq!(regions()[1], RegionUse { memory: of(at(100), P), containers: 1, mapped: 0 });
+    c.map(Ioba(0), A, 3 * 4096, Perm::READ, Mode::Refuse).unwrap();
+    // A handle counts for itself, and one thread may unmap what another has mapped.
+    let mut handle = d.mapper();
+    handle.map(Ioba(0), at(1), 2 * 4096, Perm::READ, Mode::Refuse).unwrap();
+    d.map(Ioba(8192), at(2), 4096, Perm::READ, Mode::Refuse).unwrap();
+    told(3, 6);
+    handle.unmap(Ioba(8192), 4096).unwrap();
+    told(3, 5);
+    // It costs once, and each use ends alone.
+    let pages = rig.pages();
+    e.unregister(A, 16 * P).unwrap();
+    told(2, 5);
+    let refused = d.unregister(A, 16 * P);
+    assert_eq!(refused, Err(UnregisterError::Mapped { start: A, mapped: 2 }));
+    drop(handle);
+    drop(d);
+    told(1, 3);
+    let table = (pages - 17) / 2;
+    assert_eq!(rig.pages(), 17 + table, "the region's pages, and one table less");
+    assert_eq!(reach(&rig.mock, 0, Ioba(0)), Some((A.0, Perm::READ)));
+    drop((c, e));
+    assert_eq!(regions(), []);
 }
 
 #[test]

@@ -82,7 +82,8 @@ pub struct RunConfig {
     /// What the engine does when a group leaves others, to be tried in the end; `None` = its default,
     /// and nothing is tried.
     pub detach: Option<DetachPolicy>,
-    /// Kernel and host bridges of the simulated machine; a pair that there was.
+    /// Kernel and host bridges of the simulated machine; a pair that there was. Of the mock, only the
+    /// bridges count.
     pub simulated: (Profile, Platform),
     /// Where results go.
     pub output: Output,
@@ -148,7 +149,11 @@ impl TryFrom<RunArgs> for RunConfig {
         let page = 1u64 << args.page_size;
         let (_, kernel) = profiles(args.output.profiles.clone())?;
         let backend = backend(&args, kernel.as_ref())?;
-        let simulated = simulated(kernel, args.platform)?;
+        let simulated = match backend {
+            // No kernel is part of it.
+            BackendChoice::Mock => (Profile::K6_11, args.platform.unwrap_or(Platform::Phb3)),
+            _ => simulated(kernel, args.platform)?,
+        };
         let vfio_groups = args.vfio_groups.map(|list| list.0);
         let groups = group_count(args.groups, vfio_groups.as_deref())?;
         if args.containers > groups {
@@ -161,6 +166,9 @@ impl TryFrom<RunArgs> for RunConfig {
         if args.vfio_v1 {
             let (_, only) = simulated.1.default_window(0);
             check_v1(groups, args.window, page, args.levels, only.into())?;
+        }
+        if matches!(backend, BackendChoice::Mock | BackendChoice::MockKernel) {
+            check_platform(simulated.1, groups, args.containers, args.window)?;
         }
         // What a kernel's memory stands on is not chosen here.
         let run = if backend.has_kernel() { page.min(DEFAULT_BACKING) } else { page };
@@ -256,20 +264,31 @@ fn each_once<T: Copy + Ord>(mut asked: Vec<T>, all: &[T]) -> Vec<T> {
 
 /// Options that only a kernel's containers have say that one is wanted, and others that not.
 fn backend(args: &RunArgs, kernel: Option<&Profile>) -> Result<BackendChoice, String> {
-    let named_platform = args.platform.map(|platform| format!("--platform {platform}"));
-    let simulates = kernel.map(|kernel| format!("--profile {kernel}")).or(named_platform);
-    if let Some(option) = simulates {
-        return match args.backend {
-            BackendChoice::MockKernel => check_layout(args, BackendChoice::MockKernel),
-            // A kernel that is named is to be simulated.
-            BackendChoice::Auto if kernel.is_some() => {
-                check_layout(args, BackendChoice::MockKernel)
-            }
-            BackendChoice::Auto => Err(format!("{option} needs --backend mock-kernel")),
-            BackendChoice::Mock | BackendChoice::Vfio => {
-                Err(format!("{option} is of a simulated kernel; accepted: --backend mock-kernel"))
-            }
-        };
+    match (args.backend, kernel, args.platform) {
+        // A kernel that is named is to be simulated.
+        (BackendChoice::Auto | BackendChoice::MockKernel, Some(_), _) => {
+            return check_layout(args, BackendChoice::MockKernel);
+        }
+        (_, Some(kernel), _) => {
+            return Err(format!(
+                "--profile {kernel} is of a simulated kernel; accepted: --backend mock-kernel"
+            ));
+        }
+        (BackendChoice::Auto, None, Some(platform)) => {
+            return Err(format!("--platform {platform} needs --backend mock or mock-kernel"));
+        }
+        (BackendChoice::Vfio, None, Some(platform)) => {
+            return Err(format!(
+                "--platform {platform} is of a simulated machine; accepted: --backend mock or \
+                 mock-kernel"
+            ));
+        }
+        (BackendChoice::Mock, None, Some(Platform::Pseries)) => {
+            return Err("--platform pseries with --backend mock: a guest's tables are its \
+                        firmware's; accepted: --backend mock-kernel"
+                .to_owned());
+        }
+        _ => {}
     }
     let named = [
         ("--vfio-groups", args.vfio_groups.is_some()),
@@ -359,6 +378,30 @@ fn check_v1(
 fn show(bytes: u64) -> String {
     let short = format_arg(bytes);
     if short == bytes.to_string() { short } else { format!("{short} ({bytes})") }
+}
+
+/// What PEs of older bridges cannot do.
+fn check_platform(
+    platform: Platform,
+    groups: u32,
+    containers: u32,
+    window: u64,
+) -> Result<(), String> {
+    if !platform.shares_tables() && containers != groups {
+        return Err(format!(
+            "--platform {platform} with --groups {groups} and --containers {containers}; accepted: \
+             --containers {groups}, as its PEs share no table"
+        ));
+    }
+    let (_, most) = platform.default_window(0);
+    if platform.dynamic_windows() == 0 && window > most.into() {
+        return Err(format!(
+            "--window {} is more than a PE of {platform} has of the bus; accepted: up to {}",
+            show(window),
+            format_arg(most.into())
+        ));
+    }
+    Ok(())
 }
 
 fn check_window(window: u64, page: u64) -> Result<(), String> {

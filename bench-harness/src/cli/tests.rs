@@ -265,6 +265,10 @@ fn a_kernel_and_a_platform_are_simulated() {
     assert_eq!(config.backend, BackendChoice::MockKernel, "it is named, so it is meant");
     assert_eq!(config.simulated, (Profile::PSERIES, Platform::Pseries));
     assert_eq!(run("").simulated, (Profile::K6_11, Platform::Phb3));
+    // The mock has no kernel that it would have to go with.
+    let config = run("--backend mock --platform ioda1 --window 256M --groups 2 --containers 2");
+    assert_eq!((config.backend, config.simulated.1), (BackendChoice::Mock, Platform::Ioda1));
+    assert_eq!(run("--backend mock --platform phb4").simulated.1, Platform::Phb4);
     let ioda1 = "--profile k4_9 --platform ioda1 --vfio-v1 --window";
     assert_eq!(run(&format!("{ioda1} 256M")).window_bytes, 256 << 20);
     assert!(refused(&format!("{ioda1} 2G")).contains("accepted: 256M, 4K and 1 level"));
@@ -292,8 +296,21 @@ fn kernels_and_platforms_that_are_not() {
     let error = refused("--profile k6_11 --backend mock");
     assert_eq!(error, "--profile k6_11 is of a simulated kernel; accepted: --backend mock-kernel");
     assert!(refused("--profile k6_11 --backend vfio").contains("--backend mock-kernel"));
-    assert!(refused("--platform phb3 --backend mock").contains("--platform phb3 is of"));
-    assert_eq!(refused("--platform phb3"), "--platform phb3 needs --backend mock-kernel");
+    assert!(refused("--platform phb3 --backend vfio").contains("--platform phb3 is of"));
+    assert_eq!(refused("--platform phb3"), "--platform phb3 needs --backend mock or mock-kernel");
+    let error = refused("--platform pseries --backend mock");
+    assert!(error.contains("firmware's; accepted: --backend mock-kernel"), "{error}");
+    assert!(refused("--profile k6_11 --platform phb4 --backend mock").contains("--profile k6_11"));
+    let older = "--backend mock --groups 3 --window 256M --platform";
+    for platform in ["p5ioc2", "ioda1"] {
+        let error = refused(&format!("{older} {platform} --containers 2"));
+        assert!(error.contains("--containers 2; accepted: --containers 3, as its PEs"), "{error}");
+    }
+    let error = refused("--backend mock --platform ioda1");
+    assert!(error.contains("--window 2G (2147483648) is more than a PE of ioda1"), "{error}");
+    assert!(error.ends_with("accepted: up to 256M"), "{error}");
+    let error = refused("--profile pseries --groups 2");
+    assert!(error.contains("--platform pseries with --groups 2"), "{error}");
     assert!(refused("replay a --profile k6_11").contains("a replay needs the mock"));
     assert!(refused("--profile k6_4 --profile k6_11").contains("--profile twice"));
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub struct Backend {
     /// Which one.
     pub kind: BackendKind,
-    /// For people; the mock's is [`MOCK_LABEL`](super::MOCK_LABEL).
+    /// For people; that of a mock of PHB3 is [`MOCK_LABEL`](super::MOCK_LABEL).
     pub label: String,
     /// IOMMU groups.
     pub groups: u64,
@@ -24,6 +24,9 @@ pub struct Backend {
     /// The machine as its kernel describes it, and whether it is emulated; null for a mock.
     #[serde(default)]
     pub runs_on: Option<String>,
+    /// Host bridges that are simulated, as in `phb3`; null where they are real or not known.
+    #[serde(default)]
+    pub bridges: Option<String>,
     /// IOMMU page sizes offered, in bytes.
     pub page_sizes: Vec<u64>,
     /// DMA windows per container.
@@ -125,7 +128,7 @@ pub struct RunSettings {
     pub groups: u64,
     pub containers: u64,
     pub window_bytes: u64,
-    /// Where each window starts on the bus.
+    /// Where the first window starts on the bus; the others, too, where groups can share one.
     pub window_start: u64,
     /// Levels of the table that was built.
     pub levels: u64,

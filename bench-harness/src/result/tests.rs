@@ -55,6 +55,7 @@ fn sample() -> ResultDoc {
             group_numbers: vec![0, 3],
             container_version: Some(2),
             kernel_release: text("6.12.0"),
+            bridges: None,
             runs_on: text("IBM PowerNV (POWER8), emulated by QEMU"),
             page_sizes: vec![4096, 65536],
             max_windows: 2,
@@ -198,13 +199,14 @@ fn objects(value: &Value, at: String, found: &mut Vec<String>) {
 #[test]
 fn each_field_is_required_and_typed() {
     // Left out of `required` on purpose: present on POWER only, or added later.
-    const OPTIONAL: [&str; 20] = [
+    const OPTIONAL: [&str; 21] = [
         "revision",
         "machine_model",
         "group_numbers",
         "container_version",
         "kernel_release",
         "runs_on",
+        "bridges",
         "requests",
         "ioctls",
         "mirror_entries",

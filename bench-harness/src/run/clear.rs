@@ -5,7 +5,7 @@
 
 use anyhow::anyhow;
 use tce_engine::addr::{GroupId, Ioba, PageShift, Uaddr};
-use tce_engine::backend::Backend;
+use tce_engine::backend::{Backend, GroupCaps};
 use tce_engine::container::{Container, Mode, Removal};
 use tce_engine::engine::{Engine, EngineOptions};
 use tce_engine::geometry::WindowSpec;
@@ -35,8 +35,12 @@ const LEVELS: u32 = 2;
 /// The memory behind the window: addresses only, since the mock moves no data.
 const MEMORY: Uaddr = Uaddr(0x1000_0000_0000);
 
-/// What is missing, if there is not enough memory.
-pub(super) fn no_memory() -> Option<String> {
+/// Why the groups cannot have such a window, or what is missing, if there is not enough memory.
+pub(super) fn impossible(offered: &GroupCaps) -> Option<String> {
+    if offered.max_levels < LEVELS {
+        let window = format_size(WINDOW);
+        return Some(format!("its window of {window} has {LEVELS} levels, these groups walk 1"));
+    }
     // The table, and as much for each of the limit's loops; a little for the upper level.
     let need = 3 * LEAVES + (4 << 20);
     let available = mem_available().filter(|available| *available < need)?;

@@ -4,7 +4,7 @@
 
 use std::time::Instant;
 
-use tce_engine::addr::{GroupId, Uaddr};
+use tce_engine::addr::{GroupId, Ioba, Uaddr};
 use tce_engine::container::{Container, Mode};
 use tce_engine::engine::DetachPolicy;
 use tce_engine::error::AttachError;
@@ -22,12 +22,13 @@ pub fn leave(rig: &mut Rig, policy: DetachPolicy) -> anyhow::Result<Vec<Left>> {
     // A device would keep its group.
     rig.close_devices();
     let mut all = Vec::new();
-    for (nth, container) in rig.containers.clone().iter().enumerate() {
+    for nth in 0..rig.containers.len() {
+        let (container, at) = (rig.containers[nth].clone(), rig.containers[nth].bus(0));
         let groups = container.groups();
         let Some((leaver, others @ [_, ..])) = groups.split_last() else { continue };
         let bytes = rig.buffer.bytes().min(rig.pages() << rig.page().get());
         let mapped = bytes >> rig.page().get();
-        let (at, from) = (rig.bus(0), rig.buffer.start());
+        let from = rig.buffer.start();
         container.map(at, from, bytes, Perm::READ_WRITE, Mode::Refuse)?;
         let begin = Instant::now();
         let detached = container.detach(*leaver);
@@ -51,8 +52,8 @@ pub fn leave(rig: &mut Rig, policy: DetachPolicy) -> anyhow::Result<Vec<Left>> {
             Ok(done) => {
                 (left.replayed, left.ioctls) = (done.replayed, done.ioctls);
                 left.replay_ns = done.time.as_nanos() as f64;
-                left.lost_tces = lost(rig, others, mapped);
-                left.joined = Some(join(rig, container, *leaver)?);
+                left.lost_tces = lost(rig, others, at, mapped);
+                left.joined = Some(join(rig, &container, *leaver)?);
             }
             Err(e @ AttachError::Shared { .. }) => left.refused = Some(e.to_string()),
             Err(e) => return Err(e.into()),
@@ -81,12 +82,12 @@ fn join(rig: &mut Rig, container: &Container, group: GroupId) -> anyhow::Result<
 }
 
 /// Entries that devices of these groups do not reach any more; `None` if nobody can be asked.
-fn lost(rig: &Rig, groups: &[GroupId], pages: u64) -> Option<u64> {
+fn lost(rig: &Rig, groups: &[GroupId], at: Ioba, pages: u64) -> Option<u64> {
     let What::MockKernel { kernel, .. } = &rig.machine.what else { return None };
     let page = rig.page().get();
     let wrong = |(group, n): &(GroupId, u64)| {
         let wanted = Uaddr(rig.buffer.start().0 + (n << page));
-        let found = kernel.translate(*group, rig.bus(*n), Perm::READ_WRITE);
+        let found = kernel.translate(*group, Ioba(at.0 + (n << page)), Perm::READ_WRITE);
         found.map(|to| to.at) != Ok(wanted)
     };
     let each = groups.iter().flat_map(|group| (0..pages).map(|n| (*group, n)));

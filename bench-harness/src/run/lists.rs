@@ -86,7 +86,7 @@ impl Work for Indirect<'_> {
         for container in &self.rig.containers {
             self.share.runs_until_interrupted(LIST_MAX as u64, u64::MAX, |first, count| {
                 let list = self.lists.pages(first, count);
-                let (at, perm, mode) = (self.rig.bus(first), Perm::READ_WRITE, Mode::Refuse);
+                let (at, perm, mode) = (container.bus(first), Perm::READ_WRITE, Mode::Refuse);
                 meters.time_map(|| container.map_list(at, list, perm, mode)).map(drop)
             })?;
         }
@@ -123,7 +123,7 @@ impl Work for Batch<'_> {
             self.share.runs_until_interrupted(LIST_MAX as u64, u64::MAX, |first, count| {
                 requests.clear();
                 requests.extend((first..first + count).map(|n| MapRequest {
-                    at: rig.bus(n),
+                    at: container.bus(n),
                     memory: rig.buffer.page(n, page),
                     bytes: page.bytes(),
                     perm: Perm::READ_WRITE,
@@ -140,7 +140,7 @@ impl Work for Batch<'_> {
         for container in &rig.containers {
             self.share.runs(LIST_MAX as u64, u64::MAX, |first, count| {
                 requests.clear();
-                let request = |n| UnmapRequest { at: rig.bus(n), bytes: page.bytes() };
+                let request = |n| UnmapRequest { at: container.bus(n), bytes: page.bytes() };
                 requests.extend((first..first + count).map(request));
                 meters.time_unmap(|| container.unmap_batch(&requests)).map(drop)
             })?;

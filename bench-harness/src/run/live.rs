@@ -2,25 +2,25 @@
 //! Maps where something is mapped: beside it, so that only looking tells what is free, and over it.
 
 use anyhow::ensure;
-use tce_engine::container::{Container, LIST_MAX, Mode, Receipt};
+use tce_engine::container::{LIST_MAX, Mode, Receipt};
 use tce_engine::error::MapError;
 use tce_engine::tce::Perm;
 
-use super::rig::{Rig, STRETCH};
+use super::rig::{Rig, STRETCH, Windowed};
 use super::work::{CALL_MAX, Meters, Share, Work, most, unmap};
 use crate::interrupt::interrupted;
 
 /// Maps `count` window pages from `first`; their memory lies `shift` buffer pages behind their own.
 fn map(
     rig: &Rig,
-    container: &Container,
+    container: &Windowed,
     (first, count): (u64, u64),
     shift: u64,
     mode: Mode,
 ) -> Result<Receipt, MapError> {
     let (page, rw) = (rig.page(), Perm::READ_WRITE);
     container.map(
-        rig.bus(first),
+        container.bus(first),
         rig.buffer.page(first + shift, page),
         count << page.get(),
         rw,
@@ -112,7 +112,7 @@ impl Work for Checked<'_> {
         for container in &self.rig.containers {
             self.halves(false, |first, count| {
                 let bytes = count << self.rig.page().get();
-                let done = container.unmap(self.rig.bus(first), bytes)?;
+                let done = container.unmap(container.bus(first), bytes)?;
                 meters.count(&done);
                 let live = done.tces;
                 ensure!(live == count, "of {count} pages that were to stay, {live} were there");
@@ -216,7 +216,7 @@ impl Work for Exchange<'_> {
         for container in &self.rig.containers {
             self.share.runs(u64::MAX, most(self.rig), |first, count| {
                 let bytes = count << self.rig.page().get();
-                meters.count(&container.unmap(self.rig.bus(first), bytes)?);
+                meters.count(&container.unmap(container.bus(first), bytes)?);
                 Ok(())
             })?;
         }

@@ -10,6 +10,7 @@ use tce_engine::backend::linux::vfio::DeviceInfo;
 use tce_engine::backend::linux::{Linux, LinuxOptions, Version};
 use tce_engine::backend::mock::{Mock, MockBuilder};
 use tce_engine::backend::{Backend, GroupCaps};
+use tce_engine::platform::Platform;
 
 use super::rig::Plan;
 use crate::cli::{BackendChoice, RunConfig};
@@ -53,7 +54,7 @@ impl Machine {
         let vfio =
             || open_vfio(config.vfio_groups.as_deref(), config.groups as usize, 0, config.vfio_v1);
         let what = match config.backend {
-            BackendChoice::Mock => What::mock(config),
+            BackendChoice::Mock => What::mock(config)?,
             BackendChoice::MockKernel => What::mock_kernel(config)?,
             BackendChoice::Vfio => What::Vfio(vfio()?),
             BackendChoice::Auto => match vfio() {
@@ -61,7 +62,7 @@ impl Machine {
                 Err(e) => {
                     let text = format!("no vfio: {}; measured on the mock", e.cause);
                     warnings.push(Warning::new("NO_VFIO", text));
-                    What::mock(config)
+                    What::mock(config)?
                 }
             },
         };
@@ -91,12 +92,24 @@ impl Machine {
     /// As in results and on every table.
     pub fn label(&self) -> String {
         match &self.what {
-            What::Mock(_) => MOCK_LABEL.to_owned(),
+            What::Mock(mock) => match mock.platform() {
+                Platform::Phb3 => MOCK_LABEL.to_owned(),
+                other => format!("mock of {other}: software PHB, not hardware"),
+            },
             What::MockKernel { kernel, .. } => {
                 let (profile, platform) = (kernel.profile(), kernel.platform());
                 format!("mock kernel {profile} on {platform}: simulated, not hardware")
             }
             What::Vfio(open) => open.vfio.label().to_owned(),
+        }
+    }
+
+    /// The host bridges that are simulated.
+    pub(crate) fn platform(&self) -> Option<Platform> {
+        match &self.what {
+            What::Mock(mock) => Some(mock.platform()),
+            What::MockKernel { kernel, .. } => Some(kernel.platform()),
+            What::Vfio(_) => None,
         }
     }
 
@@ -235,8 +248,12 @@ impl Machine {
 }
 
 impl What {
-    fn mock(config: &RunConfig) -> Self {
-        Self::Mock(mock(config, config.groups as u16).build())
+    fn mock(config: &RunConfig) -> Result<Self, Unavailable> {
+        let mock = mock(config, config.groups as u16).try_build().map_err(|e| Unavailable {
+            cause: e.to_string(),
+            fix: "ask for another machine".into(),
+        })?;
+        Ok(Self::Mock(mock))
     }
 
     fn mock_kernel(config: &RunConfig) -> Result<Self, Unavailable> {
@@ -276,6 +293,7 @@ const MOCK_KERNEL_GROUPS: u32 = 256;
 pub(crate) fn mock(config: &RunConfig, groups: u16) -> MockBuilder {
     let page = |shift: u32| PageShift::new(shift);
     MockBuilder::new(groups)
+        .platform(config.simulated.1)
         .host_page(config.host_page_shift.and_then(|s| page(s.into())).unwrap_or(HOST_PAGE))
         .backing(page(config.backing_bytes.trailing_zeros()).unwrap_or(PageShift::M2))
         .contiguous(config.contiguous)

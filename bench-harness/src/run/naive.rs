@@ -10,7 +10,7 @@ use anyhow::ensure;
 use tce_engine::addr::{GroupId, Hpa};
 use tce_engine::backend::layout::RealLayout;
 use tce_engine::backend::mock::Mock;
-use tce_engine::backend::{Backend, KillScope, Memory, WindowProgram};
+use tce_engine::backend::{Backend, Memory, WindowProgram};
 use tce_engine::error::BackendError;
 use tce_engine::geometry::Geometry;
 use tce_engine::mem::{TableChunk, TableMemory};
@@ -122,8 +122,9 @@ impl NaiveTable {
 
     /// One kill a call, as kernels do since 5.4.
     fn kill(&self) {
+        let whole = self.mock.caps().tables.kill_of_pe();
         for group in &self.groups {
-            self.mock.kill(*group, KillScope::Pe);
+            self.mock.kill(*group, whole);
         }
         self.mock.fence();
     }

@@ -7,12 +7,12 @@ use std::time::Instant;
 
 use anyhow::ensure;
 use tce_engine::addr::{Ioba, Uaddr};
-use tce_engine::container::{Container, Mapper, Mode, Receipt};
+use tce_engine::container::{Mapper, Mode, Receipt};
 use tce_engine::ioba::{IobaAllocator, IobaOptions, IobaSpace};
 use tce_engine::kill::KillCount;
 use tce_engine::tce::Perm;
 
-use super::rig::Rig;
+use super::rig::{Rig, Windowed};
 use super::work::{Meters, Share, Work, ns};
 use crate::interrupt::interrupted;
 
@@ -27,8 +27,10 @@ const TURN: usize = 256;
 /// If a window is none that addresses can be had of.
 pub(super) fn allocators(rig: &Rig) -> anyhow::Result<Vec<Arc<IobaAllocator>>> {
     let bytes = rig.pages() << rig.page().get();
-    let space = IobaSpace { start: rig.start, bytes, page: rig.page() };
-    let new = |_| Ok(IobaAllocator::new(space, IobaOptions::default())?);
+    let new = |container: &Windowed| {
+        let space = IobaSpace { start: container.start, bytes, page: rig.page() };
+        Ok(IobaAllocator::new(space, IobaOptions::default())?)
+    };
     rig.containers.iter().map(new).collect()
 }
 
@@ -54,7 +56,7 @@ pub struct Pairs<'a> {
 
 impl<'a> Pairs<'a> {
     pub(super) fn new(rig: &'a Rig, share: Share, addresses: &[Arc<IobaAllocator>]) -> Self {
-        let handle = |(container, addresses): (&Arc<Container>, &_)| Handle {
+        let handle = |(container, addresses): (&Windowed, &_)| Handle {
             mapper: container.mapper().with_addresses(addresses),
             each: Receipt::NONE,
             held: Vec::new(),
@@ -170,10 +172,10 @@ impl Work for Pairs<'_> {
     }
 
     fn places(&self) -> Vec<((usize, u64), u64)> {
-        let (start, page) = (self.rig.start.0, self.rig.page().get());
+        let page = self.rig.page().get();
         let mut places = Vec::new();
-        for (nth, handle) in self.handles.iter().enumerate() {
-            let index = |at: &Ioba| (at.0 - start) >> page;
+        for (nth, (handle, window)) in self.handles.iter().zip(&self.rig.containers).enumerate() {
+            let index = |at: &Ioba| (at.0 - window.start.0) >> page;
             places.extend(handle.held.iter().map(|(at, number)| ((nth, index(at)), *number)));
         }
         places

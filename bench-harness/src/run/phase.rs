@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use anyhow::anyhow;
 use tce_engine::addr::GroupId;
-use tce_engine::backend::{Backend, Memory};
-use tce_engine::container::Container;
+use tce_engine::backend::{Backend, GroupCaps, Memory};
 
 use super::clear;
 use super::lane::{Lane, Schedule, on_all};
@@ -18,7 +17,7 @@ use super::machine::{What, mock};
 use super::naive::{Naive, NaiveTable};
 use super::pair::{self, Pairs};
 use super::proof;
-use super::rig::{Plan, Rig};
+use super::rig::{Plan, Rig, Windowed};
 use super::ring::{Ring, Singles};
 use super::verify::{Content, Eye, Model, Part, Seen, verify};
 use super::work::{Bulk, Meters, Share, Work};
@@ -106,7 +105,7 @@ pub fn impossible(phase: Phase, rig: &Rig) -> Option<String> {
         Phase::Single | Phase::Clear if rig.machine.has_kernel() => {
             Some("a kernel owns the tables".to_owned())
         }
-        Phase::Clear => clear::no_memory(),
+        Phase::Clear => clear::impossible(&rig.machine.offered),
         _ => None,
     }
 }
@@ -249,8 +248,11 @@ fn seen_naive<'a>(rig: &Rig, tables: &'a [NaiveTable]) -> anyhow::Result<Vec<See
     let mut seen = Vec::new();
     for (nth, table) in tables.iter().enumerate() {
         for group in table.groups() {
-            let pe = table.mock().group(*group)?.pe;
-            seen.push(whole_window(rig, nth, Eye::Pe(table.mock(), pe)));
+            let GroupCaps { pe, window_starts, .. } = table.mock().group(*group)?;
+            let eye = Eye::Pe(table.mock(), pe);
+            // Its groups are numbered from 0, and may have other parts of the bus than the rig's.
+            let start = window_starts[0].unwrap_or_default();
+            seen.push(Seen { start, ..whole_window(rig, nth, eye) });
         }
     }
     Ok(seen)
@@ -259,13 +261,14 @@ fn seen_naive<'a>(rig: &Rig, tables: &'a [NaiveTable]) -> anyhow::Result<Vec<See
 /// The window of container number `window`.
 pub(super) fn whole_window<'a>(rig: &Rig, window: usize, eye: Eye<'a>) -> Seen<'a> {
     let buffer = (rig.buffer.start(), rig.buffer.bytes());
-    Seen { eye, start: rig.start, page: rig.page(), pages: rig.pages(), buffer, window }
+    let start = rig.containers[window].start;
+    Seen { eye, start, page: rig.page(), pages: rig.pages(), buffer, window }
 }
 
 /// A table of the naive peer for each container, each on a mock like the rig's.
 fn naive_tables(rig: &Rig, config: &RunConfig) -> anyhow::Result<Arc<Vec<NaiveTable>>> {
     let memory = Memory::User { start: rig.buffer.start(), bytes: rig.buffer.bytes() };
-    let table = |container: &Arc<Container>| {
+    let table = |container: &Windowed| {
         let groups = container.groups().len() as u16;
         let mock = mock(config, groups).build();
         let groups = (0..u32::from(groups)).map(GroupId).collect();

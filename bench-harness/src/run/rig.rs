@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What a run stands on: the machine, the engine, containers with their windows, and the buffer.
 
+use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, anyhow, bail};
@@ -67,7 +68,10 @@ impl Plan {
             .map_err(|e| format!("--window {}: {e}", format_size(config.window_bytes)))?;
         let offered = machine.offered;
         if !offered.page_sizes.contains(page) {
-            let by = if machine.has_kernel() { "these groups" } else { "the mock's POWER8" };
+            let by = match machine.platform() {
+                Some(platform) if !machine.has_kernel() => format!("the mock's {platform}"),
+                _ => "these groups".to_owned(),
+            };
             return Err(format!(
                 "--page-size {page} is not offered by {by}; accepted: {}",
                 offered.page_sizes
@@ -141,13 +145,37 @@ fn shift(shift: u8) -> Result<PageShift, String> {
     PageShift::new(u32::from(shift)).ok_or_else(|| format!("page shift {shift} is unknown"))
 }
 
+/// A container and where its window is.
+pub(crate) struct Windowed {
+    container: Arc<Container>,
+    /// Where the window starts.
+    pub(crate) start: Ioba,
+    page: PageShift,
+}
+
+impl Windowed {
+    /// The bus address of page `number` of the window.
+    #[inline]
+    pub(crate) fn bus(&self, number: u64) -> Ioba {
+        Ioba(self.start.0 + (number << self.page.get()))
+    }
+}
+
+impl Deref for Windowed {
+    type Target = Arc<Container>;
+
+    fn deref(&self) -> &Arc<Container> {
+        &self.container
+    }
+}
+
 /// A run's machine, ready to be measured. Fields are dropped in this order: a device keeps its group
 /// in its container, and containers know the buffer.
 pub struct Rig {
     /// See [`Rig::devices`].
     devices: OnceLock<Vec<edu::Engine>>,
     /// The containers, each with one window and all of the buffer registered.
-    pub(crate) containers: Vec<Arc<Container>>,
+    pub(crate) containers: Vec<Windowed>,
     /// The engine.
     pub(crate) engine: Engine,
     /// The memory behind the windows.
@@ -156,7 +184,8 @@ pub struct Rig {
     pub(crate) machine: Machine,
     /// What the process shows as locked beside what is charged, if a kernel keeps books.
     pub(crate) books: Option<Books>,
-    /// Where every window starts.
+    /// Where the first window starts; the others do too, unless each group has a part of the bus of
+    /// its own.
     pub start: Ioba,
     /// NUMA node that each window's table was made for.
     pub nodes: Vec<Option<u32>>,
@@ -202,11 +231,12 @@ impl Rig {
             compare(&engine, "registering the buffer");
             let window = container.create_window(spec).map_err(|e| anyhow!("{e}{}", hint()))?;
             compare(&engine, "creating a window");
-            if *start.get_or_insert(window.start) != window.start {
+            // Devices are told one address for all.
+            if *start.get_or_insert(window.start) != window.start && machine.has_kernel() {
                 bail!("windows start at {} and {}", window.start, start.unwrap_or_default());
             }
             nodes.push(window.node);
-            containers.push(Arc::new(container));
+            containers.push(Windowed { container: Arc::new(container), start: window.start, page });
         }
         let start = start.context("no container")?;
         let setup_stores = machine.register_stores();
@@ -276,7 +306,7 @@ impl Rig {
         // A version 1 container keeps both until it is closed.
         let by_steps = self.engine.caps().tables.kernel().is_some_and(|k| k.paid_ahead == 0);
         for container in self.containers.iter().filter(|_| by_steps) {
-            let removed = container.remove_window(self.start, Removal::IfUnmapped);
+            let removed = container.remove_window(container.start, Removal::IfUnmapped);
             done(removed.map(drop).map_err(|e| e.to_string()));
             compare("removing a window");
             let (start, bytes) = (self.buffer.start(), self.buffer.bytes());
@@ -307,7 +337,7 @@ impl Rig {
         self.buffer.bytes() >> self.page().get()
     }
 
-    /// The bus address of page `number` of every window.
+    /// The bus address of page `number` of the first window.
     pub fn bus(&self, number: u64) -> Ioba {
         Ioba(self.start.0 + (number << self.page().get()))
     }

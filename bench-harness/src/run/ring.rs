@@ -46,7 +46,7 @@ impl Ring<'_> {
             let mut tces = 0;
             let at = Instant::now();
             for n in self.tail..self.tail + count {
-                let done = container.unmap(rig.bus(self.place(n)), page.bytes())?;
+                let done = container.unmap(container.bus(self.place(n)), page.bytes())?;
                 tces += done.tces;
                 meters.unmapped(&done);
             }
@@ -76,7 +76,8 @@ impl Work for Ring<'_> {
                     let place = self.place(n);
                     let memory = rig.buffer.page(place, page);
                     let (perm, mode) = (Perm::READ_WRITE, Mode::Refuse);
-                    let done = container.map(rig.bus(place), memory, page.bytes(), perm, mode)?;
+                    let done =
+                        container.map(container.bus(place), memory, page.bytes(), perm, mode)?;
                     tces += done.tces;
                     meters.mapped(&done);
                 }
@@ -115,7 +116,7 @@ impl Work for Singles<'_> {
         let (rig, page) = (self.rig, self.rig.page());
         for container in &rig.containers {
             self.share.runs_until_interrupted(1, 1, |n, _| {
-                let (at, memory) = (rig.bus(n), rig.buffer.page(n, page));
+                let (at, memory) = (container.bus(n), rig.buffer.page(n, page));
                 let (perm, mode) = (Perm::READ_WRITE, Mode::Refuse);
                 meters.time_map(|| container.map(at, memory, page.bytes(), perm, mode)).map(drop)
             })?;

@@ -4,11 +4,11 @@
 use std::ops::AddAssign;
 use std::time::Instant;
 
-use tce_engine::container::{Container, Mode, Receipt};
+use tce_engine::container::{Mode, Receipt};
 use tce_engine::kill::KillCount;
 use tce_engine::tce::Perm;
 
-use super::rig::Rig;
+use super::rig::{Rig, Windowed};
 use crate::interrupt::interrupted;
 use crate::recorder::Recorder;
 
@@ -131,11 +131,11 @@ impl Meters {
 /// Unmaps `count` window pages from `first`, timed.
 pub(super) fn unmap(
     rig: &Rig,
-    container: &Container,
+    container: &Windowed,
     (first, count): (u64, u64),
     meters: &mut Meters,
 ) -> anyhow::Result<()> {
-    let (at, bytes) = (rig.bus(first), count << rig.page().get());
+    let (at, bytes) = (container.bus(first), count << rig.page().get());
     meters.time_unmap(|| container.unmap(at, bytes)).map(drop)
 }
 
@@ -255,7 +255,7 @@ impl Work for Bulk<'_> {
                 most(self.rig),
                 |first, count| {
                     let (memory, bytes) = (rig.buffer.page(first, page), count << page.get());
-                    let (at, perm, mode) = (rig.bus(first), Perm::READ_WRITE, Mode::Refuse);
+                    let (at, perm, mode) = (container.bus(first), Perm::READ_WRITE, Mode::Refuse);
                     meters.time_map(|| container.map(at, memory, bytes, perm, mode)).map(drop)
                 },
             )?;

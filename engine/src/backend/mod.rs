@@ -4,6 +4,7 @@
 //! A back end pins memory and says where it lies, programs the windows of PEs, and kills cached
 //! translations. The engine holds it as `Arc<dyn Backend>`: one indirect call a batch.
 
+mod kills;
 pub mod layout;
 #[cfg(not(loom))]
 pub mod linux;
@@ -17,11 +18,13 @@ use std::borrow::Borrow;
 use std::fmt;
 
 use crate::addr::{Gra, GroupId, Hpa, Ioba, PageShift, PageSizes, PeNumber, Uaddr};
+use crate::eeh::{EehOp, EehState};
 use crate::error::BackendError;
 use crate::geometry::Geometry;
 use crate::mem::TableMemory;
 use crate::sync::Arc;
 use crate::tce::Perm;
+pub use kills::{KillCaps, KillScope};
 use layout::RealLayout;
 pub use register::{PageRegister, Word};
 
@@ -61,6 +64,12 @@ impl Tables {
         }
     }
 
+    /// What it takes to have a PE forget everything; a kernel does so by itself.
+    #[must_use]
+    pub fn kill_of_pe(self) -> KillScope {
+        self.kill().map_or(KillScope::Pe, KillCaps::whole)
+    }
+
     /// What the kernel that owns the tables is like.
     #[must_use]
     pub fn kernel(self) -> Option<KernelCaps> {
@@ -79,16 +88,6 @@ pub struct KernelCaps {
     /// Bytes charged before anything can be mapped (version 1 containers). Their regions cost
     /// nothing, and their one window cannot be removed. 0: regions are charged one by one.
     pub paid_ahead: u64,
-}
-
-/// What kills the platform's PHBs know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KillCaps {
-    /// More pages than this are killed by one PE-wide kill instead.
-    pub max_page_kills: u64,
-    /// True if a filled entry has to be killed too. It is safe only where the PHB never caches an
-    /// empty entry to leave this out, and no platform promises that.
-    pub on_fill: bool,
 }
 
 /// What one group can do.
@@ -163,20 +162,12 @@ pub struct WindowProgram {
     pub page: PageShift,
 }
 
-/// What one kill covers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KillScope {
-    /// `count` pages from `start`, each by a register store of its own.
-    Pages {
-        /// First page.
-        start: Ioba,
-        /// Number of pages.
-        count: u64,
-        /// Their size.
-        page: PageShift,
-    },
-    /// Everything of the PE.
-    Pe,
+impl WindowProgram {
+    /// Bytes of bus space that it serves.
+    #[must_use]
+    pub const fn covers(&self) -> u64 {
+        (self.block_bytes / 8).saturating_pow(self.levels).saturating_mul(self.page.bytes())
+    }
 }
 
 /// A machine with PEs, or something that behaves like one.
@@ -233,6 +224,22 @@ pub trait Backend: TableMemory + fmt::Debug {
         None
     }
 
+    /// Does something to the group's PE, and to no other. Not called where a kernel owns the tables.
+    ///
+    /// # Errors
+    /// [`BackendError::Eeh`]; the PE is as before.
+    fn eeh(&self, group: GroupId, op: EehOp) -> Result<(), BackendError> {
+        Err(no_eeh(group, op.name()))
+    }
+
+    /// The state of the group's PE. Not called where a kernel owns the tables.
+    ///
+    /// # Errors
+    /// If it cannot be told.
+    fn eeh_state(&self, group: GroupId) -> Result<EehState, BackendError> {
+        Err(no_eeh(group, "ask for the state"))
+    }
+
     /// Pins memory and says where it lies.
     ///
     /// # Errors
@@ -241,6 +248,10 @@ pub trait Backend: TableMemory + fmt::Debug {
 
     /// Gives back what [`Backend::pin`] returned.
     fn unpin(&self, memory: Memory, layout: &RealLayout);
+}
+
+fn no_eeh(group: GroupId, request: &'static str) -> BackendError {
+    BackendError::Eeh { group, request, reason: "this platform has no EEH".to_owned() }
 }
 
 /// A way to the kill registers of some groups' PHBs.
@@ -337,6 +348,12 @@ pub trait Space: Send + Sync + fmt::Debug {
     /// If it cannot be asked.
     fn eeh_state(&self) -> Result<i32, BackendError>;
 
+    /// Does something to the one member's PE.
+    ///
+    /// # Errors
+    /// If the platform refuses.
+    fn eeh(&self, op: EehOp) -> Result<(), BackendError>;
+
     /// Takes it back. Nothing of the container is mapped there any more. With `watch`, says whether
     /// the process is still charged for it afterwards, although nobody else of it has it registered.
     fn unregister(&self, memory: Memory, watch: bool) -> bool;
@@ -416,10 +433,11 @@ impl Space for EngineOwned {
     }
 
     fn eeh_state(&self) -> Result<i32, BackendError> {
-        Err(BackendError::Guarded {
-            request: "asking for the error state".into(),
-            reason: "a software PHB has none yet",
-        })
+        Err(not_a_kernels("asking for the error state".to_owned()))
+    }
+
+    fn eeh(&self, op: EehOp) -> Result<(), BackendError> {
+        Err(not_a_kernels(op.to_string()))
     }
 
     fn unregister(&self, _: Memory, _: bool) -> bool {
@@ -433,4 +451,9 @@ impl Space for EngineOwned {
     fn unmap(&self, _: BusRange) -> Result<u64, BackendError> {
         Ok(0)
     }
+}
+
+/// Error handling where the engine owns everything: the back end is to be asked.
+fn not_a_kernels(request: String) -> BackendError {
+    BackendError::Guarded { request, reason: "no kernel is there to be asked" }
 }

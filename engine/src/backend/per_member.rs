@@ -5,6 +5,7 @@ use std::fmt;
 
 use super::{Backend, BusRange, CreateError, MAX_WINDOWS, Memory, Space, WindowCost};
 use crate::addr::{GroupId, Ioba, Uaddr};
+use crate::eeh::EehOp;
 use crate::error::BackendError;
 use crate::geometry::{Geometry, WindowSpec};
 use crate::sync::{Arc, RwLock, read, write};
@@ -184,10 +185,14 @@ impl Space for PerMember {
     fn eeh_state(&self) -> Result<i32, BackendError> {
         match &read(&self.seats).seats[..] {
             [seat] => seat.space.eeh_state(),
-            _ => Err(BackendError::Guarded {
-                request: "asking for the error state".into(),
-                reason: "each member has one of its own",
-            }),
+            _ => Err(ambiguous("asking for the error state".to_owned())),
+        }
+    }
+
+    fn eeh(&self, op: EehOp) -> Result<(), BackendError> {
+        match &read(&self.seats).seats[..] {
+            [seat] => seat.space.eeh(op),
+            _ => Err(ambiguous(op.to_string())),
         }
     }
 
@@ -217,6 +222,10 @@ impl Space for PerMember {
             (Err(e), _) | (Ok(_), Err(e)) => Err(e),
         })
     }
+}
+
+fn ambiguous(request: String) -> BackendError {
+    BackendError::Guarded { request, reason: "each member has a PE of its own" }
 }
 
 impl fmt::Debug for PerMember {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::isolate::Side;
 use super::{Container, Member, State};
 use crate::addr::{GroupId, Ioba, PageSizes};
-use crate::backend::{Backend, GroupCaps, KillScope, MAX_WINDOWS};
+use crate::backend::{Backend, GroupCaps, MAX_WINDOWS};
 use crate::engine::DetachPolicy;
 use crate::error::{AttachError, BackendError};
 use crate::sabotage::{Guard, stands};
@@ -296,7 +296,7 @@ fn compatible(
 fn program(backend: &dyn Backend, state: &State, group: GroupId) -> Result<(), BackendError> {
     backend.take_ownership(group)?;
     // What the PE cached in its former life must be gone before it can translate.
-    backend.kill(group, KillScope::Pe);
+    backend.kill(group, backend.caps().tables.kill_of_pe());
     backend.fence();
     let mut set = Vec::with_capacity(MAX_WINDOWS);
     for window in state.windows.iter().flatten() {
@@ -320,6 +320,6 @@ fn unprogram(backend: &dyn Backend, state: &State, group: GroupId) {
 /// Unsets exactly these slots, and waits until the PE has forgotten them.
 fn undo(backend: &dyn Backend, group: GroupId, slots: &[usize]) {
     slots.iter().for_each(|slot| backend.unset_window(group, *slot));
-    backend.kill(group, KillScope::Pe);
+    backend.kill(group, backend.caps().tables.kill_of_pe());
     backend.fence();
 }

@@ -34,6 +34,17 @@ impl Side {
     }
 }
 
+impl Side {
+    /// The container that has the member, alone or among others.
+    pub(super) fn of<T>(&self, group: GroupId, f: impl FnOnce(&dyn Space) -> T) -> T {
+        let seat = match self {
+            Self::Shared(_) => None,
+            Self::Each(each) => each.seat(group),
+        };
+        f(seat.as_deref().unwrap_or(&**self))
+    }
+}
+
 impl Deref for Side {
     type Target = dyn Space;
 

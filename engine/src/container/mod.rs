@@ -21,7 +21,7 @@ mod publish;
 mod windows;
 
 pub use batch::{MapRequest, UnmapRequest};
-pub use eeh::EehState;
+pub use eeh::EehResults;
 pub(crate) use entries::Place;
 pub use groups::{Attached, Detached, SharedCaps};
 pub use mapper::Mapper;
@@ -48,7 +48,7 @@ struct Member {
 }
 
 #[derive(Default)]
-struct State {
+pub(crate) struct State {
     members: Vec<Member>,
     /// Their groups, in the same order.
     member_ids: Vec<GroupId>,
@@ -56,6 +56,17 @@ struct State {
     common: Option<Common>,
     windows: [Option<Window>; MAX_WINDOWS],
     registrations: Registrations,
+}
+
+impl State {
+    pub(crate) fn regions(&self) -> Vec<RegionInfo> {
+        let info = self.registrations.iter().map(|(number, r)| RegionInfo {
+            memory: r.region.memory,
+            mapped: self.registrations.mapped(number),
+            contiguous: r.region.layout.is_contiguous(),
+        });
+        info.collect()
+    }
 }
 
 /// Groups that share windows, and the memory registered for them. Closed when dropped.
@@ -73,7 +84,8 @@ pub struct Container {
 pub struct RegionInfo {
     /// The memory.
     pub memory: Memory,
-    /// Live entries of this container that point into it; exact while nobody maps or unmaps.
+    /// Live entries of this container that point into it; exact while nobody maps or unmaps. Those of
+    /// all: [`Engine::regions`](crate::engine::Engine::regions).
     pub mapped: u64,
     /// True if it lies in one contiguous run of real memory.
     pub contiguous: bool,
@@ -83,6 +95,7 @@ impl Container {
     pub(crate) fn new(engine: Arc<Shared>, id: u64) -> Self {
         let space = Side::new(&engine);
         let state = Arc::new(BrLock::new(State::default()));
+        engine.opened(id, state.clone());
         Self { engine, id, space, structure: Mutex::new(()), state }
     }
 
@@ -201,14 +214,7 @@ impl Container {
     /// What is registered here.
     #[must_use]
     pub fn regions(&self) -> Vec<RegionInfo> {
-        let state = self.state.read();
-        let registrations = state.registrations.iter();
-        let info = registrations.map(|(number, r)| RegionInfo {
-            memory: r.region.memory,
-            mapped: state.registrations.mapped(number),
-            contiguous: r.region.layout.is_contiguous(),
-        });
-        info.collect()
+        self.state.read().regions()
     }
 
     /// The member groups, in order of joining; nothing depends on that order.
@@ -247,6 +253,7 @@ impl Container {
 impl Drop for Container {
     fn drop(&mut self) {
         self.close();
+        self.engine.closed(self.id);
     }
 }
 

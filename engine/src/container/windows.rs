@@ -4,9 +4,9 @@
 use super::call::Call;
 use super::groups::Detached;
 use super::isolate::WindowCharge;
-use super::{Container, Member, Receipt, State};
-use crate::addr::{DmaMask, Ioba, PageShift, PageSizes};
-use crate::backend::{CreateError, KillScope, MAX_WINDOWS, WindowProgram};
+use super::{Container, Receipt, State};
+use crate::addr::{DmaMask, GroupId, Ioba, PageShift, PageSizes};
+use crate::backend::{CreateError, MAX_WINDOWS, WindowProgram};
 use crate::error::{BackendError, GeometryError, UnmapError, WindowError};
 use crate::geometry::{Geometry, WindowSpec};
 use crate::ioba::IobaSpace;
@@ -177,19 +177,16 @@ impl Container {
         for (done, member) in state.members.iter().enumerate() {
             if let Err(e) = engine.backend.set_window(member.group, slot, &window.program()) {
                 // Exactly those that have it.
-                for member in &state.members[..done] {
-                    engine.backend.unset_window(member.group, slot);
-                    engine.backend.kill(member.group, KillScope::Pe);
-                }
-                engine.backend.fence();
+                self.disable(&state.member_ids[..done], slot);
                 // What was just created can be removed, or the container is beyond help.
                 let _ = self.space.remove_window(slot, start);
                 return Err(e.into());
             }
         }
         // Nothing of an earlier window in this slot may be remembered.
+        let whole = engine.caps.tables.kill_of_pe();
         for member in &state.members {
-            engine.backend.kill(member.group, KillScope::Pe);
+            engine.backend.kill(member.group, whole);
         }
         engine.backend.fence();
         let info = window.info();
@@ -291,7 +288,7 @@ impl Container {
             receipt.kills += part.kills;
         }
         let state = self.state.read();
-        receipt.kills.issued += self.disable(&state, window.slot);
+        receipt.kills.issued += self.disable(&state.member_ids, window.slot);
         receipt
     }
 
@@ -327,18 +324,17 @@ impl Container {
     fn unset(&self, state: &mut State, slot: usize) -> Receipt {
         let Some(window) = state.windows[slot].take() else { return Receipt::default() };
         let mut receipt = self.call_on(state, |call| call.clear(&window, whole(&window)));
-        receipt.kills.issued += self.disable(state, slot);
+        receipt.kills.issued += self.disable(&state.member_ids, slot);
         receipt
     }
 
-    /// Disables a slot in every member, and waits until they have forgotten it. Returns the kills.
-    fn disable(&self, state: &State, slot: usize) -> u64 {
+    /// Disables a slot in these members, and waits until they have forgotten it. Returns the kills.
+    fn disable(&self, members: &[GroupId], slot: usize) -> u64 {
         let backend = &*self.engine.backend;
-        let mut kills = 0;
-        for Member { group, .. } in &state.members {
-            backend.unset_window(*group, slot);
-            kills += backend.kill(*group, KillScope::Pe);
-        }
+        members.iter().for_each(|group| backend.unset_window(*group, slot));
+        // A kill that goes beyond the PE must find no other member with the window.
+        let whole = self.engine.caps.tables.kill_of_pe();
+        let kills = members.iter().map(|group| backend.kill(*group, whole)).sum();
         backend.fence();
         kills
     }

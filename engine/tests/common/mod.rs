@@ -7,14 +7,17 @@
 pub(crate) mod guest;
 
 use std::fmt;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use tce_engine::addr::{GroupId, Hpa, Ioba, PageShift, PeNumber, Uaddr};
 use tce_engine::backend::layout::RealLayout;
 use tce_engine::backend::mock::{Fault, Mock, MockBuilder};
 use tce_engine::backend::{Backend, Caps, GroupCaps, KillPort, KillScope, Memory, WindowProgram};
 use tce_engine::container::Container;
+use tce_engine::eeh::{EehOp, EehState};
 use tce_engine::engine::{Engine, EngineOptions};
 use tce_engine::error::BackendError;
 use tce_engine::mem::{TableChunk, TableMemory};
@@ -71,9 +74,10 @@ impl Rig {
         drop(self.mock.take_events());
     }
 
-    /// Nothing pinned, no table, no window, no charge.
+    /// Nothing pinned, no table, no window, no charge, and every PE is the host's.
     pub(crate) fn assert_empty(&self) {
         assert_eq!(self.mock.leftovers(), (0, 0, 0), "pinned, tables, windows");
+        assert_eq!(self.mock.taken(), 0, "PEs that the host did not get back");
         assert_eq!(self.pages(), 0, "{:?}", self.engine.ledger().entries());
     }
 }
@@ -108,11 +112,13 @@ pub(crate) fn mapped(container: &Container, start: Uaddr) -> u64 {
 /// What a [`FaultyBackend`] tells its watcher, before it happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
+    Take(GroupId),
     Kill(GroupId, KillScope),
     Fence,
     Set(GroupId, usize),
     Unset(GroupId, usize),
     Release(GroupId),
+    FreeTable,
     Unpin(Memory),
 }
 
@@ -121,9 +127,11 @@ type Watcher = Box<dyn Fn(Step) + Send + Sync>;
 /// The mock, with calls that fail on demand and a watcher.
 pub(crate) struct FaultyBackend {
     mock: Arc<Mock>,
+    take: AtomicI64,
     set_window: Mutex<Option<(u32, i64)>>,
     table_chunks: AtomicI64,
     pin: Mutex<bool>,
+    eeh: Mutex<Option<GroupId>>,
     watcher: OnceLock<Watcher>,
 }
 
@@ -131,11 +139,18 @@ impl FaultyBackend {
     pub(crate) fn new(mock: Arc<Mock>) -> Self {
         Self {
             mock,
+            take: AtomicI64::new(0),
             set_window: Mutex::new(None),
             table_chunks: AtomicI64::new(i64::MAX),
             pin: Mutex::new(false),
+            eeh: Mutex::new(None),
             watcher: OnceLock::new(),
         }
+    }
+
+    /// The `nth` take_ownership from now, 1 = the next, is refused; once.
+    pub(crate) fn fail_take(&self, nth: i64) {
+        self.take.store(nth, Ordering::SeqCst);
     }
 
     /// The `nth` set_window from now, 1 = the next, fails with firmware's `code`; once.
@@ -151,6 +166,20 @@ impl FaultyBackend {
     /// Pinning fails from now on, or works again.
     pub(crate) fn fail_pin(&self, yes: bool) {
         *self.pin.lock().unwrap() = yes;
+    }
+
+    /// Error handling of this group fails from now on, or works again for all.
+    pub(crate) fn fail_eeh(&self, group: Option<GroupId>) {
+        *self.eeh.lock().unwrap() = group;
+    }
+
+    fn refuse_eeh(&self, group: GroupId, request: &'static str) -> Result<(), BackendError> {
+        match *self.eeh.lock().unwrap() {
+            Some(bad) if bad == group => {
+                Err(BackendError::Eeh { group, request, reason: "injected".to_owned() })
+            }
+            _ => Ok(()),
+        }
     }
 
     pub(crate) fn watch(&self, watcher: impl Fn(Step) + Send + Sync + 'static) {
@@ -185,6 +214,7 @@ impl TableMemory for FaultyBackend {
     }
 
     fn free_table(&self, at: Hpa) {
+        self.tell(Step::FreeTable);
         self.mock.free_table(at);
     }
 }
@@ -199,6 +229,10 @@ impl Backend for FaultyBackend {
     }
 
     fn take_ownership(&self, group: GroupId) -> Result<(), BackendError> {
+        self.tell(Step::Take(group));
+        if self.take.fetch_sub(1, Ordering::SeqCst) == 1 {
+            return Err(BackendError::GroupBusy(group));
+        }
         self.mock.take_ownership(group)
     }
 
@@ -239,6 +273,16 @@ impl Backend for FaultyBackend {
         self.mock.fence();
     }
 
+    fn eeh(&self, group: GroupId, op: EehOp) -> Result<(), BackendError> {
+        self.refuse_eeh(group, op.name())?;
+        self.mock.eeh(group, op)
+    }
+
+    fn eeh_state(&self, group: GroupId) -> Result<EehState, BackendError> {
+        self.refuse_eeh(group, "state")?;
+        self.mock.eeh_state(group)
+    }
+
     fn kill_port(self: Arc<Self>, members: &[GroupId]) -> Option<Box<dyn KillPort>> {
         // A watcher sees the shared way only.
         if self.watcher.get().is_some() { None } else { self.mock.clone().kill_port(members) }
@@ -256,6 +300,50 @@ impl Backend for FaultyBackend {
         self.tell(Step::Unpin(memory));
         self.mock.unpin(memory, layout);
     }
+}
+
+/// What a thread did while another was in the midst of something.
+pub(crate) struct Meanwhile<T> {
+    peer: Arc<Mutex<Option<JoinHandle<T>>>>,
+    early: Arc<AtomicBool>,
+}
+
+impl<T> Meanwhile<T> {
+    /// What came of it, and whether it was over before the other went on.
+    pub(crate) fn end(self) -> (T, bool) {
+        let peer = self.peer.lock().unwrap().take().expect("the step was taken");
+        let ended = peer.join().unwrap();
+        (ended, self.early.load(Ordering::SeqCst))
+    }
+}
+
+/// Watches for a step: there, once, `peer` gets a thread and a moment in which nothing else happens.
+pub(crate) fn meanwhile<T: Send + 'static>(
+    rig: &Rig,
+    at: impl Fn(Step) -> bool + Send + Sync + 'static,
+    peer: impl FnOnce() -> T + Send + 'static,
+) -> Meanwhile<T> {
+    let waiting = Mutex::new(Some(peer));
+    let (thread, early) = (Arc::new(Mutex::new(None)), Arc::new(AtomicBool::new(false)));
+    let meanwhile = Meanwhile { peer: thread.clone(), early: early.clone() };
+    rig.faulty.watch(move |step| {
+        if !at(step) {
+            return;
+        }
+        // Only the first time: what the peer does may be watched as well.
+        let Some(peer) = waiting.lock().unwrap().take() else { return };
+        let (over, is_over) = mpsc::channel();
+        let handle = thread::spawn(move || {
+            let ended = peer();
+            // Nobody waits any more if it took long.
+            let _ = over.send(());
+            ended
+        });
+        let soon = is_over.recv_timeout(Duration::from_millis(200)).is_ok();
+        early.store(soon, Ordering::SeqCst);
+        *thread.lock().unwrap() = Some(handle);
+    });
+    meanwhile
 }
 
 /// Parses a size such as `16M`, `8.125MB` or `64KB` in bytes, or `8K` as a number.

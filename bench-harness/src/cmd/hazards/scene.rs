@@ -255,7 +255,13 @@ impl Scene {
 
     /// Resets a group. Its peers are well, and know nothing of it; afterwards all are well again.
     pub(super) fn reset(&mut self, container: usize, group: GroupId) -> Answer {
+        let states = |scene: &Self| -> Vec<_> {
+            scene.members.keys().map(|member| scene.kernel.group_state(*member)).collect()
+        };
+        let before = states(self);
         let answer = self.user.reset(container, group);
+        // What was refused did nothing.
+        self.harm.misled += u64::from(answer.is_err() && states(self) != before);
         for member in self.members.keys() {
             let well = self.kernel.group_state(*member) == Some(GroupState::Normal);
             self.harm.disturbed += u64::from(*member != group && !well);

@@ -38,6 +38,7 @@ fn what_todays_kernel_does_to_the_naive() {
     assert_eq!(harm("unregister-mapped").exposed, 4);
     assert_eq!(harm("map-past-end").corrupted, 1);
     assert_eq!(harm("reset-all"), Harm { disturbed: 1, ..Harm::default() });
+    assert_eq!(harm("half-reset"), Harm { disturbed: 1, misled: 1, ..Harm::default() });
 }
 
 /// Without its guard the engine is no better off than the naive.

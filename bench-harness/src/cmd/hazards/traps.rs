@@ -87,6 +87,8 @@ pub(super) const TRAPS: &[Trap] = &[
     ),
     trap("frozen-peer", "of several groups' states only the first bad one is told", frozen_peer),
     trap("reset-all", "a reset of one group resets all of them", reset_all),
+    trap("half-reset", "a reset that is refused has reset others before", half_reset)
+        .machine(|builder| builder.group(G0, |g| g.eeh = false)),
     trap("v1-unpin", "pages are unpinned before their translations are killed", v1_unpin)
         .v1()
         .helpless("both happen inside one request of the kernel's; containers of version 2 do not"),
@@ -283,6 +285,14 @@ fn reset_all(s: &mut Scene) -> Answer {
     s.map(c, start, 0, 4)?;
     s.kernel.set_group_state(G1, GroupState::DmaStopped);
     may(s.reset(c, G1));
+    Ok(())
+}
+
+/// The newest group is asked first; the other has no error handling.
+fn half_reset(s: &mut Scene) -> Answer {
+    let c = s.open(G0)?;
+    s.attach(c, G1)?;
+    may(s.reset(c, G0));
     Ok(())
 }
 

@@ -11,7 +11,8 @@ use tce_engine::backend::linux::uapi::{
     map_flags,
 };
 use tce_engine::backend::linux::{Linux, LinuxOptions, Version};
-use tce_engine::container::{Container, EehState, Mode, Removal};
+use tce_engine::container::{Container, Mode, Removal};
+use tce_engine::eeh::{EehOp, EehState};
 use tce_engine::engine::{DetachPolicy, Engine, EngineOptions};
 use tce_engine::geometry::{Levels, WindowSpec};
 use tce_engine::tce::Perm;
@@ -254,11 +255,12 @@ impl User for Engined {
 
     fn states(&self, container: usize, _: &[GroupId]) -> Answer<Vec<EehState>> {
         let states = self.containers[container].eeh_states().map_err(|e| e.to_string())?;
-        Ok(states.into_iter().map(|(_, state)| state).collect())
+        let each = states.into_iter().map(|(_, state)| state.map_err(|e| e.to_string()));
+        each.collect()
     }
 
-    fn reset(&mut self, _: usize, group: GroupId) -> Answer {
-        Err(format!("the uapi cannot name group {group}"))
+    fn reset(&mut self, container: usize, group: GroupId) -> Answer {
+        told(self.containers[container].eeh_of(group, EehOp::ResetHot))
     }
 
     fn close(&mut self) {

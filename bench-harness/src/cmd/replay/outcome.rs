@@ -5,6 +5,7 @@ use tce_engine::addr::GroupId;
 use tce_engine::backend::mock::MockBuilder;
 use tce_engine::backend::{Backend as _, MAX_WINDOWS};
 use tce_engine::mem::TablePages;
+use tce_engine::platform::Platform;
 
 use super::books::Books;
 use super::checked::checked;
@@ -250,6 +251,7 @@ impl Outcome {
             container_version: None,
             kernel_release: None,
             runs_on: None,
+            bridges: Some(Platform::Phb3.to_string()),
             page_sizes: (0..u64::BITS).map(|n| 1 << n).filter(|page| sizes & page != 0).collect(),
             max_windows: MAX_WINDOWS as u64,
             max_levels: offered.map_or(1, |caps| u64::from(caps.max_levels)),

@@ -121,6 +121,7 @@ pub(super) fn backend(
         container_version: has_kernel.then_some(if config.vfio_v1 { 1 } else { 2 }),
         kernel_release,
         runs_on,
+        bridges: rig.machine.platform().map(|platform| platform.to_string()),
         page_sizes: caps.page_sizes.iter().map(|p| p.bytes()).collect(),
         max_windows: caps.window_starts.iter().flatten().count() as u64,
         max_levels: u64::from(caps.max_levels),

@@ -12,6 +12,7 @@ use super::uapi::{
 use super::{LinuxOptions, Version, guard, range};
 use crate::addr::{GroupId, Ioba, PageShift, Uaddr};
 use crate::backend::{BusRange, CreateError, MAX_WINDOWS, Memory, Space, WindowCost};
+use crate::eeh::EehOp;
 use crate::error::BackendError;
 use crate::geometry::Geometry;
 use crate::sabotage::{Guard, stands};
@@ -441,6 +442,12 @@ impl Space for LinuxSpace {
         self.with(|opened| {
             let answer = opened.raw.eeh(&EehPeOp::new(eeh_op::GET_STATE));
             answer.map_err(|e| guard::refused(e, || "asking for the error state".into()))
+        })
+    }
+
+    fn eeh(&self, op: EehOp) -> Result<(), BackendError> {
+        self.with(|opened| {
+            guard::done(opened.raw.eeh(&EehPeOp::from(op)), || format!("error handling: {op}"))
         })
     }
 

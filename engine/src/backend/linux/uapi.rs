@@ -4,6 +4,8 @@
 //! Fields are in host byte order, naturally aligned. Reserved fields are not checked by Linux and
 //! are always 0 here.
 
+use crate::eeh::{EehInjection, EehOp};
+
 /// Container types, which are extensions too.
 pub mod kind {
     /// sPAPR TCE, version 1.
@@ -301,6 +303,25 @@ impl EehPeOp {
     #[must_use]
     pub fn new(op: u32) -> Self {
         Self { argsz: Self::SIZE, op, ..Self::default() }
+    }
+}
+
+impl From<EehOp> for EehPeOp {
+    fn from(op: EehOp) -> Self {
+        match op {
+            EehOp::Enable => Self::new(eeh_op::ENABLE),
+            EehOp::Disable => Self::new(eeh_op::DISABLE),
+            EehOp::UnfreezeIo => Self::new(eeh_op::UNFREEZE_IO),
+            EehOp::UnfreezeDma => Self::new(eeh_op::UNFREEZE_DMA),
+            EehOp::ResetDeactivate => Self::new(eeh_op::RESET_DEACTIVATE),
+            EehOp::ResetHot => Self::new(eeh_op::RESET_HOT),
+            EehOp::ResetFundamental => Self::new(eeh_op::RESET_FUNDAMENTAL),
+            EehOp::Configure => Self::new(eeh_op::CONFIGURE),
+            EehOp::Inject(EehInjection { function, address: addr, mask, wide }) => {
+                let err = EehPeErr { kind: wide.into(), func: function.number(), addr, mask };
+                Self { err, ..Self::new(eeh_op::INJECT_ERR) }
+            }
+        }
     }
 }
 

@@ -1,153 +1,44 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The mock: a software POWER8 whose PHB walks the engine's own tables.
+//! The mock: a software POWER8, or another [`Platform`], whose PHB walks the engine's own tables.
 //!
 //! The engine is the hypervisor here; its table is the one the PHB reads, entry by entry, out of
 //! simulated real memory. The walker shares no code with the table, so it can prove it wrong.
 //! Nothing measured here is a number of hardware.
 
+mod builder;
+mod eeh;
 mod phb;
 mod real;
 
 use std::fmt;
+use std::ops::Range;
 
+pub use builder::{MockBuilder, MockError};
 pub use phb::{Access, Fault, MockEvent, Translation};
 
-use crate::addr::{GroupId, Hpa, Ioba, PageShift, PageSizes, PeNumber};
+use crate::addr::{GroupId, Hpa, Ioba, PageShift, PeNumber};
 use crate::backend::layout::RealLayout;
 use crate::backend::{
-    Backend, Caps, GroupCaps, KillCaps, KillPort, KillScope, MAX_WINDOWS, Memory, PageRegister,
-    Tables, WindowProgram,
+    Backend, Caps, GroupCaps, KillPort, KillScope, MAX_WINDOWS, Memory, PageRegister, Tables,
+    WindowProgram,
 };
+use crate::eeh::{EehOp, EehState};
 use crate::error::BackendError;
 use crate::mem::{TableChunk, TableMemory};
+use crate::platform::Platform;
 use crate::sync::Arc;
+use eeh::Bridges;
 use phb::{Pe, Phb, PortCounts};
 use real::RealMemory;
-
-/// What a POWER8 offers its groups: 4K, 64K, 16M and 256M pages, windows at 0 and at 1 << 59.
-const POWER8: GroupCaps = GroupCaps {
-    pe: PeNumber(0),
-    page_sizes: PageSizes::of(&[PageShift::K4, PageShift::K64, PageShift::M16, PageShift::M256]),
-    max_levels: 5,
-    window_starts: [Some(Ioba(0)), Some(Ioba(1 << 59))],
-    default_bytes: 2 << 30,
-    can_share_tables: true,
-    node: None,
-};
-
-/// Says what the simulated machine is like.
-#[derive(Clone, Debug)]
-pub struct MockBuilder {
-    groups: Vec<GroupCaps>,
-    host_page: PageShift,
-    backing: PageShift,
-    contiguous: bool,
-    seed: u64,
-    max_block: u64,
-    kill: KillCaps,
-    record: bool,
-}
-
-impl MockBuilder {
-    /// `groups` groups as a POWER8 with 64 KiB pages has them; memory in pages of 2 MiB.
-    ///
-    /// # Panics
-    /// Above 256: a PHB3 has no more PEs.
-    #[must_use]
-    pub fn new(groups: u16) -> Self {
-        assert!(groups <= 256, "{groups} groups; a PHB3 has 256 PEs");
-        Self {
-            groups: (0..groups).map(|pe| GroupCaps { pe: PeNumber(pe), ..POWER8 }).collect(),
-            host_page: PageShift::K64,
-            backing: PageShift::M2,
-            contiguous: false,
-            seed: 1,
-            max_block: 16 << 20,
-            kill: KillCaps { max_page_kills: 128, on_fill: true },
-            record: false,
-        }
-    }
-
-    /// Changes what one group can do. Its PE number stays.
-    ///
-    /// # Panics
-    /// If there is no such group.
-    #[must_use]
-    pub fn group(mut self, group: GroupId, change: impl FnOnce(&mut GroupCaps)) -> Self {
-        let caps = &mut self.groups[group.0 as usize];
-        let pe = caps.pe;
-        change(caps);
-        caps.pe = pe;
-        self
-    }
-
-    /// The host page size.
-    #[must_use]
-    pub fn host_page(mut self, page: PageShift) -> Self {
-        self.host_page = page;
-        self
-    }
-
-    /// Largest contiguous block that a table level can get, in bytes; 16 MiB at first, the page
-    /// allocator's largest on hosts with 4 KiB and with 64 KiB pages alike.
-    #[must_use]
-    pub fn max_block(mut self, bytes: u64) -> Self {
-        self.max_block = bytes;
-        self
-    }
-
-    /// Size of the pages behind a region.
-    #[must_use]
-    pub fn backing(mut self, backing: PageShift) -> Self {
-        self.backing = backing;
-        self
-    }
-
-    /// Lays each region out in one run instead of scattered backing pages. Real memory is hardly
-    /// ever like that: a result has to say so.
-    #[must_use]
-    pub fn contiguous(mut self, yes: bool) -> Self {
-        self.contiguous = yes;
-        self
-    }
-
-    /// Seed of the layout.
-    #[must_use]
-    pub fn seed(mut self, seed: u64) -> Self {
-        self.seed = seed;
-        self
-    }
-
-    /// What kills the PHB knows.
-    #[must_use]
-    pub fn kill(mut self, kill: KillCaps) -> Self {
-        self.kill = kill;
-        self
-    }
-
-    /// Keeps every window change, kill and fence for [`Mock::take_events`].
-    #[must_use]
-    pub fn record(mut self, yes: bool) -> Self {
-        self.record = yes;
-        self
-    }
-
-    /// The machine.
-    #[must_use]
-    pub fn build(self) -> Arc<Mock> {
-        Arc::new(Mock {
-            real: RealMemory::new(self.backing, self.contiguous, self.seed),
-            phb: Phb::new(self.groups.len(), self.record),
-            setup: self,
-        })
-    }
-}
 
 /// The simulated machine. See the [module](self).
 pub struct Mock {
     setup: MockBuilder,
     real: RealMemory,
     phb: Phb,
+    bridges: Bridges,
+    /// Where each PE's only window lies, if it has no other.
+    segments: Option<Box<[Range<u64>]>>,
 }
 
 impl Mock {
@@ -157,12 +48,19 @@ impl Mock {
         Ok(group.pe)
     }
 
-    /// What the PE's device would reach: the PHB reads the TVE and the table in real memory.
+    /// Whose host bridges it has.
+    #[must_use]
+    pub fn platform(&self) -> Platform {
+        self.setup.platform
+    }
+
+    /// What the PE's device would reach: the PHB reads the TVE and the table in real memory. A look
+    /// from outside, which frozen PEs allow too; [`dma`](Self::dma) is what a device does.
     ///
     /// # Errors
     /// What made the PHB refuse.
     pub fn translate(&self, pe: PeNumber, at: Ioba, access: Access) -> Result<Translation, Fault> {
-        self.phb.translate(&self.real, pe, at, access)
+        self.look(pe, at, access)
     }
 
     /// The same, unless a device asks for nothing in particular: the entry's own permission.
@@ -170,7 +68,13 @@ impl Mock {
     /// # Errors
     /// What made the PHB refuse.
     pub fn probe(&self, pe: PeNumber, at: Ioba) -> Result<Translation, Fault> {
-        self.phb.translate(&self.real, pe, at, Access::Any)
+        self.look(pe, at, Access::Any)
+    }
+
+    fn look(&self, pe: PeNumber, at: Ioba, access: Access) -> Result<Translation, Fault> {
+        let segments = self.segments.as_ref();
+        let segment = segments.and_then(|segments| segments.get(usize::from(pe.0)));
+        self.phb.translate(&self.real, pe, segment, at, access)
     }
 
     /// The pinned memory that a real address belongs to, and the offset in it.
@@ -207,6 +111,20 @@ impl Mock {
     #[must_use]
     pub fn bypass(&self, pe: PeNumber) -> bool {
         self.phb.bypass(pe)
+    }
+
+    /// True if the host's own window is set in slot 0 of the PE, as it is while nobody has taken the
+    /// group.
+    #[must_use]
+    pub fn default_window(&self, pe: PeNumber) -> bool {
+        self.phb.default_window(pe)
+    }
+
+    /// PEs that the host has handed over and not got back. It gets none back in which a window is
+    /// set.
+    #[must_use]
+    pub fn taken(&self) -> usize {
+        self.phb.taken()
     }
 
     /// What is still there: pinned ranges, stretches of table, windows set. All zero when
@@ -276,6 +194,16 @@ impl Backend for Mock {
             // OPAL_PARAMETER
             return Err(code(-1));
         }
+        if self.segments.is_some() && window.covers() > caps.default_bytes {
+            return Err(BackendError::Guarded {
+                request: format!(
+                    "setting a window of {:#x} bytes on group {group}, whose part of the bus has {:#x}",
+                    window.covers(),
+                    caps.default_bytes
+                ),
+                reason: "behind it are other PEs, or devices; make it no larger than that",
+            });
+        }
         self.phb.set_window(caps.pe, slot, window).map_err(code)
     }
 
@@ -291,6 +219,14 @@ impl Backend for Mock {
 
     fn fence(&self) {
         self.phb.fence();
+    }
+
+    fn eeh(&self, group: GroupId, op: EehOp) -> Result<(), BackendError> {
+        self.eeh_of_group(group, op)
+    }
+
+    fn eeh_state(&self, group: GroupId) -> Result<EehState, BackendError> {
+        self.eeh_state_of_group(group)
     }
 
     fn kill_port(self: Arc<Self>, members: &[GroupId]) -> Option<Box<dyn KillPort>> {

@@ -4,9 +4,14 @@
 //! The walker is written from the architecture's description alone: it knows TVE and TCE bits and
 //! real memory, and nothing of the engine's tables. Keep it so.
 
+mod host;
+
+use std::ops::Range;
+
 use super::real::RealMemory;
 use crate::addr::{Hpa, Ioba, PageShift, PeNumber};
 use crate::backend::{KillScope, MAX_WINDOWS, PageRegister, WindowProgram, Word};
+use crate::eeh::EehState;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering, lock};
 use crate::tce::Perm;
 
@@ -38,7 +43,7 @@ pub enum Fault {
     /// There is no such PE.
     #[error("there is no PE {0}")]
     NoPe(PeNumber),
-    /// The host still owns the PE: its own bypass is on and translation is not ours.
+    /// The host still owns the PE: its own bypass or window is there and translation is not ours.
     #[error("PE {0} is the host's")]
     NotOwned(PeNumber),
     /// The address bits above a window's are not 0.
@@ -77,6 +82,14 @@ pub enum Fault {
     /// An entry points to where no memory is.
     #[error("there is no memory at {0}")]
     NoMemory(Hpa),
+    /// The PE's DMA is stopped; only [`Mock::dma`](super::Mock::dma) says so.
+    #[error("PE {pe} is frozen ({state:?})")]
+    Frozen {
+        /// The PE.
+        pe: PeNumber,
+        /// Its state.
+        state: EehState,
+    },
 }
 
 /// What the recorder keeps, in order.
@@ -90,17 +103,23 @@ pub enum MockEvent {
     Kill(PeNumber, u64),
     /// A completion fence.
     Fence,
-    /// Ownership was taken.
+    /// Ownership was taken: the two that follow belong to it.
     Take(PeNumber),
-    /// Ownership was given back.
+    /// The host's bypass went on or off.
+    Bypass(PeNumber, bool),
+    /// The host's own window, in slot 0, was set or unset.
+    DefaultWindow(PeNumber, bool),
+    /// Ownership was given back: the two before belong to it.
     GiveBack(PeNumber),
+    /// The PE was frozen.
+    Freeze(PeNumber),
 }
 
 /// One PE's state: two TVEs as the hardware has them, and whose it is.
 pub(super) struct Pe {
     number: PeNumber,
     tve: [AtomicU64; MAX_WINDOWS],
-    taken: AtomicU64,
+    owner: host::Owner,
     last_kill: Arc<Word>,
     stores: AtomicU64,
 }
@@ -130,7 +149,7 @@ impl Pe {
         Self {
             number,
             tve: Default::default(),
-            taken: AtomicU64::new(0),
+            owner: host::Owner::default(),
             last_kill: Arc::default(),
             stores: AtomicU64::new(0),
         }
@@ -187,12 +206,17 @@ fn record(events: &Mutex<Vec<MockEvent>>, event: MockEvent) {
     lock(events).push(event);
 }
 
+/// Firmware's word for what it does not do.
+const OPAL_PARAMETER: i64 = -1;
+
 /// Bus address bit 59 selects the window.
 const WINDOW_BIT: u32 = 59;
 /// Kill register: one page.
 const KILL_PAGE: u64 = 1 << 61;
 /// Kill register: one PE.
 const KILL_PE: u64 = 1 << 62;
+/// Kill register: all PEs.
+const KILL_ALL: u64 = 1 << 63;
 
 /// A TVE: table address >> 12 in IBM bits 0–47, levels − 1 in 48–50, log2 of a level's bytes − 11
 /// in 51–55, log2 of the page − 11 in 59–63.
@@ -216,7 +240,7 @@ impl Phb {
     }
 
     #[inline]
-    fn event(&self, event: impl FnOnce() -> MockEvent) {
+    pub(super) fn event(&self, event: impl FnOnce() -> MockEvent) {
         if let Some(events) = &self.events {
             record(events, event());
         }
@@ -227,24 +251,6 @@ impl Phb {
         &self.pes[usize::from(pe.0)]
     }
 
-    pub(super) fn take(&self, pe: PeNumber) -> bool {
-        let taken = &self.pe(pe).taken;
-        let free = taken.compare_exchange(0, 1, Ordering::AcqRel, Ordering::Acquire).is_ok();
-        if free {
-            self.event(|| MockEvent::Take(pe));
-        }
-        free
-    }
-
-    pub(super) fn give_back(&self, pe: PeNumber) {
-        self.pe(pe).taken.store(0, Ordering::Release);
-        self.event(|| MockEvent::GiveBack(pe));
-    }
-
-    pub(super) fn bypass(&self, pe: PeNumber) -> bool {
-        self.pe(pe).taken.load(Ordering::Acquire) == 0
-    }
-
     /// The error is firmware's own code.
     pub(super) fn set_window(
         &self,
@@ -252,12 +258,12 @@ impl Phb {
         slot: usize,
         window: &WindowProgram,
     ) -> Result<(), i64> {
-        const OPAL_PARAMETER: i64 = -1;
         let bytes = window.block_bytes;
         if !bytes.is_power_of_two() || bytes < 4096 || !(1..=5).contains(&window.levels) {
             return Err(OPAL_PARAMETER);
         }
-        if window.root.0 & 0xfff != 0 || self.bypass(pe) {
+        // The host's bypass or window is still there: its devices would reach our memory.
+        if window.root.0 & 0xfff != 0 || self.bypass(pe) || self.default_window(pe) {
             return Err(OPAL_PARAMETER);
         }
         self.pe(pe).tve[slot].store(encode_tve(window), Ordering::Release);
@@ -288,6 +294,10 @@ impl Phb {
         match scope {
             KillScope::Pe => {
                 event(pe.store_kill(KILL_PE | u64::from(pe.number.0)));
+                1
+            }
+            KillScope::All => {
+                event(pe.store_kill(KILL_ALL));
                 1
             }
             KillScope::Pages { start, count, page } => {
@@ -354,18 +364,21 @@ impl Phb {
         &self,
         real: &RealMemory,
         pe: PeNumber,
+        segment: Option<&Range<u64>>,
         at: Ioba,
         access: Access,
     ) -> Result<Translation, Fault> {
         let state = self.pes.get(usize::from(pe.0)).ok_or(Fault::NoPe(pe))?;
-        if self.bypass(pe) {
+        if self.bypass(pe) || self.default_window(pe) {
             return Err(Fault::NotOwned(pe));
         }
-        if at.0 >> 60 != 0 {
-            return Err(Fault::BadAddress(at));
-        }
-        let slot = (at.0 >> WINDOW_BIT & 1) as usize;
-        let offset = at.0 & ((1 << WINDOW_BIT) - 1);
+        let (slot, offset) = match segment {
+            Some(segment) if segment.contains(&at.0) => (0, at.0 - segment.start),
+            None if at.0 >> 60 == 0 => {
+                ((at.0 >> WINDOW_BIT & 1) as usize, at.0 & ((1 << WINDOW_BIT) - 1))
+            }
+            _ => return Err(Fault::BadAddress(at)),
+        };
         let tve = state.tve[slot].load(Ordering::Acquire);
         let size_code = tve >> 8 & 0x1f;
         let page_code = tve & 0x1f;
@@ -441,7 +454,9 @@ mod tests {
         assert_eq!((stores, phb.last_kill_word(pe)), (1, 0x2000_0000_0001_0005));
         assert_eq!(phb.kill(pe, KillScope::Pe), 1);
         assert_eq!(phb.last_kill_word(pe), 0x4000_0000_0000_0005);
-        assert_eq!(phb.register_stores(), 2);
+        assert_eq!(phb.kill(pe, KillScope::All), 1);
+        assert_eq!(phb.last_kill_word(pe), 0x8000_0000_0000_0000);
+        assert_eq!(phb.register_stores(), 3);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use tce_engine::backend::linux::mock_kernel::{Event, GroupState, Injection, Prof
 use tce_engine::backend::linux::raw::RawContainer;
 use tce_engine::backend::linux::uapi::{EehPeOp, Request, eeh_op};
 use tce_engine::tce::Perm;
-use tce_engine::{EehState, Ioba};
+use tce_engine::{EehOp, EehState, Ioba};
 
 use super::d::two_masks;
 use crate::case::{Case, Done, Must, On, Stop, Zero, case};
@@ -39,7 +39,7 @@ pub(crate) const CASES: &[Case] = &[
     case("I17", On::Mock, "EEH state of two groups, one frozen")
         .raw(i17_raw)
         .engine(i17_engine)
-        .instead("tells the state of a group that is alone, and of several says that it cannot"),
+        .instead("handles a group that is alone; of several it says that it cannot"),
 ];
 
 /// Live windows and mappings as a device of the nth group finds them: does it copy?
@@ -420,10 +420,20 @@ fn i17_engine(cx: &mut Ctx) -> Done {
     let c = cx.container(&[0])?;
     cx.kernel()?.set_group_state(first, GroupState::Stopped);
     let alone = c.eeh_states().map(|states| format!("{states:?}"));
-    cx.says("alone", alone, format!("{:?}", [(first, EehState::Stopped)]));
+    cx.says("alone", alone, format!("{:?}", [(first, Ok::<_, ()>(EehState::Stopped))]));
+    cx.says("UNFREEZE_IO", c.eeh_of(first, EehOp::UnfreezeIo), "ok");
     c.attach(second).must("attach")?;
     refused!(cx, "of two", c.eeh_states().map(drop), "Ambiguous");
-    cx.kernel()?.set_group_state(first, GroupState::Normal);
+    refused!(cx, "reset of two", c.eeh(EehOp::ResetHot).map(drop), "Shared");
+    refused!(cx, "reset of one of two", c.eeh_of(second, EehOp::ResetHot), "Shared");
+    let is = [first, second].map(|group| cx.kernel().ok().and_then(|k| k.group_state(group)));
+    let expected = [GroupState::DmaStopped, GroupState::Normal].map(Some);
+    cx.says("states", format!("{is:?}"), format!("{expected:?}"));
+    c.close();
+    c.attach(first).must("attach")?;
+    cx.says("UNFREEZE_DMA", c.eeh_of(first, EehOp::UnfreezeDma), "ok");
+    let alone = c.eeh_states().map(|states| format!("{states:?}"));
+    cx.says("alone again", alone, format!("{:?}", [(first, Ok::<_, ()>(EehState::Normal))]));
     Ok(())
 }
 

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! I12, and I from 30 on: more about several groups, as observed.
 
-use tce_engine::Ioba;
 use tce_engine::backend::linux::mock_kernel::Profile;
 use tce_engine::backend::linux::raw::RawContainer;
 use tce_engine::backend::linux::uapi::{EehPeOp, Request, eeh_op, kind};
 use tce_engine::container::Removal;
 use tce_engine::error::AttachError;
 use tce_engine::tce::Perm;
+use tce_engine::{EehFunction, EehInjection, EehOp, EehState, Ioba};
 
 use crate::case::{Case, Done, Must, On, Stop, Zero, case};
 use crate::ctx::{Ctx, Eng, G, SECOND, refused};
@@ -19,7 +19,7 @@ pub(crate) const CASES: &[Case] = &[
         .raw(i30_raw)
         .engine(i30_engine),
     case("I31", On::Both, "a group moves to another container").raw(i31_raw).engine(i31_engine),
-    case("I32", On::Both, "EEH: operations, argsz, flags, bad pointer").raw(i32),
+    case("I32", On::Both, "EEH: operations, argsz, flags, bad pointer").raw(i32).engine(i32_engine),
     case("I33", On::Both, "attaching costs nothing").raw(i33_raw).engine(i33_engine),
     case("I34", On::Mock, "default windows of another size").raw(i34_raw).engine(i34_engine),
     case("I35", On::Both, "a window that KVM edits").engine(i35_engine),
@@ -134,6 +134,29 @@ fn i32(cx: &mut Ctx) -> Done {
     cx.says("argsz 12", c.raw.eeh(&EehPeOp { argsz: 12, ..good }), "0");
     cx.says("flags 1", c.raw.eeh(&EehPeOp { flags: 1, ..good }), "EINVAL");
     cx.says("bad pointer", c.raw.fault(Request::EehPeOp), "EFAULT");
+    Ok(())
+}
+
+fn i32_engine(cx: &mut Ctx) -> Done {
+    let c = cx.container(&[0])?;
+    let function = EehFunction::LOAD;
+    let error = EehInjection { function, address: 0, mask: 0, wide: false };
+    let harmless = [
+        EehOp::Enable,
+        EehOp::UnfreezeIo,
+        EehOp::UnfreezeDma,
+        EehOp::Configure,
+        EehOp::Inject(error),
+        EehOp::Disable,
+    ];
+    let group = cx.g(0);
+    for op in harmless {
+        let results = c.eeh(op).map(|results| format!("{results:?}"));
+        cx.says(op.name(), results, format!("{:?}", [(group, Ok::<_, ()>(()))]));
+        let states = c.eeh_states().map(|states| format!("{states:?}"));
+        cx.says("state", states, format!("{:?}", [(group, Ok::<_, ()>(EehState::Normal))]));
+    }
+    refused!(cx, "of a stranger", c.eeh_of(cx.g(1), EehOp::ResetHot), "NotMember");
     Ok(())
 }
 
