@@ -11,8 +11,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use flaky::Flaky;
+use tce_engine::EehState;
 use tce_engine::addr::{GroupId, Ioba, PageShift, Uaddr};
-use tce_engine::backend::linux::mock_kernel::{MockKernel, Process, Profile};
+use tce_engine::backend::linux::mock_kernel::{GroupState, MockKernel, Process, Profile};
 use tce_engine::backend::linux::raw::RawHost;
 use tce_engine::backend::linux::{Linux, LinuxOptions, Version};
 use tce_engine::container::{Attached, Container, Mode, Removal};
@@ -492,6 +493,24 @@ fn a_window_names_the_node_of_its_table() {
         assert_eq!(c.create_window(spec).unwrap().node, None, "of the third nothing is known");
         assert_eq!(c.windows()[0].node, Some(0), "it stays where it was made");
     }
+}
+
+/// A kernel says nothing of whose error a shared container tells; of containers of their own it does.
+#[test]
+fn each_member_is_asked_for_its_own_errors() {
+    let rig = Rig::new(Profile::K6_11, DetachPolicy::Isolate);
+    for group in [G0, G1] {
+        rig.c.attach(group).unwrap();
+    }
+    rig.kernel.set_group_state(G1, GroupState::Stopped);
+    let states = |c: &Container| -> Vec<_> {
+        let states = c.eeh_states().unwrap().into_iter();
+        states.map(|(group, state)| (group, state.unwrap())).collect()
+    };
+    assert_eq!(states(&rig.c), [(G0, EehState::Normal), (G1, EehState::Stopped)]);
+    rig.c.detach(G0).unwrap();
+    assert_eq!(states(&rig.c), [(G1, EehState::Stopped)]);
+    rig.kernel.set_group_state(G1, GroupState::Normal);
 }
 
 /// A container that answers nothing any more cannot be put back. What its member reaches is not known
