@@ -8,9 +8,11 @@ use tce_engine::tce::Perm;
 
 use super::{A, B, BYTES, G0, G1, G2, PAGE, Rig, for_all};
 
+type Step = fn(&mut Rig) -> Result<(), String>;
+
 /// Everything that can be asked of a container of three groups, and what each step changes if it is
 /// done.
-const STEPS: [fn(&mut Rig) -> Result<(), String>; 12] = [
+const STEPS: [Step; 12] = [
     |rig| rig.c.attach(G1).map(drop).map_err(|e| e.to_string()),
     |rig| try_map(rig, 2 << 20, A, 20),
     |rig| rig.c.attach(G2).map(drop).map_err(|e| e.to_string()),
