@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tce_engine::backend::linux::mock_kernel::Profile;
+use tce_engine::engine::DetachPolicy;
 use tce_engine::platform::Platform;
 
 use super::values::{BackendChoice, Levels, Pass, Phase, ProfileArg, Rules, Simd};
@@ -78,6 +79,9 @@ pub struct RunConfig {
     pub vfio_groups: Option<Vec<u32>>,
     /// Containers of version 1.
     pub vfio_v1: bool,
+    /// What the engine does when a group leaves others, to be tried in the end; `None` = its default,
+    /// and nothing is tried.
+    pub detach: Option<DetachPolicy>,
     /// Kernel and host bridges of the simulated machine; a pair that there was. Of the mock, only the
     /// bridges count.
     pub simulated: (Profile, Platform),
@@ -126,6 +130,15 @@ impl TryFrom<OutputArgs> for Output {
         let file = |name: &Option<String>| name.as_deref().map(OutFile::from);
         let (json, hlog, profile) = (file(&args.json), file(&args.hlog), file(&to));
         Ok(Self { json, hlog, profile, label: args.label, quiet: args.quiet })
+    }
+}
+
+impl RunConfig {
+    /// Tables that the kernel makes, or the engine where there is none.
+    #[must_use]
+    pub fn tables(&self) -> u64 {
+        let isolated = self.detach == Some(DetachPolicy::Isolate);
+        u64::from(if isolated { self.groups } else { self.containers })
     }
 }
 
@@ -198,6 +211,7 @@ impl TryFrom<RunArgs> for RunConfig {
             backend,
             vfio_groups,
             vfio_v1: args.vfio_v1,
+            detach: args.detach.map(DetachPolicy::from),
             simulated,
             output: args.output.try_into()?,
         })
@@ -276,7 +290,11 @@ fn backend(args: &RunArgs, kernel: Option<&Profile>) -> Result<BackendChoice, St
         }
         _ => {}
     }
-    let named = [("--vfio-groups", args.vfio_groups.is_some()), ("--vfio-v1", args.vfio_v1)];
+    let named = [
+        ("--vfio-groups", args.vfio_groups.is_some()),
+        ("--vfio-v1", args.vfio_v1),
+        ("--detach", args.detach.is_some()),
+    ];
     let named = named.into_iter().find(|(_, given)| *given);
     let backend = match (args.backend, named) {
         (BackendChoice::Mock, Some((name, _))) => {

@@ -175,7 +175,9 @@ fn measure(config: &TeardownConfig, case: Case) -> anyhow::Result<Row> {
     let mock = MockBuilder::new(case.members as u16 + 1).host_page(PageShift::K4).build();
     let engine = Engine::new(mock.clone(), EngineOptions::default());
     let container = Arc::new(engine.container());
-    (0..case.members).try_for_each(|group| container.attach(GroupId(group)))?;
+    for group in 0..case.members {
+        container.attach(GroupId(group))?;
+    }
     let leaver = GroupId(case.members);
     let spec = WindowSpec::new(case.window, PageShift::K64).levels(case.levels);
     let peers_spec = WindowSpec::new(2 << 30, PageShift::K4).levels(2);
