@@ -28,7 +28,7 @@ use churn::ChurnArgs;
 pub use checks::{
     CostConfig, DmaConfig, HazardsConfig, LimitsConfig, SharingConfig, TeardownConfig,
 };
-pub use churn::{ChurnConfig, Detach};
+pub use churn::ChurnConfig;
 pub use config::{Output, ReplayConfig, RunConfig};
 pub use values::{BackendChoice, Detach, Levels, Limit, Pass, Phase, Rules, Simd};
 

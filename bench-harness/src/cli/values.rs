@@ -67,6 +67,17 @@ pub enum Detach {
     Isolate,
 }
 
+impl Detach {
+    /// As typed and as written to results.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Refuse => "refuse",
+            Self::Replay => "replay",
+            Self::Isolate => "isolate",
+        }
+    }
+}
+
 impl From<Detach> for DetachPolicy {
     fn from(detach: Detach) -> Self {
         match detach {

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use tce_engine::addr::GroupId;
-use tce_engine::container::{Container, Detached, Removal};
+use tce_engine::container::{Attached, Container, Detached, Removal};
 use tce_engine::engine::{DetachPolicy, Engine};
 use tce_engine::error::{AttachError, BackendError};
 use tce_engine::geometry::WindowSpec;
@@ -154,13 +154,15 @@ impl<'a> Rounds<'a> {
         Ok(())
     }
 
-    fn attached(&mut self, done: Result<(), AttachError>, took: u64) -> anyhow::Result<()> {
+    fn attached(&mut self, done: Result<Attached, AttachError>, took: u64) -> anyhow::Result<()> {
         let rounds = &mut self.found.rounds;
         match done {
-            Ok(()) => {
+            Ok(done) => {
                 rounds.attached += 1;
                 self.member = true;
-                self.found.attach.record(took, 0);
+                self.found.attach.record(took, done.replayed);
+                self.found.replay.entries += done.replayed;
+                self.found.replay.ioctls += done.ioctls;
             }
             // Kernels that may not give a late joiner its windows.
             Err(e @ AttachError::Backend(BackendError::Guarded { .. })) => {
