@@ -8,7 +8,7 @@ use tce_engine::backend::linux::mock_kernel::Profile;
 use tce_engine::engine::DetachPolicy;
 use tce_engine::platform::Platform;
 
-use super::values::{BackendChoice, Levels, Pass, Phase, ProfileArg, Rules, Simd};
+use super::values::{BackendChoice, Detach, Levels, Pass, Phase, ProfileArg, Rules, Simd};
 use super::{OutputArgs, ReplayArgs, RunArgs};
 use crate::outfile::OutFile;
 use crate::profile;
@@ -168,7 +168,8 @@ impl TryFrom<RunArgs> for RunConfig {
             check_v1(groups, args.window, page, args.levels, only.into())?;
         }
         if matches!(backend, BackendChoice::Mock | BackendChoice::MockKernel) {
-            check_platform(simulated.1, groups, args.containers, args.window)?;
+            let shared = args.detach != Some(Detach::Isolate);
+            check_platform(simulated.1, shared, groups, args.containers, args.window)?;
         }
         // What a kernel's memory stands on is not chosen here.
         let run = if backend.has_kernel() { page.min(DEFAULT_BACKING) } else { page };
@@ -383,14 +384,16 @@ fn show(bytes: u64) -> String {
 /// What PEs of older bridges cannot do.
 fn check_platform(
     platform: Platform,
+    shared_tables: bool,
     groups: u32,
     containers: u32,
     window: u64,
 ) -> Result<(), String> {
-    if !platform.shares_tables() && containers != groups {
+    if shared_tables && !platform.shares_tables() && containers != groups {
+        let isolate = if platform == Platform::Pseries { ", or --detach isolate" } else { "" };
         return Err(format!(
             "--platform {platform} with --groups {groups} and --containers {containers}; accepted: \
-             --containers {groups}, as its PEs share no table"
+             --containers {groups}, as its PEs share no table{isolate}"
         ));
     }
     let (_, most) = platform.default_window(0);
