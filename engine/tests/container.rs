@@ -190,8 +190,8 @@ fn g14_order_of_removal_is_clear_kill_unset_free() {
             Kill(b, page_kill(1)),
             Fence,
             UnsetWindow(a, 0),
-            Kill(a, pe_kill(0)),
             UnsetWindow(b, 0),
+            Kill(a, pe_kill(0)),
             Kill(b, pe_kill(1)),
             Fence,
         ]
