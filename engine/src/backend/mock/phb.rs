@@ -291,22 +291,18 @@ impl Phb {
     /// The stores of one kill, but for their count.
     fn store_kills(&self, pe: &Pe, scope: KillScope) -> u64 {
         let event = |word| self.event(|| MockEvent::Kill(pe.number, word));
-        match scope {
-            KillScope::Pe => {
-                event(pe.store_kill(KILL_PE | u64::from(pe.number.0)));
-                1
-            }
-            KillScope::All => {
-                event(pe.store_kill(KILL_ALL));
-                1
-            }
+        let whole = match scope {
             KillScope::Pages { start, count, page } => {
                 for i in 0..count {
                     event(pe.store_page_kill(Ioba(start.0 + (i << page.get()))));
                 }
-                count
+                return count;
             }
-        }
+            KillScope::Pe => KILL_PE | u64::from(pe.number.0),
+            KillScope::All => KILL_ALL,
+        };
+        event(pe.store_kill(whole));
+        1
     }
 
     pub(super) fn fence(&self) {
