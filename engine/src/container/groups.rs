@@ -83,9 +83,9 @@ impl State {
     fn push_member(&mut self, group: GroupId, caps: GroupCaps) {
         self.common = Some(self.common.map_or_else(|| (&caps).into(), |all| all.and(&caps)));
         if self.members.is_empty() {
-            // Few containers have more; growing step by step is what costs.
-            self.members.reserve(16);
-            self.member_ids.reserve(16);
+            // For all PEs of a PHB3. What is not touched costs nothing, and growing step by step does.
+            self.members.reserve(256);
+            self.member_ids.reserve(256);
         }
         self.members.push(Member { group, caps });
         self.member_ids.push(group);
