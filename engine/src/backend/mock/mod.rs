@@ -5,6 +5,7 @@
 //! simulated real memory. The walker shares no code with the table, so it can prove it wrong.
 //! Nothing measured here is a number of hardware.
 
+pub mod agents;
 mod builder;
 mod cache;
 mod eeh;
