@@ -34,7 +34,10 @@ const STARTS: [Ioba; 2] = [Ioba(0), SECOND];
 /// A thread's memory: regions of so many bytes, one after the other.
 const REGION: u64 = 2 * M;
 const REGIONS: u64 = 3;
+/// Devices, each a thread.
 const DEVICES: u64 = 2;
+/// Accesses for each call, at least.
+const PACE: u64 = 10;
 
 /// What is to be driven.
 #[derive(Clone, Copy)]
@@ -42,6 +45,9 @@ pub(crate) struct Plan {
     pub(crate) threads: usize,
     pub(crate) cache: TceCache,
     pub(crate) seed: u64,
+    /// Threads now and then lose their CPU before a kill, a fence, or whatever else the platform is asked
+    /// for. They use the way to the kill registers that everybody shares, then, not one of their own.
+    pub(crate) jitter: bool,
     /// Calls, all threads together; fewer if there is a violation.
     pub(crate) calls: u64,
 }
@@ -78,6 +84,15 @@ struct Drive<'a> {
 pub(crate) fn drive(plan: Plan) -> Outcome {
     let builder = MockBuilder::new(4).no_freeze(true).seed(plan.seed).tce_cache(plan.cache);
     let rig = Rig::new(builder);
+    if plan.jitter {
+        let steps = AtomicU64::new(plan.seed);
+        rig.faulty.watch(move |_| {
+            let nth = steps.fetch_add(1, Ordering::Relaxed);
+            if nth.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 61 == 0 {
+                thread::yield_now();
+            }
+        });
+    }
     let mine = |bus: usize| (0..plan.threads).filter(|n| n % 2 == bus).map(|n| n as u64).collect();
     let domains: Vec<_> = [&[G0, G1][..], &[G2]]
         .into_iter()
@@ -250,8 +265,10 @@ impl<'a> Thread<'a> {
                 drive.calls.fetch_sub(1, Ordering::Relaxed);
                 return;
             }
-            // Devices that get no turn see nothing.
-            while calls % 16 == 0 && drive.expect.accesses().0 < calls {
+            // Devices that get no turn see nothing; and where many calls come between two turns, a later
+            // kill makes good for an earlier one.
+            let burst = 2 << (2 * (calls / 512 % 4));
+            while calls.is_multiple_of(burst) && drive.expect.accesses().0 < calls * PACE {
                 thread::yield_now();
             }
             if self.draw(700) == 0 {

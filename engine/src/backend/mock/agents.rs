@@ -199,7 +199,7 @@ impl Expectations {
                 if overtaken || self.mock.owner(found.at).is_none() {
                     break;
                 }
-                if turn % 16 == 15 {
+                if turn % 32 == 31 {
                     std::thread::yield_now();
                 }
                 now = self.look(pe, stretch, page);
@@ -310,9 +310,9 @@ pub struct Agent {
 }
 
 /// One of so many accesses takes its time.
-const SLOW: u64 = 24;
+const SLOW: u64 = 96;
 /// How long it waits for something to happen, in looks.
-const PATIENCE: u32 = 400;
+const PATIENCE: u32 = 120;
 
 impl Agent {
     fn draw(&mut self, below: u64) -> u64 {
@@ -348,9 +348,12 @@ impl Agent {
     /// Works until it is told to stop.
     pub fn run(mut self, stop: &AtomicBool) {
         while !stop.load(Ordering::Relaxed) {
-            for _ in 0..16 {
-                self.step();
-            }
+            (0..8).for_each(|_| self.step());
+            // So it loses its CPU here, and not while others wait for an access of its.
+            std::thread::yield_now();
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;
