@@ -10,9 +10,7 @@ use std::thread;
 use tce_engine::addr::{GroupId, Ioba, PageShift, PeNumber, Uaddr};
 use tce_engine::backend::mock::agents::{Expectations, Stretch, Violation, Watched};
 use tce_engine::backend::mock::{MockBuilder, TceCache};
-use tce_engine::container::{
-    Container, MapRequest, Mapper, Mode, Removal, UnmapRequest,
-};
+use tce_engine::container::{Container, MapRequest, Mapper, Mode, Removal, UnmapRequest};
 use tce_engine::error::MapError;
 use tce_engine::geometry::WindowSpec;
 use tce_engine::ioba::{IobaAllocator, IobaOptions, IobaSpace};
@@ -491,8 +489,7 @@ impl<'a> Thread<'a> {
         let area = self.first[1] + OWN..self.first[1] + OWN + GIVEN;
         let run = self.with_memory(1, area.start, count);
         // It may be any that is free.
-        let free: Vec<_> =
-            area.filter(|page| expect.expected(stretch, *page).is_none()).collect();
+        let free: Vec<_> = area.filter(|page| expect.expected(stretch, *page).is_none()).collect();
         free.iter().for_each(|page| expect.changing(stretch, *page, "map where there is room"));
         let at = self.mapper.map_alloc(run.memory, run.bytes(), perm).unwrap();
         let page = (at.0 - SECOND.0) >> PAGES[1].get();

@@ -175,7 +175,11 @@ impl Cache {
 
     /// The line of a bus address. Windows begin at multiples of any line's size.
     fn tag(&self, pe: PeNumber, at: u64, page_bits: u32) -> Tag {
-        Tag { pe, start: at >> (page_bits + self.line_bits) << (page_bits + self.line_bits), page_bits }
+        Tag {
+            pe,
+            start: at >> (page_bits + self.line_bits) << (page_bits + self.line_bits),
+            page_bits,
+        }
     }
 
     fn set(&self, tag: &Tag) -> &Mutex<Set> {
@@ -187,7 +191,8 @@ impl Cache {
     /// The page sizes that the PE has lines of. As a modification, so that a kill comes before the bit
     /// of a walk, which then sees the table as it was at the kill, or finds the bit.
     fn pages(&self, pe: PeNumber, and: u64) -> impl Iterator<Item = u32> {
-        let bits = self.pages.get(usize::from(pe.0)).map_or(0, |p| p.fetch_or(and, Ordering::AcqRel));
+        let bits =
+            self.pages.get(usize::from(pe.0)).map_or(0, |p| p.fetch_or(and, Ordering::AcqRel));
         (0..u64::BITS).filter(move |bit| bits >> bit & 1 == 1)
     }
 
@@ -220,8 +225,7 @@ impl Cache {
         // A block is at least 512 entries, aligned, so a line lies in one.
         let first = nth >> self.line_bits << self.line_bits;
         let at = Hpa(block.0 + 8 * first);
-        let entries =
-            real.load_line(at, 1 << self.line_bits).map_err(|_| Fault::NoMemory(at))?;
+        let entries = real.load_line(at, 1 << self.line_bits).map_err(|_| Fault::NoMemory(at))?;
         Ok(Line { tag, entries, absent: None })
     }
 }
@@ -284,9 +288,8 @@ impl Caches {
         let state = phb.handed_over(pe)?;
         let Place { slot, base, offset } = Place::of(segment, at)?;
         let cache = self.of(pe);
-        let finish = |entry: Result<u64, Fault>, page_bits| {
-            leaf(real, entry?, offset, page_bits, access)
-        };
+        let finish =
+            |entry: Result<u64, Fault>, page_bits| leaf(real, entry?, offset, page_bits, access);
         // A line is found whatever has become of the window.
         for page_bits in cache.pages(pe, 0) {
             let tag = cache.tag(pe, base + offset, page_bits);

@@ -51,8 +51,8 @@ impl Flights {
     /// Returns when all accesses that were in flight have ended.
     pub(super) fn wait(&self) {
         fence(Ordering::SeqCst);
-        for place in &self.0 {
-            let seen = place.0.load(Ordering::Acquire);
+        let seen: [u64; PLACES] = std::array::from_fn(|nth| self.0[nth].0.load(Ordering::Acquire));
+        for (place, seen) in self.0.iter().zip(seen) {
             let mut spins = 0;
             while seen & 1 == 1 && place.0.load(Ordering::Acquire) == seen {
                 relax(spins);

@@ -23,10 +23,7 @@ pub(super) enum Stable {
     /// No translation; of a PE: on no bus.
     Nothing,
     /// A page of a process.
-    Mapped {
-        memory: Uaddr,
-        perm: Perm,
-    },
+    Mapped { memory: Uaddr, perm: Perm },
     /// Of a PE: on this bus.
     On(u64),
 }
@@ -42,15 +39,18 @@ impl Cell {
     /// The change has ended.
     pub(super) fn stable(self, to: Stable) -> Self {
         let changes = self.0 >> CHANGES << CHANGES;
-        Self(changes | match to {
-            Stable::Nothing => NOTHING,
-            Stable::Mapped { memory, perm } => {
-                let number = memory.0 >> 12;
-                debug_assert!(memory.0 & 0xfff == 0 && number >> 32 == 0, "{memory}");
-                number << NUMBER | perm.bits() << 2 | MAPPED
-            }
-            Stable::On(bus) => bus << NUMBER | ON,
-        })
+        Self(
+            changes
+                | match to {
+                    Stable::Nothing => NOTHING,
+                    Stable::Mapped { memory, perm } => {
+                        let number = memory.0 >> 12;
+                        debug_assert!(memory.0 & 0xfff == 0 && number >> 32 == 0, "{memory}");
+                        number << NUMBER | perm.bits() << 2 | MAPPED
+                    }
+                    Stable::On(bus) => bus << NUMBER | ON,
+                },
+        )
     }
 
     pub(super) fn get(self) -> Option<Stable> {

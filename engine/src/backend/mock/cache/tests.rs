@@ -93,7 +93,11 @@ fn a_line_stays_as_it_was_until_it_is_killed() {
     }
     let seen = |pe| [8, 9, 15, 16, 24].map(|entry| t.dma(pe, entry));
     assert_eq!(seen(0), [None, Some(1), None, None, Some(2)]);
-    assert_eq!(t.mock.probe(PeNumber(0), Ioba(9 * PAGE)).map(|_| ()), Ok(()), "a look is no access");
+    assert_eq!(
+        t.mock.probe(PeNumber(0), Ioba(9 * PAGE)).map(|_| ()),
+        Ok(()),
+        "a look is no access"
+    );
     // Another PE has lines of its own.
     assert_eq!(seen(1), [Some(2); 5]);
     // A page's kill drops its line and no other.
@@ -173,8 +177,7 @@ fn an_absent_level_is_remembered_too() {
     let top = t.mock.reserve_table(1 << 16).unwrap();
     let chunk = Arc::new(TableChunk::new(1 << 16).unwrap());
     t.mock.back_table(top, chunk.clone()).unwrap();
-    let window =
-        WindowProgram { root: top, levels: 2, block_bytes: 1 << 16, page: PageShift::K4 };
+    let window = WindowProgram { root: top, levels: 2, block_bytes: 1 << 16, page: PageShift::K4 };
     t.mock.set_window(GroupId(1), 0, &window).unwrap();
     let dma = || t.mock.dma(PeNumber(1), Ioba(0), Access::Read).map(|found| found.page);
     t.put(0, Some(1));
@@ -193,11 +196,13 @@ fn memory_that_is_unpinned_is_reached_no_more() {
     let layout = t.mock.pin(other).unwrap();
     let at = layout.extent_at(0).at;
     t.chunk.slots()[0].store(Tce::new(at.0, Perm::READ).to_be_word(), Ordering::Relaxed);
-    let dma = |access| t.mock.dma_with(PeNumber(0), Ioba(0), access, |found| {
-        let before = t.mock.owner(found.at);
-        t.mock.unpin(other, &layout);
-        (before, t.mock.owner(found.at))
-    });
+    let dma = |access| {
+        t.mock.dma_with(PeNumber(0), Ioba(0), access, |found| {
+            let before = t.mock.owner(found.at);
+            t.mock.unpin(other, &layout);
+            (before, t.mock.owner(found.at))
+        })
+    };
     assert_eq!(dma(Access::Write), Err(Fault::Denied { perm: Perm::READ }));
     assert_eq!(dma(Access::Read), Ok((Some((other, 0)), None)));
     assert_eq!(dma(Access::Read), Err(Fault::NoMemory(at)));
