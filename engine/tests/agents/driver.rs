@@ -7,31 +7,21 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::thread;
 
-use tce_engine::addr::{GroupId, Ioba, PageShift, PeNumber, Uaddr};
-use tce_engine::backend::mock::agents::{Expectations, Stretch, Violation, Watched};
+use tce_engine::addr::{GroupId, PeNumber, Uaddr};
+use tce_engine::backend::mock::agents::{Expectations, Violation, Watched};
 use tce_engine::backend::mock::{MockBuilder, TceCache};
 use tce_engine::container::{Container, MapRequest, Mapper, Mode, Removal, UnmapRequest};
 use tce_engine::error::MapError;
-use tce_engine::geometry::WindowSpec;
-use tce_engine::ioba::{IobaAllocator, IobaOptions, IobaSpace};
 use tce_engine::sabotage::inherit;
 use tce_engine::tce::Perm;
 
-use crate::common::{G0, G1, G2, M, Rig, SECOND};
+use crate::common::{G0, G1, G2, Rig, SECOND};
+use crate::domain::{
+    Domain, GIVEN, OWN, PAGES, PARTS, REGION, REGIONS, Run, STARTS, mapper, region_of,
+};
 
 /// The group that moves.
 const G3: GroupId = GroupId(3);
-/// Pages of a thread in each window that it maps by address.
-const OWN: u64 = 40;
-/// Pages of a thread in the second window whose addresses come from its allocator.
-const GIVEN: u64 = 24;
-/// Pages of a thread in each window.
-const PARTS: [u64; 2] = [OWN, OWN + GIVEN];
-const PAGES: [PageShift; 2] = [PageShift::K64, PageShift::K4];
-const STARTS: [Ioba; 2] = [Ioba(0), SECOND];
-/// A thread's memory: regions of so many bytes, one after the other.
-const REGION: u64 = 2 * M;
-const REGIONS: u64 = 3;
 /// Devices, each a thread.
 const DEVICES: u64 = 2;
 /// Accesses for each call, at least.
@@ -56,18 +46,6 @@ pub(crate) struct Outcome {
     pub(crate) accesses: u64,
     pub(crate) judged: u64,
     pub(crate) violations: Vec<Violation>,
-}
-
-/// One container and who uses it.
-struct Domain {
-    bus: usize,
-    container: Arc<Container>,
-    fixed: &'static [GroupId],
-    threads: Vec<u64>,
-    /// Shared by calls; alone for what changes whole windows under them.
-    windows: RwLock<()>,
-    /// How often the second one, with all allocators, was changed so.
-    resets: AtomicU64,
 }
 
 struct Drive<'a> {
@@ -137,62 +115,6 @@ pub(crate) fn drive(plan: Plan) -> Outcome {
     Outcome { calls, accesses, judged, violations: expect.violations() }
 }
 
-impl Domain {
-    fn watched(&self) -> [Watched; 2] {
-        let threads = self.threads.len().max(1) as u64;
-        std::array::from_fn(|w| Watched {
-            start: STARTS[w],
-            page: PAGES[w],
-            pages: threads * PARTS[w],
-        })
-    }
-
-    fn stretch(&self, nth: usize) -> Stretch {
-        Stretch { bus: self.bus, nth }
-    }
-
-    /// Groups, windows, regions.
-    fn open(&self, expect: &Expectations) {
-        for group in self.fixed {
-            self.attach(*group, expect);
-        }
-        (0..2).for_each(|w| self.create(w));
-        for thread in &self.threads {
-            for region in 0..REGIONS {
-                self.container.register(region_of(*thread, region), REGION).unwrap();
-            }
-        }
-    }
-
-    fn create(&self, window: usize) {
-        let size = if window == 0 { 512 * M } else { 32 * M };
-        let info = self.container.create_window(WindowSpec::new(size, PAGES[window])).unwrap();
-        assert_eq!(info.start, STARTS[window]);
-    }
-
-    fn attach(&self, group: GroupId, expect: &Expectations) {
-        let pe = PeNumber(group.0 as u16);
-        expect.moving(pe);
-        self.container.attach(group).unwrap();
-        expect.moved(pe, Some(self.bus));
-    }
-
-    fn detach(&self, group: GroupId, expect: &Expectations) {
-        let pe = PeNumber(group.0 as u16);
-        expect.moving(pe);
-        self.container.detach(group).unwrap();
-        expect.moved(pe, None);
-    }
-
-    fn all(&self, window: usize, f: impl Fn(Stretch, u64)) {
-        (0..self.watched()[window].pages).for_each(|page| f(self.stretch(window), page));
-    }
-}
-
-fn region_of(thread: u64, region: u64) -> Uaddr {
-    Uaddr(0x0100_0000_0000 + (thread << 28) + region * REGION)
-}
-
 /// One thread's.
 struct Thread<'a> {
     drive: &'a Drive<'a>,
@@ -205,29 +127,6 @@ struct Thread<'a> {
     resets: u64,
     /// Pages of the second window that its allocator has given out.
     given: Vec<(u64, u64)>,
-}
-
-/// Pages in a row of one window, and their memory if they are to be mapped.
-#[derive(Clone, Copy)]
-struct Run {
-    window: usize,
-    page: u64,
-    count: u64,
-    memory: Uaddr,
-}
-
-impl Run {
-    fn at(&self) -> Ioba {
-        Ioba(STARTS[self.window].0 + (self.page << PAGES[self.window].get()))
-    }
-
-    fn bytes(&self) -> u64 {
-        self.count << PAGES[self.window].get()
-    }
-
-    fn memory_of(&self, nth: u64) -> Uaddr {
-        Uaddr(self.memory.0 + (nth << PAGES[self.window].get()))
-    }
 }
 
 impl<'a> Thread<'a> {
@@ -299,7 +198,7 @@ impl<'a> Thread<'a> {
 
     fn with_memory(&mut self, window: usize, page: u64, count: u64) -> Run {
         let bits = PAGES[window].get();
-        let places = (REGIONS * REGION >> bits) + 1 - count;
+        let places = ((REGIONS * REGION) >> bits) + 1 - count;
         let memory = Uaddr(region_of(self.number, 0).0 + (self.draw(places) << bits));
         Run { window, page, count, memory }
     }
@@ -507,8 +406,8 @@ impl<'a> Thread<'a> {
     fn recycle(&mut self) {
         let start = region_of(self.number, self.draw(REGIONS));
         let expect = self.drive.expect;
-        for window in 0..2 {
-            for page in self.first[window]..self.first[window] + PARTS[window] {
+        for (window, part) in PARTS.into_iter().enumerate() {
+            for page in self.first[window]..self.first[window] + part {
                 let memory = expect.expected(self.domain.stretch(window), page);
                 if !memory.is_some_and(|at| (start.0..start.0 + REGION).contains(&at.0)) {
                     continue;
@@ -589,12 +488,4 @@ impl<'a> Thread<'a> {
         domain.open(expect);
         domain.resets.fetch_add(1, Ordering::SeqCst);
     }
-}
-
-fn mapper(domain: &Domain, first: u64) -> Mapper {
-    let page = PAGES[1];
-    let start = Ioba(SECOND.0 + (first << page.get()));
-    let space = IobaSpace { start, bytes: GIVEN << page.get(), page };
-    let addresses = IobaAllocator::new(space, IobaOptions::default()).unwrap();
-    domain.container.mapper().with_addresses(&addresses)
 }

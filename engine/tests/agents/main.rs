@@ -4,6 +4,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod domain;
 mod driver;
 
 use driver::{Outcome, Plan, drive};

@@ -50,10 +50,13 @@ const REMEMBERED: usize = 128;
 /// Logs of a stretch.
 const LOGS: u64 = 64;
 
+/// When, to which page, what.
+type Log = VecDeque<(u64, u64, Event)>;
+
 struct Pages {
     watched: Watched,
     cells: Box<[AtomicU64]>,
-    logs: Box<[Mutex<VecDeque<(u64, u64, Event)>>]>,
+    logs: Box<[Mutex<Log>]>,
     /// The page that was changed last: there is most to be found.
     hot: AtomicU64,
 }
@@ -275,7 +278,7 @@ impl Watched {
 }
 
 impl Pages {
-    fn log(&self, page: u64) -> &Mutex<VecDeque<(u64, u64, Event)>> {
+    fn log(&self, page: u64) -> &Mutex<Log> {
         &self.logs[page as usize % self.logs.len()]
     }
 
