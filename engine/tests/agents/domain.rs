@@ -32,6 +32,9 @@ pub(crate) struct Domain {
     pub(crate) threads: Vec<u64>,
     /// Shared by calls; alone for what changes whole windows under them.
     pub(crate) windows: RwLock<()>,
+    /// All of its threads use one region: then a segment of its tables has one owner, which is what
+    /// handles have short cuts for.
+    pub(crate) one_region: bool,
     /// How often the second one, with all allocators, was changed so.
     pub(crate) resets: AtomicU64,
 }
@@ -46,6 +49,12 @@ impl Domain {
         })
     }
 
+    /// Where a thread's memory begins.
+    pub(crate) fn memory(&self, thread: u64) -> Uaddr {
+        let whose = if self.one_region { self.bus as u64 } else { thread };
+        Uaddr(0x0100_0000_0000 + (whose << 28))
+    }
+
     pub(crate) fn stretch(&self, nth: usize) -> Stretch {
         Stretch { bus: self.bus, nth }
     }
@@ -56,9 +65,14 @@ impl Domain {
             self.attach(*group, expect);
         }
         (0..2).for_each(|w| self.create(w));
+        if self.one_region {
+            self.container.register(self.memory(0), REGIONS * REGION).unwrap();
+            return;
+        }
         for thread in &self.threads {
             for region in 0..REGIONS {
-                self.container.register(region_of(*thread, region), REGION).unwrap();
+                let start = Uaddr(self.memory(*thread).0 + region * REGION);
+                self.container.register(start, REGION).unwrap();
             }
         }
     }
@@ -86,10 +100,6 @@ impl Domain {
     pub(crate) fn all(&self, window: usize, f: impl Fn(Stretch, u64)) {
         (0..self.watched()[window].pages).for_each(|page| f(self.stretch(window), page));
     }
-}
-
-pub(crate) fn region_of(thread: u64, region: u64) -> Uaddr {
-    Uaddr(0x0100_0000_0000 + (thread << 28) + region * REGION)
 }
 
 /// Pages in a row of one window, and their memory if they are to be mapped.

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::thread;
 
 use tce_engine::addr::{GroupId, PeNumber, Uaddr};
+use tce_engine::backend::KillCaps;
 use tce_engine::backend::mock::agents::{Expectations, Violation, Watched};
 use tce_engine::backend::mock::{MockBuilder, TceCache};
 use tce_engine::container::{Container, MapRequest, Mapper, Mode, Removal, UnmapRequest};
@@ -16,9 +17,7 @@ use tce_engine::sabotage::inherit;
 use tce_engine::tce::Perm;
 
 use crate::common::{G0, G1, G2, Rig, SECOND};
-use crate::domain::{
-    Domain, GIVEN, OWN, PAGES, PARTS, REGION, REGIONS, Run, STARTS, mapper, region_of,
-};
+use crate::domain::{Domain, GIVEN, OWN, PAGES, PARTS, REGION, REGIONS, Run, STARTS, mapper};
 
 /// The group that moves.
 const G3: GroupId = GroupId(3);
@@ -36,6 +35,9 @@ pub(crate) struct Plan {
     /// Threads now and then lose their CPU before a kill, a fence, or whatever else the platform is asked
     /// for. They use the way to the kill registers that everybody shares, then, not one of their own.
     pub(crate) jitter: bool,
+    /// All memory of a container is one region, which stays.
+    pub(crate) one_region: bool,
+    pub(crate) kill: KillCaps,
     /// Calls, all threads together; fewer if there is a violation.
     pub(crate) calls: u64,
 }
@@ -58,7 +60,8 @@ struct Drive<'a> {
 }
 
 pub(crate) fn drive(plan: Plan) -> Outcome {
-    let builder = MockBuilder::new(4).no_freeze(true).seed(plan.seed).tce_cache(plan.cache);
+    let builder = MockBuilder::new(4).no_freeze(true).seed(plan.seed);
+    let builder = builder.kill(plan.kill).tce_cache(plan.cache);
     let rig = Rig::new(builder);
     if plan.jitter {
         let steps = AtomicU64::new(plan.seed);
@@ -79,6 +82,7 @@ pub(crate) fn drive(plan: Plan) -> Outcome {
             fixed,
             threads: mine(bus),
             windows: RwLock::default(),
+            one_region: plan.one_region,
             resets: AtomicU64::new(0),
         })
         .collect();
@@ -168,7 +172,7 @@ impl<'a> Thread<'a> {
             while calls.is_multiple_of(burst) && drive.expect.accesses().0 < calls * PACE {
                 thread::yield_now();
             }
-            if self.draw(700) == 0 {
+            if self.draw(200) == 0 {
                 self.structure();
             } else {
                 let domain = self.domain;
@@ -199,7 +203,7 @@ impl<'a> Thread<'a> {
     fn with_memory(&mut self, window: usize, page: u64, count: u64) -> Run {
         let bits = PAGES[window].get();
         let places = ((REGIONS * REGION) >> bits) + 1 - count;
-        let memory = Uaddr(region_of(self.number, 0).0 + (self.draw(places) << bits));
+        let memory = Uaddr(self.domain.memory(self.number).0 + (self.draw(places) << bits));
         Run { window, page, count, memory }
     }
 
@@ -404,7 +408,10 @@ impl<'a> Thread<'a> {
 
     /// Gives a region back and registers it anew, where it lies elsewhere in real memory.
     fn recycle(&mut self) {
-        let start = region_of(self.number, self.draw(REGIONS));
+        if self.domain.one_region {
+            return self.unmap_run();
+        }
+        let start = Uaddr(self.domain.memory(self.number).0 + self.draw(REGIONS) * REGION);
         let expect = self.drive.expect;
         for (window, part) in PARTS.into_iter().enumerate() {
             for page in self.first[window]..self.first[window] + part {
@@ -435,9 +442,9 @@ impl<'a> Thread<'a> {
 
     /// Something that others notice.
     fn structure(&mut self) {
-        match self.draw(8) {
+        match self.draw(16) {
             0 => self.new_container(),
-            1..3 => self.new_window(),
+            1..4 => self.new_window(),
             _ => self.moves(),
         }
     }

@@ -8,13 +8,19 @@ mod domain;
 mod driver;
 
 use driver::{Outcome, Plan, drive};
+use tce_engine::backend::KillCaps;
 use tce_engine::backend::mock::TceCache;
 
 const SMALL: TceCache = TceCache { entries: 64, line: 4 };
 const NO_NEIGHBOURS: TceCache = TceCache { entries: 1024, line: 1 };
 
-fn plan(threads: usize, cache: TceCache, jitter: bool, calls: u64) -> Plan {
-    Plan { threads, cache, seed: threads as u64 + 10, jitter, calls }
+/// Few pages are many, so both kinds of kills are used.
+const FEW_PAGES: KillCaps = KillCaps { max_page_kills: 12, ..KillCaps::PHB3 };
+
+fn plan(threads: usize, jitter: bool, one_region: bool, calls: u64) -> Plan {
+    let cache = TceCache::POWER8;
+    let seed = threads as u64 + 10;
+    Plan { threads, cache, seed, jitter, one_region, kill: KillCaps::PHB3, calls }
 }
 
 #[track_caller]
@@ -26,25 +32,31 @@ fn clean(plan: Plan) {
     println!("{} threads: {calls} calls, {accesses} accesses, {judged} judged", plan.threads);
 }
 
+/// Plans of so many calls each: twelve.
+fn plans(calls: u64) -> Vec<Plan> {
+    let all = [1, 2, 4, 8].into_iter().flat_map(|threads| {
+        let basic = plan(threads, false, false, calls);
+        let jitter = Plan { jitter: true, kill: FEW_PAGES, ..basic };
+        [basic, jitter, Plan { one_region: true, ..basic }]
+    });
+    all.collect()
+}
+
 #[test]
 fn strict_kills_leave_nothing_stale() {
-    for threads in [1, 2, 4, 8] {
-        for jitter in [false, true] {
-            clean(plan(threads, TceCache::POWER8, jitter, 10_000));
-        }
+    plans(7_000).into_iter().for_each(clean);
+    let basic = plan(2, true, false, 4_000);
+    clean(Plan { cache: SMALL, one_region: true, ..basic });
+    clean(Plan { cache: NO_NEIGHBOURS, ..basic });
+    for kill in [KillCaps::PHB4, KillCaps::NPU2] {
+        clean(Plan { kill, ..basic });
     }
-    clean(plan(2, SMALL, false, 10_000));
-    clean(plan(4, NO_NEIGHBOURS, true, 10_000));
 }
 
 #[test]
 #[ignore = "10^6 calls, half a minute"]
 fn strict_kills_leave_nothing_stale_in_a_million_calls() {
-    for threads in [1, 2, 4, 8] {
-        for jitter in [false, true] {
-            clean(plan(threads, TceCache::POWER8, jitter, 125_000));
-        }
-    }
+    plans(84_000).into_iter().for_each(clean);
 }
 
 /// Each seeded bug is seen.
@@ -62,8 +74,10 @@ mod seeded {
         for guard in Guard::KILLS {
             // What is only wrong for a moment needs a moment that lasts.
             let moment = [Guard::ClearFirst, Guard::Fence, Guard::UnpinLast].contains(&guard);
-            for (threads, jitter) in [(1, true), (2, moment), (4, true)] {
-                let plan = plan(threads, TceCache::POWER8, jitter, MOST);
+            for (threads, jitter, one_region) in
+                [(1, true, false), (2, moment, false), (2, moment, true), (4, true, false)]
+            {
+                let plan = plan(threads, jitter, one_region, MOST);
                 let Outcome { calls, accesses, violations, .. } = without(guard, || drive(plan));
                 let first = violations.first();
                 let first = first.unwrap_or_else(|| panic!("{guard:?}: not in {calls} calls"));
