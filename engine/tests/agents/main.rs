@@ -37,7 +37,8 @@ fn plans(calls: u64) -> Vec<Plan> {
     let all = [1, 2, 4, 8].into_iter().flat_map(|threads| {
         let basic = plan(threads, false, false, calls);
         let jitter = Plan { jitter: true, kill: FEW_PAGES, ..basic };
-        [basic, jitter, Plan { one_region: true, ..basic }]
+        let one_region = Plan { one_region: true, jitter: threads < 4, ..basic };
+        [basic, jitter, one_region]
     });
     all.collect()
 }

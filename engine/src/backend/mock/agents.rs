@@ -313,7 +313,7 @@ pub struct Agent {
 }
 
 /// One of so many accesses takes its time.
-const SLOW: u64 = 96;
+const SLOW: u64 = 32;
 /// How long it waits for something to happen, in looks.
 const PATIENCE: u32 = 120;
 
