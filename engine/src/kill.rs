@@ -9,6 +9,7 @@ pub mod queue;
 
 use crate::addr::{Ioba, PageShift};
 use crate::backend::{KillCaps, KillPort, KillScope};
+use crate::sabotage::{Guard, stands};
 use crate::table::Old;
 
 use queue::Coalescer;
@@ -107,7 +108,7 @@ impl KillDebt {
     /// True if entries that were empty before have to be killed too.
     #[inline]
     pub(crate) fn on_fill(&self) -> bool {
-        self.caps.is_some_and(|caps| caps.on_fill)
+        self.caps.is_some_and(|caps| caps.on_fill) && stands(Guard::KillFill)
     }
 
     /// Most pages that are killed one by one; 0 also where a kernel kills.
@@ -191,7 +192,7 @@ impl KillDebt {
             } else {
                 for (first, count) in self.queue.coalesce() {
                     let start = Ioba(start.0 + (first << page.get()));
-                    kills.issued += port.kill(KillScope::Pages { start, count, page });
+                    kills.issued += port.kill(pages(start, count, page));
                 }
             }
             if kills.issued > 0 {
@@ -203,6 +204,14 @@ impl KillDebt {
         self.owed.clear();
         kills
     }
+}
+
+/// The kill of a range of pages, one by one.
+#[inline]
+pub(crate) fn pages(start: Ioba, count: u64, page: PageShift) -> KillScope {
+    let count = if stands(Guard::KillLast) { count } else { count - 1 };
+    let page = if stands(Guard::KillStep) { page } else { PageShift::K4 };
+    KillScope::Pages { start, count, page }
 }
 
 #[cfg(all(test, not(loom)))]

@@ -111,14 +111,14 @@
 //!   [`Container::map_batch`]).
 //! * Bus addresses for those who do not choose them: an allocator with a magazine for each thread
 //!   ([`ioba`]).
+//! * A TCE cache in the software PHB, and devices behind it that find a missing or wrong kill
+//!   ([`backend::mock::agents`]).
 //! * Error handling for each PE: freezes, fences of a bridge, resets, injected errors ([`eeh`]).
 //!
 //! # What is not there yet
 //!
 //! * Hypercalls of a guest over a kernel's container.
 //! * Deferred or batched kills; [`KillPolicy`] has one value.
-//! * A TCE cache in the software PHB, which would show a forgotten kill as a wrong translation. Its
-//!   kill registers and fences only count.
 //! * Several guests on one engine: guest RAM is named by the guest's addresses alone.
 #![deny(missing_docs)]
 #![cfg_attr(

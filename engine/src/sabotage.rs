@@ -2,7 +2,7 @@
 //! Guards of the engine that a test can take away, to see that something notices. Without the feature
 //! `sabotage` they are constants.
 
-/// A guard against one trap of the kernels.
+/// A guard against one trap of the kernels, or one step of how cached translations are killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Guard {
     /// Memory that is mapped cannot be unregistered.
@@ -21,11 +21,45 @@ pub enum Guard {
     SameStarts,
     /// Memory with a hole is not registered.
     Hole,
+    /// Changed entries are killed.
+    Kill,
+    /// Entries that were empty are killed when they are filled.
+    KillFill,
+    /// They are killed after the table was changed, not before.
+    ClearFirst,
+    /// The kill names the PE that has the window.
+    KillPe,
+    /// The last page of a range is killed too.
+    KillLast,
+    /// Pages are killed in steps of the window's page.
+    KillStep,
+    /// All members are killed.
+    Members,
+    /// Kills are waited for.
+    Fence,
+    /// When a container ends, its memory is unpinned after its windows are gone.
+    UnpinLast,
+    /// PEs that join or leave, or get or lose a window, forget everything.
+    Forget,
 }
 
 impl Guard {
-    /// All of them.
-    pub const ALL: [Self; 8] = [
+    /// Those of the kills.
+    pub const KILLS: [Self; 10] = [
+        Self::Kill,
+        Self::KillFill,
+        Self::ClearFirst,
+        Self::KillPe,
+        Self::KillLast,
+        Self::KillStep,
+        Self::Members,
+        Self::Fence,
+        Self::UnpinLast,
+        Self::Forget,
+    ];
+
+    /// Those against traps.
+    pub const TRAPS: [Self; 8] = [
         Self::Mapped,
         Self::Replay,
         Self::PutBack,
@@ -53,6 +87,22 @@ pub fn without<T>(guard: Guard, f: impl FnOnce() -> T) -> T {
     }
     let _back = Back(TAKEN.replace(Some(guard)));
     f()
+}
+
+/// `f` for another thread, without the guard that this one is without.
+#[cfg(feature = "sabotage")]
+pub fn inherit<T>(f: impl FnOnce() -> T) -> impl FnOnce() -> T {
+    let taken = TAKEN.get();
+    move || match taken {
+        Some(guard) => without(guard, f),
+        None => f(),
+    }
+}
+
+/// `f` as it is: no guard can be missing.
+#[cfg(not(feature = "sabotage"))]
+pub fn inherit<T>(f: impl FnOnce() -> T) -> impl FnOnce() -> T {
+    f
 }
 
 /// True if the guard stands.

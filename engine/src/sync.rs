@@ -53,7 +53,7 @@ pub(crate) use loom::sync::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
 pub(crate) use std::sync::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
 
 /// Called between failed attempts to get something.
-fn relax(spins: u32) {
+pub(crate) fn relax(spins: u32) {
     #[cfg(loom)]
     {
         let _ = spins;

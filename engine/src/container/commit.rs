@@ -6,6 +6,7 @@ use super::call::Call;
 use super::windows::Window;
 use crate::kill::{KillDebt, Tally};
 use crate::regions::Registrations;
+use crate::sabotage::{Guard, stands};
 use crate::table::{Gone, Held, Writer};
 
 /// What goes owes its kill, unless its whole range does anyway, and its count.
@@ -56,11 +57,15 @@ impl Call<'_> {
 
     /// Clear → kill → fence → release. Makes no level.
     pub(super) fn clear(&mut self, window: &Window, held: Held<'_>) -> Receipt {
+        if !stands(Guard::ClearFirst) {
+            held.live(|old| self.hand.debt.gone(old));
+            self.settle(window);
+        }
         let (registrations, debt) = (&self.state.registrations, &mut *self.hand.debt);
         let mut released = 0;
         let steps = held.sweep(|gone| {
             released += gone.live();
-            owe(registrations, debt, true, &gone);
+            owe(registrations, debt, stands(Guard::ClearFirst), &gone);
         });
         let kills = self.settle(window);
         Receipt { tces: released, released, steps, kills, ..Receipt::default() }

@@ -6,8 +6,9 @@ use super::State;
 use super::windows::Window;
 use crate::addr::{Hpa, Ioba, PageShift, Uaddr};
 use crate::backend::layout::RealLayout;
-use crate::backend::{KillPort, KillScope, PageRegister};
+use crate::backend::{KillPort, PageRegister};
 use crate::ioba::Magazine;
+use crate::kill::pages;
 use crate::regions::{Count, Counts, Hits, Shard};
 use crate::sync::{Ordering, Who};
 use crate::table::Lane;
@@ -300,7 +301,7 @@ impl Fast {
             let from = left.trailing_zeros();
             let n = (left >> from).trailing_ones();
             let start = Ioba(bus.0 + (u64::from(from) << page.get()));
-            issued += at.port.kill(KillScope::Pages { start, count: n.into(), page });
+            issued += at.port.kill(pages(start, n.into(), page));
             left &= !(((1 << n) - 1) << from);
         }
         if issued > 0 {

@@ -183,6 +183,9 @@ impl Container {
 
     /// Ends the address space while there are members that can be killed.
     fn end(&self, state: &mut State) {
+        if !stands(Guard::UnpinLast) {
+            state.registrations.unpin(&*self.engine.backend);
+        }
         for slot in 0..MAX_WINDOWS {
             self.drop_window(state, slot);
         }
@@ -296,8 +299,7 @@ fn compatible(
 fn program(backend: &dyn Backend, state: &State, group: GroupId) -> Result<(), BackendError> {
     backend.take_ownership(group)?;
     // What the PE cached in its former life must be gone before it can translate.
-    backend.kill(group, backend.caps().tables.kill_of_pe());
-    backend.fence();
+    forget(backend, group);
     let mut set = Vec::with_capacity(MAX_WINDOWS);
     for window in state.windows.iter().flatten() {
         if let Err(e) = backend.set_window(group, window.slot, &window.program()) {
@@ -320,6 +322,13 @@ fn unprogram(backend: &dyn Backend, state: &State, group: GroupId) {
 /// Unsets exactly these slots, and waits until the PE has forgotten them.
 fn undo(backend: &dyn Backend, group: GroupId, slots: &[usize]) {
     slots.iter().for_each(|slot| backend.unset_window(group, *slot));
-    backend.kill(group, backend.caps().tables.kill_of_pe());
+    forget(backend, group);
+}
+
+/// Returns when the PE has forgotten everything.
+fn forget(backend: &dyn Backend, group: GroupId) {
+    if stands(Guard::Forget) {
+        backend.kill(group, backend.caps().tables.kill_of_pe());
+    }
     backend.fence();
 }

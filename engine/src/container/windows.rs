@@ -185,7 +185,7 @@ impl Container {
         }
         // Nothing of an earlier window in this slot may be remembered.
         let whole = engine.caps.tables.kill_of_pe();
-        for member in &state.members {
+        for member in state.members.iter().filter(|_| stands(Guard::Forget)) {
             engine.backend.kill(member.group, whole);
         }
         engine.backend.fence();
@@ -334,7 +334,8 @@ impl Container {
         members.iter().for_each(|group| backend.unset_window(*group, slot));
         // A kill that goes beyond the PE must find no other member with the window.
         let whole = self.engine.caps.tables.kill_of_pe();
-        let kills = members.iter().map(|group| backend.kill(*group, whole)).sum();
+        let killed = members.iter().filter(|_| stands(Guard::Forget));
+        let kills = killed.map(|group| backend.kill(*group, whole)).sum();
         backend.fence();
         kills
     }

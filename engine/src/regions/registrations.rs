@@ -5,6 +5,7 @@ use super::Region;
 use super::counts::{Shard, Shards};
 use super::ranges::{Numbered, Ranges};
 use crate::addr::{Hpa, PageShift, Uaddr};
+use crate::backend::Backend;
 use crate::backend::Memory;
 use crate::backend::layout::Extent;
 use crate::error::{EntryError, MapError};
@@ -121,6 +122,11 @@ impl Registrations {
         }
         self.spans.remove(gone.region.layout.span().start);
         gone.region
+    }
+
+    /// Has the memory of all of them unpinned before it is their time: a bug for tests.
+    pub(crate) fn unpin(&self, backend: &dyn Backend) {
+        self.iter().for_each(|(_, r)| backend.unpin(r.region.memory, &r.region.layout));
     }
 
     /// Everything at once, by memory.

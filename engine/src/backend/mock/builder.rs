@@ -2,6 +2,7 @@
 //! What the simulated machine is to be like.
 
 use super::Mock;
+use super::cache::{Caches, TceCache};
 use super::eeh::Bridges;
 use super::phb::Phb;
 use super::real::RealMemory;
@@ -24,6 +25,7 @@ pub struct MockBuilder {
     pub(super) max_block: u64,
     pub(super) kill: KillCaps,
     pub(super) record: bool,
+    pub(super) tce_cache: Option<TceCache>,
 }
 
 /// No such machine can be simulated.
@@ -56,6 +58,17 @@ pub enum MockError {
         phbs: u16,
         /// Groups of the machine.
         groups: usize,
+    },
+    /// No such cache can be simulated.
+    #[error(
+        "a TCE cache of {entries} entries, {line} a line; accepted: powers of two, at most 512 a line \
+         and no more than the cache has"
+    )]
+    TceCache {
+        /// Entries that were asked for.
+        entries: usize,
+        /// Entries of a line.
+        line: usize,
     },
 }
 
@@ -90,6 +103,7 @@ impl MockBuilder {
             max_block: 16 << 20,
             kill: KillCaps::PHB3,
             record: false,
+            tce_cache: None,
         }
     }
 
@@ -182,6 +196,15 @@ impl MockBuilder {
         self
     }
 
+    /// Gives each host bridge a TCE cache; there is none at first. Devices ([`Mock::dma`]) go through
+    /// it, and only kills empty it, so a kill that is missing, wrong or early shows as a wrong answer.
+    /// A fence then waits for accesses in flight.
+    #[must_use]
+    pub fn tce_cache(mut self, cache: TceCache) -> Self {
+        self.tce_cache = Some(cache);
+        self
+    }
+
     /// The machine, if there can be one.
     ///
     /// # Errors
@@ -201,6 +224,10 @@ impl MockBuilder {
         if phbs == 0 || usize::from(phbs) > groups.max(1) {
             return Err(MockError::Phbs { phbs, groups });
         }
+        if let Some(TceCache { entries, line }) = self.tce_cache.filter(|cache| !cache.possible()) {
+            return Err(MockError::TceCache { entries, line });
+        }
+        let caches = self.tce_cache.map(|shape| Caches::new(shape, groups, phbs, self.seed));
         let segment = |caps: &GroupCaps| {
             let start = caps.window_starts[0]?.0;
             Some(start..start + caps.default_bytes)
@@ -210,7 +237,7 @@ impl MockBuilder {
             .then(|| self.groups.iter().map(|caps| segment(caps).unwrap_or(0..0)).collect());
         Ok(Arc::new(Mock {
             real: RealMemory::new(self.backing, self.contiguous, self.seed),
-            phb: Phb::new(groups, self.record),
+            phb: Phb::new(groups, self.record, caches),
             bridges: Bridges::new(groups, phbs.into(), self.no_freeze),
             segments,
             setup: self,

@@ -11,7 +11,7 @@ use crate::addr::{GroupId, Ioba, PeNumber};
 use crate::backend::Backend as _;
 use crate::eeh::{EehAccess, EehInjection, EehOp, EehState};
 use crate::error::BackendError;
-use crate::sync::{Mutex, lock};
+use crate::sync::{Mutex, RwLock, lock, read, write};
 
 /// The error state of one PE, and its device's only register.
 #[derive(Debug, Default)]
@@ -50,7 +50,8 @@ impl Pe {
 
 /// Error states of all PEs, and which bridge each is of.
 pub(super) struct Bridges {
-    pes: Box<[Mutex<Pe>]>,
+    /// Shared by accesses, which are many.
+    pes: Box<[RwLock<Pe>]>,
     /// Whether each bridge is fenced. Locked before any of its PEs.
     fenced: Box<[Mutex<bool>]>,
     no_freeze: bool,
@@ -59,7 +60,7 @@ pub(super) struct Bridges {
 impl Bridges {
     pub(super) fn new(pes: usize, bridges: usize, no_freeze: bool) -> Self {
         Self {
-            pes: (0..pes).map(|_| Mutex::default()).collect(),
+            pes: (0..pes).map(|_| RwLock::new(Pe::default())).collect(),
             fenced: (0..bridges).map(|_| Mutex::default()).collect(),
             no_freeze,
         }
@@ -70,19 +71,19 @@ impl Bridges {
     }
 
     /// The state of a PE that there is.
-    fn pe(&self, pe: PeNumber) -> &Mutex<Pe> {
+    fn pe(&self, pe: PeNumber) -> &RwLock<Pe> {
         &self.pes[usize::from(pe.0)]
     }
 
     fn state(&self, pe: PeNumber) -> EehState {
-        lock(self.pe(pe)).state()
+        read(self.pe(pe)).state()
     }
 
     /// Does it, unless the bridge has to be recovered first: then the bridge that says so.
     fn apply(&self, pe: PeNumber, op: EehOp) -> Result<(), usize> {
         let bridge = self.of(pe);
         let fenced = lock(&self.fenced[bridge]);
-        let mut state = lock(self.pe(pe));
+        let mut state = write(self.pe(pe));
         if matches!(op, EehOp::Enable | EehOp::Disable) {
             // Who wants to be told of errors; the bridge freezes PEs whether anybody does.
             return Ok(());
@@ -119,23 +120,54 @@ impl Mock {
     /// # Errors
     /// [`Fault::Frozen`], or why it reached nothing.
     pub fn dma(&self, pe: PeNumber, at: Ioba, access: Access) -> Result<Translation, Fault> {
-        let Some(state) = self.bridges.pes.get(usize::from(pe.0)) else {
+        self.dma_with(pe, at, access, |found| found)
+    }
+
+    /// The same, with what the device does with the memory: `f` runs while the access is in flight.
+    /// With a [TCE cache](super::MockBuilder::tce_cache) a fence waits until it has returned, and
+    /// freezing waits in any case; so `f` must not do what might wait for either.
+    ///
+    /// # Errors
+    /// As [`dma`](Self::dma); `f` was not called.
+    pub fn dma_with<T>(
+        &self,
+        pe: PeNumber,
+        at: Ioba,
+        access: Access,
+        f: impl FnOnce(Translation) -> T,
+    ) -> Result<T, Fault> {
+        let Some(bridge_pe) = self.bridges.pes.get(usize::from(pe.0)) else {
             return Err(Fault::NoPe(pe));
         };
-        let mut state = lock(state);
-        match access {
-            Access::Read => state.strike(EehAccess::DmaRead, at.0),
-            Access::Write => state.strike(EehAccess::DmaWrite, at.0),
-            Access::Any => {}
+        let struck = match access {
+            Access::Read => Some(EehAccess::DmaRead),
+            Access::Write => Some(EehAccess::DmaWrite),
+            Access::Any => None,
+        };
+        if let Some(struck) = struck
+            && read(bridge_pe).armed.is_some()
+        {
+            write(bridge_pe).strike(struck, at.0);
         }
+        let state = read(bridge_pe);
         if state.in_reset || state.dma_frozen {
             return Err(Fault::Frozen { pe, state: state.state() });
         }
-        let done = self.translate(pe, at, access);
-        // What the host's own bypass lets through is no error.
-        let bad = done.is_err_and(|fault| fault != Fault::NotOwned(pe));
-        if bad && !self.bridges.no_freeze {
-            state.freeze();
+        let done = match &self.phb.caches {
+            None => self.translate(pe, at, access).map(f),
+            Some(caches) => {
+                let _flight = caches.begin(pe);
+                let segment = self.segment(pe);
+                caches.translate(&self.phb, &self.real, pe, segment, at, access).map(f)
+            }
+        };
+        drop(state);
+        if let Err(fault) = &done
+            // What the host's own bypass lets through is no error.
+            && *fault != Fault::NotOwned(pe)
+            && !self.bridges.no_freeze
+        {
+            write(bridge_pe).freeze();
             self.phb.event(|| MockEvent::Freeze(pe));
         }
         done
@@ -146,7 +178,7 @@ impl Mock {
     #[must_use]
     pub fn mmio_load(&self, pe: PeNumber) -> u64 {
         let Some(state) = self.bridges.pes.get(usize::from(pe.0)) else { return u64::MAX };
-        let mut state = lock(state);
+        let mut state = write(state);
         state.strike(EehAccess::Load, 0);
         if state.in_reset || state.io_frozen { u64::MAX } else { state.register }
     }
@@ -154,7 +186,7 @@ impl Mock {
     /// A store to it, which is dropped without a word if the PE is frozen or there is none.
     pub fn mmio_store(&self, pe: PeNumber, value: u64) {
         let Some(state) = self.bridges.pes.get(usize::from(pe.0)) else { return };
-        let mut state = lock(state);
+        let mut state = write(state);
         state.strike(EehAccess::Store, 0);
         if !(state.in_reset || state.io_frozen) {
             state.register = value;
@@ -166,7 +198,7 @@ impl Mock {
     /// # Panics
     /// If there is no such PE.
     pub fn freeze(&self, pe: PeNumber) {
-        lock(self.bridges.pe(pe)).freeze();
+        write(self.bridges.pe(pe)).freeze();
         self.phb.event(|| MockEvent::Freeze(pe));
     }
 

@@ -5,8 +5,11 @@
 //! simulated real memory. The walker shares no code with the table, so it can prove it wrong.
 //! Nothing measured here is a number of hardware.
 
+pub mod agents;
 mod builder;
+mod cache;
 mod eeh;
+mod flight;
 mod phb;
 mod real;
 
@@ -14,18 +17,20 @@ use std::fmt;
 use std::ops::Range;
 
 pub use builder::{MockBuilder, MockError};
+pub use cache::{Happened, TceCache, TceEvent};
 pub use phb::{Access, Fault, MockEvent, Translation};
 
 use crate::addr::{GroupId, Hpa, Ioba, PageShift, PeNumber};
 use crate::backend::layout::RealLayout;
 use crate::backend::{
     Backend, Caps, GroupCaps, KillPort, KillScope, MAX_WINDOWS, Memory, PageRegister, Tables,
-    WindowProgram,
+    WindowProgram, told,
 };
 use crate::eeh::{EehOp, EehState};
 use crate::error::BackendError;
 use crate::mem::{TableChunk, TableMemory};
 use crate::platform::Platform;
+use crate::sabotage::{Guard, stands};
 use crate::sync::Arc;
 use eeh::Bridges;
 use phb::{Pe, Phb, PortCounts};
@@ -72,9 +77,25 @@ impl Mock {
     }
 
     fn look(&self, pe: PeNumber, at: Ioba, access: Access) -> Result<Translation, Fault> {
-        let segments = self.segments.as_ref();
-        let segment = segments.and_then(|segments| segments.get(usize::from(pe.0)));
-        self.phb.translate(&self.real, pe, segment, at, access)
+        self.phb.translate(&self.real, pe, self.segment(pe), at, access)
+    }
+
+    fn segment(&self, pe: PeNumber) -> Option<&Range<u64>> {
+        self.segments.as_ref().and_then(|segments| segments.get(usize::from(pe.0)))
+    }
+
+    /// What the TCE cache remembers of the line that a bus address of the PE is in, in order; nothing
+    /// without one. See [`MockBuilder::tce_cache`].
+    #[must_use]
+    pub fn tce_history(&self, pe: PeNumber, at: Ioba) -> Vec<Happened> {
+        self.phb.caches.as_ref().map_or_else(Vec::new, |caches| caches.history(pe, at))
+    }
+
+    /// The time of an event that happens now, in the order of [`tce_history`](Self::tce_history); 0
+    /// without a TCE cache.
+    #[must_use]
+    pub fn tce_time(&self) -> u64 {
+        self.phb.caches.as_ref().map_or(0, cache::Caches::now)
     }
 
     /// The pinned memory that a real address belongs to, and the offset in it.
@@ -233,7 +254,8 @@ impl Backend for Mock {
         let counts = self.phb.open_port();
         let pes = members.iter().filter_map(|group| self.pe(*group).ok());
         let pes = pes.map(|pe| self.phb.pe(pe).clone()).collect();
-        Some(Box::new(Port { mock: self, counts, pes }))
+        let silent = !self.setup.record && self.setup.tce_cache.is_none();
+        Some(Box::new(Port { mock: self, counts, pes, silent }))
     }
 
     fn pin(&self, memory: Memory) -> Result<RealLayout, BackendError> {
@@ -250,28 +272,32 @@ struct Port {
     mock: Arc<Mock>,
     counts: Arc<PortCounts>,
     pes: Vec<Arc<Pe>>,
+    /// Nobody has to be told of a kill: nothing is recorded or cached.
+    silent: bool,
 }
 
 impl KillPort for Port {
     fn kill(&mut self, scope: KillScope) -> u64 {
-        let stores = self.pes.iter().map(|pe| self.mock.phb.port_kill(&self.counts, pe, scope));
-        stores.sum()
+        let pes = told(&self.pes).iter();
+        pes.map(|pe| self.mock.phb.port_kill(&self.counts, pe, scope)).sum()
     }
 
     fn fence(&mut self) {
-        self.mock.phb.port_fence(&self.counts);
+        if stands(Guard::Fence) {
+            self.mock.phb.port_fence(&self.counts);
+        }
     }
 
     fn page_register(&self) -> Option<PageRegister> {
         match &self.pes[..] {
-            [pe] if !self.mock.setup.record => Some(self.counts.page_register(pe)),
+            [pe] if self.silent => Some(self.counts.page_register(pe)),
             _ => None,
         }
     }
 
     fn kill_page_and_wait(&mut self, start: Ioba, page: PageShift) -> u64 {
-        if self.mock.setup.record {
-            return self.recorded(start, page);
+        if !self.silent {
+            return self.heard(start, page);
         }
         // Nobody has to be told: only the registers and the counts are left.
         for pe in &self.pes {
@@ -283,10 +309,10 @@ impl KillPort for Port {
 }
 
 impl Port {
-    /// A page's kill and fence, one after the other, with their events.
+    /// A page's kill and fence, one after the other.
     #[cold]
     #[inline(never)]
-    fn recorded(&mut self, start: Ioba, page: PageShift) -> u64 {
+    fn heard(&mut self, start: Ioba, page: PageShift) -> u64 {
         let stores = self.kill(KillScope::Pages { start, count: 1, page });
         self.fence();
         stores

@@ -1,17 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The software PHB: a TVT with two TVEs a PE, a walker, and a kill register that counts.
-//!
-//! The walker is written from the architecture's description alone: it knows TVE and TCE bits and
-//! real memory, and nothing of the engine's tables. Keep it so.
+//! The software PHB: a TVT with two TVEs a PE, a walker, and a kill register, which counts and, where
+//! there is a [`cache`](super::cache), empties it.
 
 mod host;
+pub(super) mod walk;
 
-use std::ops::Range;
-
-use super::real::RealMemory;
+use super::cache::Caches;
 use crate::addr::{Hpa, Ioba, PageShift, PeNumber};
 use crate::backend::{KillScope, MAX_WINDOWS, PageRegister, WindowProgram, Word};
 use crate::eeh::EehState;
+use crate::sabotage::{Guard, stands};
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering, lock};
 use crate::tce::Perm;
 
@@ -132,6 +130,8 @@ pub(super) struct Phb {
     /// Counters of threads that have a port.
     ports: Mutex<Vec<Arc<PortCounts>>>,
     events: Option<Mutex<Vec<MockEvent>>>,
+    /// Without them nothing that a device does is remembered.
+    pub(super) caches: Option<Caches>,
 }
 
 /// What went through one thread's port, which alone writes it.
@@ -157,19 +157,18 @@ impl Pe {
 
     /// The store that kills one page; returns the word.
     #[inline]
-    pub(super) fn store_page_kill(&self, at: Ioba) -> u64 {
-        self.store_kill(self.page_kill() | at.0 & !0xfff)
+    pub(super) fn store_page_kill(&self, at: Ioba) {
+        self.last_kill.store(self.page_kill() | at.0 & !0xfff);
     }
 
-    /// The same, but for the page.
+    /// The word, but for the page.
     fn page_kill(&self) -> u64 {
-        KILL_PAGE | u64::from(self.number.0)
+        KILL_PAGE | self.named()
     }
 
-    #[inline]
-    fn store_kill(&self, word: u64) -> u64 {
-        self.last_kill.store(word);
-        word
+    /// The PE as kill words name it.
+    fn named(&self) -> u64 {
+        u64::from(self.number.0) ^ u64::from(!stands(Guard::KillPe))
     }
 }
 
@@ -209,14 +208,12 @@ fn record(events: &Mutex<Vec<MockEvent>>, event: MockEvent) {
 /// Firmware's word for what it does not do.
 const OPAL_PARAMETER: i64 = -1;
 
-/// Bus address bit 59 selects the window.
-const WINDOW_BIT: u32 = 59;
 /// Kill register: one page.
-const KILL_PAGE: u64 = 1 << 61;
+pub(super) const KILL_PAGE: u64 = 1 << 61;
 /// Kill register: one PE.
-const KILL_PE: u64 = 1 << 62;
+pub(super) const KILL_PE: u64 = 1 << 62;
 /// Kill register: all PEs.
-const KILL_ALL: u64 = 1 << 63;
+pub(super) const KILL_ALL: u64 = 1 << 63;
 
 /// A TVE: table address >> 12 in IBM bits 0–47, levels − 1 in 48–50, log2 of a level's bytes − 11
 /// in 51–55, log2 of the page − 11 in 59–63.
@@ -229,13 +226,14 @@ fn encode_tve(w: &WindowProgram) -> u64 {
 }
 
 impl Phb {
-    pub(super) fn new(pes: usize, record: bool) -> Self {
+    pub(super) fn new(pes: usize, record: bool, caches: Option<Caches>) -> Self {
         Self {
             pes: (0..pes).map(|pe| Arc::new(Pe::new(PeNumber(pe as u16)))).collect(),
             fences: AtomicU64::new(0),
             closed_stores: AtomicU64::new(0),
             ports: Mutex::new(Vec::new()),
             events: record.then(|| Mutex::new(Vec::new())),
+            caches,
         }
     }
 
@@ -290,24 +288,41 @@ impl Phb {
 
     /// The stores of one kill, but for their count.
     fn store_kills(&self, pe: &Pe, scope: KillScope) -> u64 {
-        let event = |word| self.event(|| MockEvent::Kill(pe.number, word));
         let whole = match scope {
             KillScope::Pages { start, count, page } => {
                 for i in 0..count {
-                    event(pe.store_page_kill(Ioba(start.0 + (i << page.get()))));
+                    let at = start.0 + (i << page.get());
+                    self.store_kill(pe, pe.page_kill() | at & !0xfff);
                 }
                 return count;
             }
-            KillScope::Pe => KILL_PE | u64::from(pe.number.0),
+            KillScope::Pe => KILL_PE | pe.named(),
             KillScope::All => KILL_ALL,
         };
-        event(pe.store_kill(whole));
+        self.store_kill(pe, whole);
         1
     }
 
+    /// One store to the kill register of the PE's bridge.
+    fn store_kill(&self, pe: &Pe, word: u64) {
+        pe.last_kill.store(word);
+        if let Some(caches) = &self.caches {
+            caches.kill(pe.number, word);
+        }
+        self.event(|| MockEvent::Kill(pe.number, word));
+    }
+
     pub(super) fn fence(&self) {
+        self.wait();
         self.fences.fetch_add(1, Ordering::AcqRel);
         self.event(|| MockEvent::Fence);
+    }
+
+    /// Without a cache no access is in flight that a kill could have meant.
+    fn wait(&self) {
+        if let Some(caches) = &self.caches {
+            caches.fence();
+        }
     }
 
     pub(super) fn open_port(&self) -> Arc<PortCounts> {
@@ -331,6 +346,7 @@ impl Phb {
     }
 
     pub(super) fn port_fence(&self, counts: &PortCounts) {
+        self.wait();
         counts.add(0, 1);
         self.event(|| MockEvent::Fence);
     }
@@ -355,86 +371,6 @@ impl Phb {
     pub(super) fn take_events(&self) -> Vec<MockEvent> {
         self.events.as_ref().map(|e| std::mem::take(&mut *lock(e))).unwrap_or_default()
     }
-
-    pub(super) fn translate(
-        &self,
-        real: &RealMemory,
-        pe: PeNumber,
-        segment: Option<&Range<u64>>,
-        at: Ioba,
-        access: Access,
-    ) -> Result<Translation, Fault> {
-        let state = self.pes.get(usize::from(pe.0)).ok_or(Fault::NoPe(pe))?;
-        if self.bypass(pe) || self.default_window(pe) {
-            return Err(Fault::NotOwned(pe));
-        }
-        let (slot, offset) = match segment {
-            Some(segment) if segment.contains(&at.0) => (0, at.0 - segment.start),
-            None if at.0 >> 60 == 0 => {
-                ((at.0 >> WINDOW_BIT & 1) as usize, at.0 & ((1 << WINDOW_BIT) - 1))
-            }
-            _ => return Err(Fault::BadAddress(at)),
-        };
-        let tve = state.tve[slot].load(Ordering::Acquire);
-        let size_code = tve >> 8 & 0x1f;
-        let page_code = tve & 0x1f;
-        if size_code == 0 || page_code == 0 {
-            return Err(Fault::NoWindow { slot });
-        }
-        let page_bits = page_code as u32 + 11;
-        // Bits that one level decodes: its size in bytes, eight to an entry.
-        let level_bits = size_code as u32 + 11 - 3;
-        let levels = (tve >> 13 & 7) as u32 + 1;
-        if offset >> (level_bits * levels + page_bits) != 0 {
-            return Err(Fault::Extent { offset });
-        }
-        let number = offset >> page_bits;
-        let mut table = tve >> 16 << 12;
-        let mut level = levels - 1;
-        loop {
-            let nth = number >> (level * level_bits) & ((1 << level_bits) - 1);
-            let address = Hpa(table + 8 * nth);
-            let entry = real.load_be(address).map_err(|_| Fault::NoMemory(address))?;
-            if level == 0 {
-                return Self::leaf(real, entry, offset, page_bits, access);
-            }
-            level -= 1;
-            if entry & 3 == 0 {
-                return Err(Fault::NoLevel { level });
-            }
-            table = entry & !0xfff;
-        }
-    }
-
-    fn leaf(
-        real: &RealMemory,
-        entry: u64,
-        offset: u64,
-        page_bits: u32,
-        access: Access,
-    ) -> Result<Translation, Fault> {
-        let perm = match entry & 3 {
-            0 => return Err(Fault::Empty { value: entry }),
-            1 => Perm::READ,
-            2 => Perm::WRITE,
-            _ => Perm::READ_WRITE,
-        };
-        let needed = match access {
-            Access::Read => Perm::READ,
-            Access::Write => Perm::WRITE,
-            Access::Any => Perm::NONE,
-        };
-        if !perm.allows(needed) {
-            return Err(Fault::Denied { perm });
-        }
-        let inside = offset & ((1 << page_bits) - 1);
-        let at = Hpa((entry & !0xfff & !((1 << page_bits) - 1)) | inside);
-        if !real.is_pinned(at) {
-            return Err(Fault::NoMemory(at));
-        }
-        let page = PageShift::new(page_bits).ok_or(Fault::BadAddress(Ioba(offset)))?;
-        Ok(Translation { at, perm, page })
-    }
 }
 
 #[cfg(all(test, not(loom)))]
@@ -443,7 +379,7 @@ mod tests {
 
     #[test]
     fn k12_kill_register_words() {
-        let phb = Phb::new(6, false);
+        let phb = Phb::new(6, false, None);
         let pe = PeNumber(5);
         let stores = phb
             .kill(pe, KillScope::Pages { start: Ioba(0x1_0000), count: 1, page: PageShift::K64 });
@@ -457,7 +393,7 @@ mod tests {
 
     #[test]
     fn page_kills_step_by_the_iommu_page() {
-        let phb = Phb::new(1, true);
+        let phb = Phb::new(1, true, None);
         let scope = KillScope::Pages { start: Ioba(0x2_0000), count: 3, page: PageShift::K64 };
         assert_eq!(phb.kill(PeNumber(0), scope), 3);
         let words: Vec<_> = phb

@@ -110,7 +110,7 @@ mod tests {
     #[test]
     fn a_pe_changes_hands_in_one_order_only() {
         use MockEvent::{Bypass, DefaultWindow, GiveBack, SetWindow, Take, UnsetWindow};
-        let phb = Phb::new(1, true);
+        let phb = Phb::new(1, true, None);
         let pe = PeNumber(0);
         let set = |slot| phb.set_window(pe, slot, &WINDOW);
         assert_eq!((phb.bypass(pe), phb.default_window(pe), phb.taken()), (true, true, 0));

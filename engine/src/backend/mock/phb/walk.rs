@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The walker, from a bus address to real memory.
+//!
+//! It is written from the architecture's description alone: it knows TVE and TCE bits and real memory,
+//! and nothing of the engine's tables. Keep it so.
+
+use std::ops::Range;
+
+use super::super::real::RealMemory;
+use super::{Access, Fault, Pe, Phb, Translation};
+use crate::addr::{Hpa, Ioba, PageShift, PeNumber};
+use crate::sync::Ordering;
+use crate::tce::Perm;
+
+/// Bus address bit 59 selects the window.
+const WINDOW_BIT: u32 = 59;
+
+/// A bus address as the TVT sees it.
+#[derive(Clone, Copy)]
+pub(in super::super) struct Place {
+    /// Which of the PE's windows.
+    pub(in super::super) slot: usize,
+    /// Where that begins.
+    pub(in super::super) base: u64,
+    /// Offset in it.
+    pub(in super::super) offset: u64,
+}
+
+/// A TVE that is not disabled.
+#[derive(Clone, Copy)]
+pub(in super::super) struct Tve {
+    table: u64,
+    levels: u32,
+    /// Bits that one level decodes: its size in bytes, eight to an entry.
+    level_bits: u32,
+    /// log2 of the page.
+    pub(in super::super) page_bits: u32,
+}
+
+impl Tve {
+    fn new(tve: u64) -> Option<Self> {
+        let size_code = tve >> 8 & 0x1f;
+        let page_code = tve & 0x1f;
+        (size_code != 0 && page_code != 0).then(|| Self {
+            table: tve >> 16 << 12,
+            levels: (tve >> 13 & 7) as u32 + 1,
+            level_bits: size_code as u32 + 11 - 3,
+            page_bits: page_code as u32 + 11,
+        })
+    }
+
+    /// The block of leaf entries that serves an offset, and the number of the entry in it.
+    pub(in super::super) fn leaf_block(
+        &self,
+        real: &RealMemory,
+        offset: u64,
+    ) -> Result<(Hpa, u64), Fault> {
+        let Self { mut table, levels, level_bits, page_bits } = *self;
+        if offset >> (level_bits * levels + page_bits) != 0 {
+            return Err(Fault::Extent { offset });
+        }
+        let number = offset >> page_bits;
+        let nth = |level: u32| number >> (level * level_bits) & ((1 << level_bits) - 1);
+        for level in (1..levels).rev() {
+            let address = Hpa(table + 8 * nth(level));
+            let entry = real.load_be(address).map_err(|_| Fault::NoMemory(address))?;
+            if entry & 3 == 0 {
+                return Err(Fault::NoLevel { level: level - 1 });
+            }
+            table = entry & !0xfff;
+        }
+        Ok((Hpa(table), nth(0)))
+    }
+}
+
+impl Phb {
+    /// The PE, unless the host's own bypass or window is there.
+    pub(in super::super) fn handed_over(&self, pe: PeNumber) -> Result<&Pe, Fault> {
+        let state = self.pes.get(usize::from(pe.0)).ok_or(Fault::NoPe(pe))?;
+        if self.bypass(pe) || self.default_window(pe) {
+            return Err(Fault::NotOwned(pe));
+        }
+        Ok(state)
+    }
+
+    pub(in super::super) fn translate(
+        &self,
+        real: &RealMemory,
+        pe: PeNumber,
+        segment: Option<&Range<u64>>,
+        at: Ioba,
+        access: Access,
+    ) -> Result<Translation, Fault> {
+        let state = self.handed_over(pe)?;
+        let Place { slot, offset, .. } = Place::of(segment, at)?;
+        let tve = state.tve(slot)?;
+        let (block, nth) = tve.leaf_block(real, offset)?;
+        let address = Hpa(block.0 + 8 * nth);
+        let entry = real.load_be(address).map_err(|_| Fault::NoMemory(address))?;
+        leaf(real, entry, offset, tve.page_bits, access)
+    }
+}
+
+impl Place {
+    pub(in super::super) fn of(segment: Option<&Range<u64>>, at: Ioba) -> Result<Self, Fault> {
+        match segment {
+            Some(segment) if segment.contains(&at.0) => {
+                Ok(Self { slot: 0, base: segment.start, offset: at.0 - segment.start })
+            }
+            None if at.0 >> 60 == 0 => {
+                let base = at.0 & 1 << WINDOW_BIT;
+                Ok(Self { slot: (at.0 >> WINDOW_BIT & 1) as usize, base, offset: at.0 - base })
+            }
+            _ => Err(Fault::BadAddress(at)),
+        }
+    }
+}
+
+impl Pe {
+    pub(in super::super) fn tve(&self, slot: usize) -> Result<Tve, Fault> {
+        Tve::new(self.tve[slot].load(Ordering::Acquire)).ok_or(Fault::NoWindow { slot })
+    }
+}
+
+/// What an entry makes of an access.
+pub(in super::super) fn leaf(
+    real: &RealMemory,
+    entry: u64,
+    offset: u64,
+    page_bits: u32,
+    access: Access,
+) -> Result<Translation, Fault> {
+    let perm = match entry & 3 {
+        0 => return Err(Fault::Empty { value: entry }),
+        1 => Perm::READ,
+        2 => Perm::WRITE,
+        _ => Perm::READ_WRITE,
+    };
+    let needed = match access {
+        Access::Read => Perm::READ,
+        Access::Write => Perm::WRITE,
+        Access::Any => Perm::NONE,
+    };
+    if !perm.allows(needed) {
+        return Err(Fault::Denied { perm });
+    }
+    let inside = offset & ((1 << page_bits) - 1);
+    let at = Hpa((entry & !0xfff & !((1 << page_bits) - 1)) | inside);
+    if !real.is_pinned(at) {
+        return Err(Fault::NoMemory(at));
+    }
+    let page = PageShift::new(page_bits).ok_or(Fault::BadAddress(Ioba(offset)))?;
+    Ok(Translation { at, perm, page })
+}
