@@ -134,33 +134,82 @@ fn a_few_real_pairs() {
     }
 }
 
-/// B is this program made slower by 200 %, which no machine hides.
-#[test]
-fn a_program_that_is_slow_on_purpose_is_a_confirmed_regression() {
-    let dir = tempfile::tempdir().unwrap();
-    let slow = script(
-        &dir.path().join("slow"),
-        &format!("TCE_BENCH_SLOW_PERCENT=200 exec '{PROGRAM}' \"$@\""),
+/// A program that prints prepared documents: run `n` takes `ns(n)`, run 0 being the warm-up.
+fn player(dir: &Path, name: &str, doc: &Value, runs: usize, ns: impl Fn(usize) -> f64) -> String {
+    let first = 1000 * usize::from(name.as_bytes()[0]);
+    for nth in 0..runs {
+        write(&dir.join(format!("{name}.{nth}.json")), &taken(doc, first + nth, ns(nth)));
+    }
+    let file = dir.join(name).display().to_string();
+    let body = format!(
+        "n=$(cat '{file}.n' 2>/dev/null || echo 0); echo $((n + 1)) >'{file}.n'; exec cat \"{file}.$n.json\""
     );
-    let line = format!("gate --run {PROGRAM} {slow} --pairs 8 --metric min --confirm --json -");
-    let args: Vec<&str> = line.split(' ').chain(["--"]).chain(SMALL.split(' ')).collect();
-    let out = bench(&args);
-    let doc = checked(&out.stdout);
-    assert_eq!(out.status.code(), Some(3), "{doc:#}");
-    assert!(doc["reason"].as_str().unwrap().starts_with("confirmed: ring."), "{}", doc["reason"]);
-    assert_eq!(doc["confirmation"]["verdict"], "regression");
-    assert_eq!(doc["b"]["warnings"][0]["code"], "SLOWED");
-    assert!(doc["a"]["warnings"].as_array().unwrap().iter().all(|w| w["code"] != "SLOWED"));
+    script(&dir.join(name), &body)
 }
 
 #[test]
-fn a_wrong_wish_to_be_slow_is_refused() {
-    let args: Vec<&str> = SMALL.split(' ').collect();
-    let out = std::process::Command::new(PROGRAM)
-        .args(args)
-        .env("TCE_BENCH_SLOW_PERCENT", "lots")
-        .output()
-        .unwrap();
+fn a_regression_has_to_be_there_again_if_it_is_to_be_confirmed() {
+    let doc = document();
+    let jitter = |nth: usize| 100.0 + 0.1 * (nth % 3) as f64;
+    // Slower in all runs; in those before the confirmation only; in none.
+    for (from, to, code, reason) in [
+        (0, 18, 3, "confirmed: ring.map min, ring.map p50, ring.unmap min, ring.unmap p50"),
+        (0, 9, 5, "a regression that was not there again: ring.map min, "),
+        (18, 18, 0, ""),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let slow =
+            |nth| if (from..to).contains(&nth) { 1.06 * jitter(nth) } else { jitter(nth + 1) };
+        let a = player(dir.path(), "a", &doc, 18, jitter);
+        let b = player(dir.path(), "b", &doc, 18, slow);
+        let out = bench(&["gate", "--run", &a, &b, "--pairs", "8", "--confirm", "--json", "-"]);
+        let found = checked(&out.stdout);
+        assert_eq!(out.status.code(), Some(code), "{found:#}");
+        assert!(found["reason"].as_str().unwrap_or_default().starts_with(reason), "{found:#}");
+        assert_eq!(found["confirmation"].is_null(), code == 0);
+        // Eight pairs and a warm-up, and once more only if there is something to confirm.
+        let calls = fs::read_to_string(dir.path().join("b.n")).unwrap();
+        assert_eq!(calls.trim(), if code == 0 { "9" } else { "18" });
+        // Pairs stand as they ran.
+        let first = &found["first"]["cells"][0];
+        assert_eq!((&first["a_ns"][0], &first["a_ns"][7]), (&jitter(1).into(), &jitter(8).into()));
+    }
+}
+
+/// The same slowdown, and runs of one program that differ as much from one to the next.
+#[test]
+fn what_a_program_does_by_itself_is_no_regression() {
+    let doc = document();
+    let dir = tempfile::tempdir().unwrap();
+    let wild = |nth: usize| 100.0 * 1.1f64.powi(nth as i32);
+    let a = player(dir.path(), "a", &doc, 13, wild);
+    let b = player(dir.path(), "b", &doc, 13, |nth| 1.06 * wild(nth));
+    let out = bench(&["gate", "--run", &a, &b, "--pairs", "12", "--json", "-"]);
+    let found = checked(&out.stdout);
+    assert_eq!(out.status.code(), Some(5), "{found:#}");
+    assert!(
+        found["reason"].as_str().unwrap().contains("noise floor 10.0 %"),
+        "{}",
+        found["reason"]
+    );
+}
+
+#[test]
+fn a_run_that_is_slow_on_purpose_says_so() {
+    let run = |percent: &str| {
+        std::process::Command::new(PROGRAM)
+            .args(SMALL.split(' ').chain(["--json", "-"]))
+            .env("TCE_BENCH_SLOW_PERCENT", percent)
+            .output()
+            .unwrap()
+    };
+    let out = run("5");
+    let doc: Value = serde_json::from_slice(&out.stdout).expect("one document");
+    let warnings = doc["warnings"].as_array().unwrap();
+    let slowed = warnings.iter().find(|w| w["code"] == "SLOWED").expect("the warning");
+    assert!(slowed["text"].as_str().unwrap().ends_with("5 % longer"), "{slowed}");
+    assert!(document()["warnings"].as_array().unwrap().iter().all(|w| w["code"] != "SLOWED"));
+    let out = run("lots");
     assert_eq!(out.status.code(), Some(2));
     assert!(text(&out.stderr).contains("TCE_BENCH_SLOW_PERCENT='lots'"));
 }

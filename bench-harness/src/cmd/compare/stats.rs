@@ -2,7 +2,7 @@
 //! Ratios of times on a logarithmic scale, and how sure one can be of their median.
 //!
 //! The interval is that of the percentile bootstrap: resample, take the median, and of many such medians
-//! the middle ones. BCa would correct it by a jackknife, but of a median that has only a few values, so
+//! the middle ones; with pairs widened to ratios that were really seen. BCa would correct it by a jackknife, but of a median that has only a few values, so
 //! its correction is noise. The median itself is what keeps a run that somebody disturbed from counting
 //! for more than one.
 
@@ -33,20 +33,17 @@ impl Interval {
 
 /// The middle value, or the mean of both; not a number without values.
 pub(super) fn median(values: &[f64]) -> f64 {
-    middle(&mut values.to_vec())
+    let sorted = sorted(values);
+    match sorted.len() {
+        0 => f64::NAN,
+        len => f64::midpoint(sorted[(len - 1) / 2], sorted[len / 2]),
+    }
 }
 
-fn middle(values: &mut [f64]) -> f64 {
-    let half = values.len() / 2;
-    if values.is_empty() {
-        return f64::NAN;
-    }
-    let (below, upper, _) = values.select_nth_unstable_by(half, f64::total_cmp);
-    let upper = *upper;
-    match below.iter().copied().reduce(f64::max) {
-        Some(lower) if values.len().is_multiple_of(2) => f64::midpoint(lower, upper),
-        _ => upper,
-    }
+fn sorted(values: &[f64]) -> Vec<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable_by(f64::total_cmp);
+    sorted
 }
 
 /// How often an interval may miss, and the seed of its choices.
@@ -76,9 +73,15 @@ impl Care {
             return None;
         }
         let mut random = Random::new(self.seed);
-        let mut drawn = vec![0.0; logs.len()];
-        let medians = (0..RESAMPLES).map(|_| draw(&mut random, logs, &mut drawn)).collect();
-        Some(Interval::of(medians, self.error))
+        let mut from = Resampler::new(logs);
+        let medians = (0..RESAMPLES).map(|_| from.median(&mut random)).collect();
+        let Interval { low, high } = Interval::of(medians, self.error);
+        // Medians of two values fill the gaps between those that were seen, and so seem surer than
+        // they are: of 95 % intervals of 20 values some 91 % would hold the truth.
+        let seen = from.sorted;
+        let below = seen.iter().copied().filter(|v| *v <= low).last().unwrap_or(low);
+        let above = seen.iter().copied().find(|v| *v >= high).unwrap_or(high);
+        Some(Interval { low: below, high: above })
     }
 
     /// The interval of the median of `b` less that of `a`, which have no pairs; none with too few of
@@ -88,15 +91,43 @@ impl Care {
             return None;
         }
         let mut random = Random::new(self.seed);
-        let (mut of_a, mut of_b) = (vec![0.0; a.len()], vec![0.0; b.len()]);
-        let one = |_| draw(&mut random, b, &mut of_b) - draw(&mut random, a, &mut of_a);
+        let (mut a, mut b) = (Resampler::new(a), Resampler::new(b));
+        let one = |_| b.median(&mut random) - a.median(&mut random);
         Some(Interval::of((0..RESAMPLES).map(one).collect(), self.error))
     }
 }
 
-fn draw(random: &mut Random, from: &[f64], drawn: &mut [f64]) -> f64 {
-    drawn.iter_mut().for_each(|one| *one = from[random.below(from.len() as u64) as usize]);
-    middle(drawn)
+/// Draws as many values as there are, some more than once, for their median.
+struct Resampler {
+    sorted: Vec<f64>,
+    /// How often each was drawn.
+    drawn: Vec<usize>,
+}
+
+impl Resampler {
+    fn new(values: &[f64]) -> Self {
+        Self { sorted: sorted(values), drawn: vec![0; values.len()] }
+    }
+
+    fn median(&mut self, random: &mut Random) -> f64 {
+        let len = self.sorted.len();
+        self.drawn.fill(0);
+        for _ in 0..len {
+            // The upper half of the product: a number below `len` without a division.
+            let nth = u128::from(random.next()) * len as u128 >> 64;
+            self.drawn[nth as usize] += 1;
+        }
+        let value = |rank: usize| {
+            let mut seen = 0;
+            let mut counted = self.sorted.iter().zip(&self.drawn);
+            let found = counted.find(|(_, times)| {
+                seen += **times;
+                seen > rank
+            });
+            found.map_or(f64::NAN, |(value, _)| *value)
+        };
+        f64::midpoint(value((len - 1) / 2), value(len / 2))
+    }
 }
 
 /// A against A: each run by the one before it, no run twice. `logs` are of one side, in order of time.
@@ -153,7 +184,7 @@ mod tests {
 
     #[test]
     fn the_same_seed_gives_the_same_interval() {
-        let logs: Vec<f64> = (0..20).map(|n| f64::from(n * 7 % 20) / 100.0).collect();
+        let logs: Vec<f64> = (0..20).map(|n: u32| f64::from(n * n * n) / 1000.0).collect();
         let of = |seed| Care { error: 0.001, seed }.of_median(&logs).unwrap();
         assert_eq!(of(5), of(5));
         assert_ne!(of(5), of(6));
