@@ -185,9 +185,12 @@ mod tests {
     #[test]
     fn the_same_seed_gives_the_same_interval() {
         let logs: Vec<f64> = (0..20).map(|n: u32| f64::from(n * n * n) / 1000.0).collect();
-        let of = |seed| Care { error: 0.001, seed }.of_median(&logs).unwrap();
+        let of = |seed| Care { error: 0.001, seed }.of_difference(&logs, &logs[3..]).unwrap();
         assert_eq!(of(5), of(5));
         assert_ne!(of(5), of(6));
+        // The ends are values that were seen.
+        let ends = Care { error: 0.05, seed: 5 }.of_median(&logs).unwrap();
+        assert!(logs.contains(&ends.low) && logs.contains(&ends.high), "{ends:?}");
     }
 
     #[test]
