@@ -7,8 +7,9 @@ mod common;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use common::{bench, text};
+use common::{bench, interrupted, text};
 use serde_json::{Value, json};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_tce-bench");
@@ -281,6 +282,51 @@ fn one_run_of_each_is_inconclusive_however_much_they_differ() {
     assert_eq!((out.status.code(), out.stdout.len()), (Some(5), 0));
     let error = refused(&["compare", &old, &old], 1);
     assert!(error.contains("have the same run"), "{error}");
+}
+
+#[test]
+fn a_broken_file_alone_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let doc = document();
+    let old = folder(&dir.path().join("old"), &doc, 0, 8, 100.0);
+    let file = dir.path().join("broken.json");
+    let name = file.to_str().unwrap();
+    let mut other = taken(&doc, 100, 100.0);
+    other["schema"] = "tce-bench.limits/1".into();
+    for (content, part) in [
+        (other.to_string(), "tce-bench.limits/1"),
+        ("{".to_owned(), "not JSON"),
+        (String::new(), "not JSON"),
+    ] {
+        fs::write(&file, content).unwrap();
+        for args in [["gate", "--baseline", name, &old], ["gate", "--baseline", &old, name]] {
+            let error = refused(&args, 1);
+            assert!(error.contains(name) && error.contains(part), "{error}");
+        }
+    }
+}
+
+#[test]
+fn an_interrupted_comparison_has_no_verdict() {
+    let dir = tempfile::tempdir().unwrap();
+    let doc = dir.path().join("doc.json");
+    let mut run = taken(&document(), 0, 100.0);
+    run["run"]["id"] = "SIDEPID".into();
+    write(&doc, &run);
+    let side = |name: &str| {
+        let body = format!("sleep 0.02; exec sed \"s/SIDEPID/{name}$$/\" '{}'", doc.display());
+        script(&dir.path().join(name), &body)
+    };
+    let (a, b, out) = (side("a"), side("b"), dir.path().join("out.json"));
+    let args = ["gate", "--run", &a, &b, "--pairs", "10000", "--json"];
+    assert_eq!(interrupted(&args, &out, Duration::from_secs(2)), Some(130));
+    let found = checked(&fs::read(&out).unwrap());
+    assert_eq!(
+        (&found["verdict"], &found["reason"]),
+        (&"inconclusive".into(), &"interrupted".into())
+    );
+    assert_eq!(found["run"]["complete"], false);
+    assert_eq!(found["a"]["runs"], found["b"]["runs"]);
 }
 
 #[test]
