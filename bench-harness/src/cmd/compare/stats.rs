@@ -79,7 +79,7 @@ impl Care {
         // Medians of two values fill the gaps between those that were seen, and so seem surer than
         // they are: of 95 % intervals of 20 values some 91 % would hold the truth.
         let seen = from.sorted;
-        let below = seen.iter().copied().filter(|v| *v <= low).last().unwrap_or(low);
+        let below = seen.iter().copied().rfind(|v| *v <= low).unwrap_or(low);
         let above = seen.iter().copied().find(|v| *v >= high).unwrap_or(high);
         Some(Interval { low: below, high: above })
     }
@@ -114,7 +114,7 @@ impl Resampler {
         self.drawn.fill(0);
         for _ in 0..len {
             // The upper half of the product: a number below `len` without a division.
-            let nth = u128::from(random.next()) * len as u128 >> 64;
+            let nth = (u128::from(random.next()) * len as u128) >> 64;
             self.drawn[nth as usize] += 1;
         }
         let value = |rank: usize| {
