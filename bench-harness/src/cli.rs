@@ -3,6 +3,7 @@
 
 mod checks;
 mod churn;
+mod compare;
 mod config;
 #[cfg(test)]
 mod tests;
@@ -24,11 +25,13 @@ use crate::style::Style;
 
 use checks::{CostArgs, DmaArgs, HazardsArgs, LimitsArgs, SharingArgs, TeardownArgs};
 use churn::ChurnArgs;
+use compare::{CompareArgs, GateArgs};
 
 pub use checks::{
     CostConfig, DmaConfig, HazardsConfig, LimitsConfig, SharingConfig, TeardownConfig,
 };
 pub use churn::ChurnConfig;
+pub use compare::{CompareConfig, Compared, Format, PairsConfig};
 pub use config::{Output, ReplayConfig, RunConfig};
 pub use values::{BackendChoice, Detach, Levels, Limit, Pass, Phase, Rules, Simd};
 
@@ -52,7 +55,24 @@ Examples:
   tce-bench limits                             what memory and clock allow, per table size
 
 Exit codes: 0 done and not found wrong, 1 failed, 2 wrong command line, 4 back end not usable, 130
-interrupted.";
+interrupted. gate: 3 regression, 5 inconclusive.";
+
+const COMPARE_EXAMPLES: &str = "\
+Two programs run in turns: each pair in an order that the seed decides, half of them A first. Of each
+metric of each operation, the median of the pairs' ratios B/A has an interval; all judged intervals
+together are 95 % sure. regression: one is above the threshold as a whole. no change: all are within.
+inconclusive: anything else, and whatever runs of one program differ by themselves. Two documents are
+one run of each and always inconclusive; folders of documents are compared, but were not taken in turns.
+
+Examples:
+  tce-bench compare --run old/tce-bench new/tce-bench -- --phase ring --duration 100ms
+  tce-bench compare --run A B --pairs 40 --metric min --format iommu -- --backend mock
+  tce-bench compare old.json new.json            what two runs were like
+  tce-bench gate --run A B --confirm -- --duration 200ms
+  tce-bench gate --baseline results/main results/new
+
+Exit codes: 0 done, and for gate no regression; gate: 3 regression, 5 inconclusive. 1 failed, or cannot
+be compared (other machines, builds or settings; not verified; not complete).";
 
 const LIMITS_EXAMPLES: &str = "\
 A TCE is 8 bytes. The loops take turns, and each sample passes over its table until it has written
@@ -128,6 +148,12 @@ enum Command {
     /// what is lost
     #[command(allow_negative_numbers = true, after_help = CHURN_EXAMPLES)]
     Churn(Box<ChurnArgs>),
+    /// Compare two programs that run in turns, or results: regression, no change or inconclusive
+    #[command(after_help = COMPARE_EXAMPLES)]
+    Compare(Box<CompareArgs>),
+    /// compare, with the verdict as the exit code: 0 no regression, 3 regression, 5 inconclusive
+    #[command(after_help = COMPARE_EXAMPLES)]
+    Gate(Box<GateArgs>),
 }
 
 /// Options of `run`.
@@ -323,6 +349,8 @@ pub enum Invocation {
     Teardown(TeardownConfig),
     /// Have a group join and leave.
     Churn(ChurnConfig),
+    /// Compare, and perhaps judge.
+    Compare(CompareConfig),
 }
 
 /// Why nothing is to be done: help was asked for, or the command line is wrong.
@@ -372,6 +400,8 @@ where
         Some(Command::Sharing(sharing)) => Ok(Invocation::Sharing(sharing.into())),
         Some(Command::Teardown(args)) => Ok(Invocation::Teardown(args.into())),
         Some(Command::Churn(churn)) => ChurnConfig::try_from(*churn).map(Invocation::Churn),
+        Some(Command::Compare(args)) => CompareConfig::try_from(*args).map(Invocation::Compare),
+        Some(Command::Gate(args)) => CompareConfig::try_from(*args).map(Invocation::Compare),
         Some(Command::Hazards(hazards)) => Ok(Invocation::Hazards(hazards.into())),
     };
     checked.map_err(|message| Exit::usage(&message))

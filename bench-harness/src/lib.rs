@@ -18,6 +18,7 @@ pub mod recorder;
 pub mod result;
 pub mod run;
 pub mod size;
+pub mod slow;
 pub mod stamp;
 pub mod style;
 pub mod trace;

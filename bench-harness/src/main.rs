@@ -9,6 +9,10 @@ use tce_bench::interrupt;
 
 /// Something failed, or a check did.
 const EXIT_FAILURE: u8 = 1;
+/// A gate found a regression (gungraun's code for it).
+const EXIT_REGRESSION: u8 = 3;
+/// A gate could not tell.
+const EXIT_INCONCLUSIVE: u8 = 5;
 /// The back end that was asked for is not there (kselftest's SKIP).
 const EXIT_UNAVAILABLE: u8 = 4;
 
@@ -28,6 +32,7 @@ fn main() -> ExitCode {
             Invocation::Sharing(config) => cmd::sharing::sharing(config, argv),
             Invocation::Teardown(config) => cmd::teardown::teardown(config, argv),
             Invocation::Churn(config) => cmd::churn::churn(config, argv),
+            Invocation::Compare(config) => cmd::compare::compare(config, argv),
             Invocation::Hazards(config) => cmd::hazards::hazards(config, argv),
         });
     let complain = |code: u8, text: &str| {
@@ -37,6 +42,8 @@ fn main() -> ExitCode {
     match result {
         Ok(Status::Ok) => ExitCode::SUCCESS,
         Ok(Status::Failed) => ExitCode::from(EXIT_FAILURE),
+        Ok(Status::Regression) => ExitCode::from(EXIT_REGRESSION),
+        Ok(Status::Inconclusive) => ExitCode::from(EXIT_INCONCLUSIVE),
         Ok(Status::Interrupted) => ExitCode::from(interrupt::EXIT_INTERRUPTED),
         Ok(Status::Usage(text)) => complain(EXIT_USAGE, &text),
         Ok(Status::Unavailable(text)) => complain(EXIT_UNAVAILABLE, &text),

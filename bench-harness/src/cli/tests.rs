@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 use super::*;
+use crate::cmd::compare::Metric;
 use crate::outfile::OutFile;
 use crate::profile;
 use clap::CommandFactory;
@@ -204,6 +205,30 @@ fn unknown_flags_are_one_line_with_a_tip() {
 }
 
 #[test]
+fn comparisons_take_results_or_programs() {
+    let compare = |line: &str| match parse(words(line)) {
+        Ok(Invocation::Compare(config)) => config,
+        other => panic!("{line}: {other:?}"),
+    };
+    let config = compare("compare old.json new");
+    assert_eq!(config.what, Compared::Results("old.json".into(), "new".into()));
+    assert_eq!((config.gate, config.threshold, config.seed), (false, 0.025, 1));
+    assert_eq!(config.metrics, [Metric::Min, Metric::P50]);
+    assert_eq!((config.force, config.format, config.json), (false, Format::Table, None));
+    let config = compare("gate --baseline main new.json --threshold 5% --metric p99,min,p99");
+    assert_eq!(config.what, Compared::Results("main".into(), "new.json".into()));
+    assert_eq!((config.gate, config.threshold), (true, 0.05));
+    assert_eq!(config.metrics, [Metric::Min, Metric::P99]);
+    let config =
+        compare("gate --run A B --confirm --keep k --format iommu -- --phase ring --quiet");
+    let Compared::Run(run) = config.what else { panic!("{config:?}") };
+    assert_eq!((run.a, run.b, run.pairs), ("A".into(), "B".into(), 20));
+    assert_eq!((run.confirm, run.keep), (true, Some("k".into())));
+    assert_eq!(run.args, ["--phase", "ring", "--quiet"]);
+    assert_eq!(config.format, Format::Iommu);
+}
+
+#[test]
 fn help_and_version_succeed_and_teach() {
     let help = |line: &str| {
         let exit = parse(words(line)).unwrap_err();
@@ -216,6 +241,8 @@ fn help_and_version_succeed_and_teach() {
     }
     assert!(help("replay --help").contains("tce-trace 1"));
     assert!(help("limits --help").contains("tce-bench limits --sizes 64K,4M"));
+    assert!(help("gate --help").contains("tce-bench gate --baseline results/main results/new"));
+    assert!(help("compare --help").contains("3 regression, 5 inconclusive"));
     assert!(help("--version").starts_with("tce-bench 0."));
 }
 

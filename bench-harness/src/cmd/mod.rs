@@ -2,6 +2,7 @@
 //! The commands, and how they end.
 
 pub mod churn;
+pub mod compare;
 pub mod cost;
 pub mod dma;
 pub mod hazards;
@@ -31,6 +32,10 @@ pub enum Status {
     Ok,
     /// Done, but something was wrong; the report says what.
     Failed,
+    /// Done, and B is slower than A.
+    Regression,
+    /// Done, and it cannot be said whether B is slower than A.
+    Inconclusive,
     /// The settings cannot be: one line.
     Usage(String),
     /// The back end that was asked for is not there: one line.

@@ -24,6 +24,7 @@ use crate::run::machine::Machine;
 use crate::run::phase::{self, Outcome};
 use crate::run::report::report;
 use crate::run::rig::{Plan, Rig};
+use crate::slow;
 use crate::style::Style;
 
 /// Runs and reports.
@@ -37,6 +38,10 @@ pub fn run(config: &RunConfig, argv: Vec<String>) -> anyhow::Result<Status> {
         return Ok(Status::Usage(message));
     }
     let mut warnings = Vec::new();
+    match slow::from_env() {
+        Ok(warning) => warnings.extend(warning),
+        Err(message) => return Ok(Status::Usage(message)),
+    }
     let machine = match Machine::open(config, &mut warnings) {
         Ok(machine) => machine,
         Err(e) => return Ok(Status::Unavailable(e.to_string())),

@@ -11,6 +11,7 @@ use tce_engine::tce::Perm;
 use super::rig::{Rig, Windowed};
 use crate::interrupt::interrupted;
 use crate::recorder::Recorder;
+use crate::slow;
 
 /// Most pages in one call, so that Ctrl-C is looked at often enough even where a kernel needs
 /// microseconds for each: 64 MiB of small pages.
@@ -140,7 +141,7 @@ pub(super) fn unmap(
 }
 
 pub(super) fn ns(at: Instant) -> u64 {
-    at.elapsed().as_nanos() as u64
+    slow::elapsed_ns(at)
 }
 
 /// One thread's part of a phase. All threads own disjoint leaves.

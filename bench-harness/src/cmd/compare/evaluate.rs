@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! From documents to verdicts.
+
+use serde::Serialize;
+
+use super::load::{self, Metric, Side};
+use super::stats::{self, Care, Interval};
+use super::verdict::{self, Lines, Verdict};
+use crate::result::{OpResult, Skipped};
+
+/// How often a comparison may be wrong because of the noise, over everything that it judges.
+pub(super) const ERROR: f64 = 0.05;
+
+/// What decides.
+#[derive(Clone, Debug)]
+pub(super) struct Rules {
+    pub(super) metrics: Vec<Metric>,
+    /// As a part: 0.025.
+    pub(super) threshold: f64,
+    pub(super) seed: u64,
+}
+
+/// One metric of one operation. Changes are in per cent of A, above 0 where B is slower.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct Cell {
+    pub(super) id: String,
+    pub(super) metric: Metric,
+    /// It counts for the verdict of all.
+    pub(super) judged: bool,
+    /// Of each run of A, in nanoseconds, in order of time; with pairs, that of the pairs.
+    pub(super) a_ns: Vec<f64>,
+    pub(super) b_ns: Vec<f64>,
+    /// Medians of the runs.
+    pub(super) a_median_ns: f64,
+    pub(super) b_median_ns: f64,
+    /// The median of the pairs' ratios; without pairs the ratio of the medians.
+    pub(super) change_percent: f64,
+    pub(super) low_percent: Option<f64>,
+    pub(super) high_percent: Option<f64>,
+    /// How far runs of one program differ, by the same measure.
+    pub(super) noise_floor_percent: Option<f64>,
+    pub(super) verdict: Verdict,
+    /// Why nothing can be said.
+    pub(super) reason: Option<String>,
+}
+
+/// Everything that was found.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct Evaluation {
+    pub(super) verdict: Verdict,
+    pub(super) reason: Option<String>,
+    /// Each interval's own share of [`ERROR`].
+    pub(super) error_per_interval: f64,
+    pub(super) cells: Vec<Cell>,
+    pub(super) skipped: Vec<Skipped>,
+}
+
+/// Times of one metric of an operation, by side.
+struct Times {
+    id: String,
+    metric: Metric,
+    ns: [Vec<f64>; 2],
+}
+
+/// Compares two sides; `paired` if run `n` of one is beside run `n` of the other.
+pub(super) fn evaluate(sides: &[Side; 2], paired: bool, rules: &Rules) -> Evaluation {
+    let mut skipped = Vec::new();
+    // Something that one side has and the other has not.
+    let mut missing = None;
+    let mut all = Vec::new();
+    for id in ids(sides) {
+        let of_side = |side: &Side| -> Vec<Option<OpResult>> {
+            let of = |d: &crate::result::ResultDoc| d.results.iter().find(|r| r.id == id).cloned();
+            side.docs.iter().map(of).collect()
+        };
+        let [a, b] = [of_side(&sides[0]), of_side(&sides[1])];
+        let (in_a, in_b) = (a.iter().flatten().count(), b.iter().flatten().count());
+        if in_a != a.len() || in_b != b.len() {
+            let reason = format!("in {in_a} of {} runs of A, {in_b} of {} of B", a.len(), b.len());
+            missing.get_or_insert(format!("{id}: {reason}"));
+            skipped.push(Skipped { id, reason });
+            continue;
+        }
+        let runs: [Vec<OpResult>; 2] = [a, b].map(|side| side.into_iter().flatten().collect());
+        for metric in Metric::ALL {
+            match times(&runs, metric) {
+                Ok(ns) => all.push(Times { id: id.clone(), metric, ns }),
+                Err((one_sided, reason)) => {
+                    let id = format!("{id} {}", metric.name());
+                    if one_sided && rules.metrics.contains(&metric) {
+                        missing.get_or_insert(format!("{id}: {reason}"));
+                    }
+                    skipped.push(Skipped { id, reason });
+                }
+            }
+        }
+    }
+    let judged = all.iter().filter(|t| rules.metrics.contains(&t.metric)).count();
+    // Each of many intervals has to be surer for all of them to be as sure.
+    let error = ERROR / judged.max(1) as f64;
+    let cells: Vec<Cell> = all.into_iter().map(|t| cell(t, paired, error, rules)).collect();
+    let (verdict, reason) = overall(&cells, missing);
+    Evaluation { verdict, reason, error_per_interval: error, cells, skipped }
+}
+
+/// Of both sides, in the order of A's first document.
+fn ids(sides: &[Side; 2]) -> Vec<String> {
+    let mut ids: Vec<String> = Vec::new();
+    for result in sides.iter().flat_map(|s| &s.docs).flat_map(|d| &d.results) {
+        if !ids.contains(&result.id) {
+            ids.push(result.id.clone());
+        }
+    }
+    ids
+}
+
+/// The times, or why there are none; `true` if it is not so for all runs alike.
+fn times(runs: &[Vec<OpResult>; 2], metric: Metric) -> Result<[Vec<f64>; 2], (bool, String)> {
+    let mut all = runs.iter().flatten();
+    if metric != Metric::Min {
+        let first = all.next().and_then(load::parameters);
+        if let Some(other) = all.map(load::parameters).find(|p| *p != first) {
+            let reason = format!("histograms of other parameters: {first:?} and {other:?}");
+            return Err((true, reason));
+        }
+    }
+    let of = |side: &Vec<OpResult>| side.iter().map(|r| metric.of(r)).collect::<Vec<_>>();
+    let found = runs.each_ref().map(of);
+    let failed = found.iter().flatten().filter(|t| t.is_err()).count();
+    let one_sided = failed != found.iter().flatten().count();
+    let side = |side: Vec<Result<f64, String>>| side.into_iter().collect::<Result<Vec<f64>, _>>();
+    let [a, b] = found;
+    match (side(a), side(b)) {
+        (Ok(a), Ok(b)) => Ok([a, b]),
+        (Err(why), _) | (_, Err(why)) => Err((one_sided, why)),
+    }
+}
+
+fn cell(times: Times, paired: bool, error: f64, rules: &Rules) -> Cell {
+    let Times { id, metric, ns: [a_ns, b_ns] } = times;
+    let logs = |ns: &[f64]| ns.iter().map(|t| t.ln()).collect::<Vec<f64>>();
+    let (a, b) = (logs(&a_ns), logs(&b_ns));
+    // Each with choices of its own, which do not depend on what else is compared.
+    let care = Care { error, seed: rules.seed ^ hash(&id, metric) };
+    let (change, interval, floor) = if paired {
+        let ratios: Vec<f64> = a.iter().zip(&b).map(|(a, b)| b - a).collect();
+        let same: Vec<f64> = stats::neighbours(&a).chain(stats::neighbours(&b)).collect();
+        (stats::median(&ratios), care.of_median(&ratios), care.of_median(&same))
+    } else {
+        let change = stats::median(&b) - stats::median(&a);
+        (change, care.of_difference(&a, &b), halves(&a, &b, care))
+    };
+    let judged = rules.metrics.contains(&metric);
+    let (verdict, reason) = match interval {
+        None => (Verdict::Inconclusive, Some(too_few(a.len(), b.len(), paired, care))),
+        Some(interval) => {
+            // Without a floor of its own a difference is compared with the threshold alone.
+            let floor = floor.map_or(0.0, Interval::farthest);
+            verdict::judge(interval, Lines { threshold: rules.threshold.ln_1p(), floor })
+        }
+    };
+    Cell {
+        judged,
+        a_median_ns: stats::median(&a_ns),
+        b_median_ns: stats::median(&b_ns),
+        change_percent: verdict::per_cent(change),
+        low_percent: interval.map(|i| verdict::per_cent(i.low)),
+        high_percent: interval.map(|i| verdict::per_cent(i.high)),
+        noise_floor_percent: floor.map(|i| verdict::per_cent(i.farthest())),
+        verdict,
+        reason,
+        id,
+        metric,
+        a_ns,
+        b_ns,
+    }
+}
+
+/// A against A without pairs: the first half of a side's runs by the second, which shows how the machine
+/// changed meanwhile; the worse of both sides.
+fn halves(a: &[f64], b: &[f64], care: Care) -> Option<Interval> {
+    let of = |side: &[f64]| {
+        let (first, second) = side.split_at(side.len() / 2);
+        care.of_difference(first, second)
+    };
+    [of(a), of(b)].into_iter().flatten().max_by(|x, y| x.farthest().total_cmp(&y.farthest()))
+}
+
+fn too_few(a: usize, b: usize, paired: bool, care: Care) -> String {
+    let least = care.least();
+    match (paired, a, b) {
+        (true, ..) => format!("{a} pairs, and it takes {least} to be sure enough"),
+        (false, 1, 1) => {
+            "one run of each does not tell how much runs differ; --run A B measures that".to_owned()
+        }
+        _ => format!("{a} and {b} runs, and it takes {least} of each to be sure enough"),
+    }
+}
+
+/// The verdict of all that is judged; something that is missing is not known to be as it was.
+fn overall(cells: &[Cell], missing: Option<String>) -> (Verdict, Option<String>) {
+    let judged: Vec<&Cell> = cells.iter().filter(|c| c.judged).collect();
+    let unknown = missing.iter().map(|_| Verdict::Inconclusive);
+    let verdict = Verdict::of_all(judged.iter().map(|c| c.verdict).chain(unknown));
+    let first = judged.iter().find(|c| c.verdict == verdict);
+    let reason = match (verdict, first) {
+        (Verdict::NoChange, _) => None,
+        (Verdict::Inconclusive, Some(cell)) => {
+            let reason = cell.reason.as_deref().unwrap_or_default();
+            Some(format!("{} {}: {reason}", cell.id, cell.metric.name()))
+        }
+        (Verdict::Inconclusive, None) => {
+            Some(missing.unwrap_or_else(|| "there is nothing to judge".to_owned()))
+        }
+        (_, Some(cell)) => {
+            Some(format!("{} {}: {:+.1} %", cell.id, cell.metric.name(), cell.change_percent))
+        }
+        (_, None) => None,
+    };
+    (verdict, reason)
+}
+
+/// FNV-1a.
+fn hash(id: &str, metric: Metric) -> u64 {
+    let bytes = id.bytes().chain([0]).chain(metric.name().bytes());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |h, byte| (h ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+}

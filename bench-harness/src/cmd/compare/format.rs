@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A comparison as people read it: in a terminal, in a pull request.
+
+use std::fmt::Write;
+
+use super::evaluate::{Cell, Evaluation};
+use super::{About, Doc, Verdict};
+use crate::columns;
+use crate::style::{Style, time_ns};
+
+const HEADS: [&str; 8] =
+    ["operation", "metric", "A", "B", "change", "interval", "noise floor", "verdict"];
+
+pub(super) fn table(doc: &Doc, style: Style) -> String {
+    let mut out = format!("compare: {}\n", doc.label);
+    let _ = writeln!(out, "A {}\nB {}\n", about(&doc.a), about(&doc.b));
+    let heads = std::iter::once(HEADS.map(str::to_owned));
+    let rows: Vec<_> = heads.chain(doc.first.cells.iter().map(row)).collect();
+    columns::table(&mut out, &rows, style);
+    if let Some(again) = &doc.confirmation {
+        out.push_str("\nonce more, to confirm:\n");
+        let heads = std::iter::once(HEADS.map(str::to_owned));
+        let rows: Vec<_> = heads.chain(again.cells.iter().map(row)).collect();
+        columns::table(&mut out, &rows, style);
+    }
+    let _ = writeln!(out, "\n{}", how(doc));
+    for line in remarks(doc) {
+        let _ = writeln!(out, "{line}");
+    }
+    let text = verdict(doc);
+    let text = match doc.verdict {
+        Verdict::Regression => style.red(&text),
+        Verdict::Inconclusive => style.yellow(&text),
+        Verdict::NoChange | Verdict::Improvement => style.green(&text),
+    };
+    let _ = writeln!(out, "{text}");
+    out
+}
+
+pub(super) fn markdown(doc: &Doc) -> String {
+    let mut out = format!("**{}**\n\n{}\n\n", verdict(doc), doc.label);
+    let _ = writeln!(out, "* A: {}\n* B: {}\n", about(&doc.a), about(&doc.b));
+    rows(&mut out, &doc.first);
+    if let Some(again) = &doc.confirmation {
+        out.push_str("\nOnce more, to confirm:\n\n");
+        rows(&mut out, again);
+    }
+    let _ = writeln!(out, "\n{}", how(doc));
+    for line in remarks(doc) {
+        let _ = writeln!(out, "\n{line}");
+    }
+    out
+}
+
+fn rows(out: &mut String, evaluation: &Evaluation) {
+    let _ = writeln!(out, "| {} |\n|---|---|---:|---:|---:|---:|---:|---|", HEADS.join(" | "));
+    for cell in &evaluation.cells {
+        let _ = writeln!(out, "| {} |", row(cell).join(" | "));
+    }
+}
+
+fn row(cell: &Cell) -> [String; 8] {
+    let interval = match (cell.low_percent, cell.high_percent) {
+        (Some(low), Some(high)) => format!("{} … {} %", signed(low), signed(high)),
+        _ => "–".to_owned(),
+    };
+    let verdict = cell.verdict.name();
+    [
+        cell.id.clone(),
+        cell.metric.name().to_owned(),
+        time_ns(cell.a_median_ns),
+        time_ns(cell.b_median_ns),
+        format!("{} %", signed(cell.change_percent)),
+        interval,
+        cell.noise_floor_percent.map_or("–".to_owned(), |floor| format!("{floor:.2} %")),
+        if cell.judged { verdict.to_owned() } else { format!("({verdict})") },
+    ]
+}
+
+/// No minus before what rounds to nothing.
+fn signed(percent: f64) -> String {
+    let text = format!("{percent:+.2}");
+    if text == "-0.00" { "+0.00".to_owned() } else { text }
+}
+
+fn about(side: &About) -> String {
+    let tool = side.tool.as_ref();
+    let git = tool.and_then(|t| t.git.as_deref()).unwrap_or("of an unknown commit");
+    let dirty = if tool.and_then(|t| t.dirty) == Some(true) { " and changes" } else { "" };
+    format!("{} · {git}{dirty} · {} runs", side.name, side.runs)
+}
+
+fn how(doc: &Doc) -> String {
+    let settings = &doc.settings;
+    let metrics: Vec<_> = settings.metrics.iter().map(|m| m.name()).collect();
+    format!(
+        "judged: {}, a change is more than {} %; medians of {}; intervals are {:.2} % ones, so that all \
+         judged ones together are {:.0} % sure; what is in brackets is not judged",
+        metrics.join(" and "),
+        settings.threshold_percent,
+        if settings.paired { "the pairs' ratios" } else { "the runs" },
+        100.0 * (1.0 - doc.first.error_per_interval),
+        100.0 * (1.0 - settings.error),
+    )
+}
+
+fn remarks(doc: &Doc) -> Vec<String> {
+    let mut lines = Vec::new();
+    for skipped in doc.skipped.iter().chain(&doc.first.skipped) {
+        lines.push(format!("left out: {}: {}", skipped.id, skipped.reason));
+    }
+    for unlike in &doc.unlike {
+        lines.push(format!("unlike: {unlike}"));
+    }
+    for (name, side) in [("A", &doc.a), ("B", &doc.b)] {
+        for warning in &side.warnings {
+            lines.push(format!("{name}: {}: {}", warning.code, warning.text));
+        }
+    }
+    lines.extend(doc.notes.iter().map(|note| format!("note: {note}")));
+    lines
+}
+
+fn verdict(doc: &Doc) -> String {
+    let why = doc.reason.as_ref().map_or(String::new(), |why| format!(" ({why})"));
+    format!("verdict: {}{why}", doc.verdict.name())
+}

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Two programs run in turns.
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, anyhow, bail};
+use indicatif::ProgressBar;
+
+use super::load::{self, Side};
+use super::stats;
+use crate::cli::PairsConfig;
+use crate::interrupt::interrupted;
+use crate::outfile::OutFile;
+use crate::result::ResultDoc;
+
+/// What running them gave.
+#[derive(Debug)]
+pub(super) struct Pairs {
+    /// Number `n` of each is of pair `n`.
+    pub(super) sides: [Side; 2],
+    /// True where A ran first.
+    pub(super) a_first: Vec<bool>,
+}
+
+/// Runs each once unmeasured, then the pairs. `likely` looks at the first two documents. After Ctrl-C
+/// there are fewer pairs.
+///
+/// # Errors
+/// Which program failed or gave no document that can be used, and why.
+pub(super) fn run(
+    config: &PairsConfig,
+    seed: u64,
+    progress: &ProgressBar,
+    likely: impl FnOnce(&ResultDoc, &ResultDoc) -> anyhow::Result<()>,
+) -> anyhow::Result<Pairs> {
+    let programs = [&config.a, &config.b];
+    let sides = programs.map(|p| Side { name: p.display().to_string(), docs: Vec::new() });
+    let mut pairs = Pairs { sides, a_first: Vec::new() };
+    // Pages of the program, huge pages, frequency: what only the first run of all meets. It also shows
+    // early what cannot be compared.
+    let mut first = Vec::new();
+    for (nth, program) in programs.iter().enumerate() {
+        progress.set_message("warm-up");
+        match once(program, config, &format!("{} (warm-up)", ["A", "B"][nth]))? {
+            Some(doc) => first.push(doc),
+            None => return Ok(pairs),
+        }
+    }
+    likely(&first[0], &first[1])?;
+    for (nth, a_first) in stats::orders(config.pairs as usize, seed).into_iter().enumerate() {
+        progress.set_message(format!("pair {} of {}", nth + 1, config.pairs));
+        let mut got = [None, None];
+        for side in if a_first { [0, 1] } else { [1, 0] } {
+            let what = format!("{} (pair {})", ["A", "B"][side], nth + 1);
+            got[side] = once(programs[side], config, &what)?;
+        }
+        let [Some(a), Some(b)] = got else { break };
+        if let Some(folder) = &config.keep {
+            keep(folder, nth, [&a, &b])?;
+        }
+        for (side, doc) in pairs.sides.iter_mut().zip([a, b]) {
+            side.docs.push(doc);
+        }
+        pairs.a_first.push(a_first);
+        progress.inc(1);
+    }
+    Ok(pairs)
+}
+
+/// One run; none if it was interrupted.
+fn once(program: &Path, config: &PairsConfig, what: &str) -> anyhow::Result<Option<ResultDoc>> {
+    if interrupted() {
+        return Ok(None);
+    }
+    let name = format!("{what} '{}'", program.display());
+    let out = Command::new(program)
+        .args(&config.args)
+        .args(["--quiet", "--json", "-"].map(OsStr::new))
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|e| anyhow!("{name} cannot be started: {e}"))?;
+    if interrupted() {
+        return Ok(None);
+    }
+    // What went wrong is in the document, if there is one: a run that is not verified ends with 1.
+    let document = load::document(&out.stdout);
+    if !out.status.success() {
+        let error = String::from_utf8_lossy(&out.stderr);
+        let last = error.lines().rfind(|line| !line.trim().is_empty());
+        let why = match (&document, last) {
+            (Err(why), _) if !out.stdout.is_empty() => format!("{why:#}"),
+            (_, Some(line)) => line.trim_start_matches("error: ").to_owned(),
+            _ => "it said nothing".to_owned(),
+        };
+        bail!("{name} failed with {}: {why}", out.status);
+    }
+    document.map(Some).with_context(|| format!("{name} gave nothing to compare"))
+}
+
+/// Keeps the documents of a pair, as `a/01.json` and `b/01.json`.
+fn keep(folder: &Path, nth: usize, docs: [&ResultDoc; 2]) -> anyhow::Result<()> {
+    for (side, doc) in ["a", "b"].into_iter().zip(docs) {
+        let folder = folder.join(side);
+        std::fs::create_dir_all(&folder)
+            .map_err(|e| anyhow!("cannot make '{}': {e}", folder.display()))?;
+        let text = doc.to_json().map_err(|e| anyhow!(e))?;
+        let file = OutFile::File(folder.join(format!("{:02}.json", nth + 1)));
+        file.write(text.as_bytes()).map_err(|e| anyhow!(e))?;
+    }
+    Ok(())
+}
