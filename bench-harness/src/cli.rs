@@ -28,9 +28,9 @@ use churn::ChurnArgs;
 pub use checks::{
     CostConfig, DmaConfig, HazardsConfig, LimitsConfig, SharingConfig, TeardownConfig,
 };
-pub use churn::{ChurnConfig, Detach};
+pub use churn::ChurnConfig;
 pub use config::{Output, ReplayConfig, RunConfig};
-pub use values::{BackendChoice, Levels, Limit, Pass, Phase, Rules, Simd};
+pub use values::{BackendChoice, Detach, Levels, Limit, Pass, Phase, Rules, Simd};
 
 /// Exit code of a command line that cannot be understood or asks for what cannot be.
 pub const EXIT_USAGE: u8 = 2;
@@ -223,6 +223,12 @@ struct RunArgs {
     /// with (2G, 4K pages), paid for in full beforehand
     #[arg(long, help_heading = "How it is measured")]
     vfio_v1: bool,
+    /// In the end, have a group of each container that has several leave the others, and come back. refuse:
+    /// the engine refuses. replay: it maps again what the kernel may have wiped of the others. isolate: each
+    /// group has a container of the kernel of its own, for the whole run, so nothing is wiped
+    #[arg(long, value_name = "POLICY", value_enum, hide_possible_values = true)]
+    #[arg(help_heading = "How it is measured")]
+    detach: Option<Detach>,
     /// Host bridges of the simulated machine, the mock's or the mock kernel's: p5ioc2, ioda1, phb3,
     /// phb4, phb5, npu2 or, of the mock kernel only, pseries [default: phb3; pseries for its profile]
     #[arg(long, value_name = "NAME", value_parser = values::platform)]

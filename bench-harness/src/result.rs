@@ -4,6 +4,7 @@
 //! Fields are added freely, never renamed and never given another meaning; the schema in
 //! `results/schema/` says which ones a reader can rely on. All times are nanoseconds.
 
+mod left;
 mod setup;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ use crate::profile;
 use crate::recorder::{self, Recorder, Summary};
 use crate::stamp;
 
+pub use left::{Joined, Left};
 pub use setup::{
     Backend, BackendKind, Config, Layout, RealMemory, ReplaySettings, RunSettings, TableMemory,
     TableMemoryKind,
@@ -59,6 +61,9 @@ pub struct ResultDoc {
     pub verification: Verification,
     /// The traces, of a replay.
     pub replay: Option<Replay>,
+    /// Groups that left others while everything was mapped; empty unless `--detach` was given.
+    #[serde(default)]
+    pub left: Vec<Left>,
     /// What a reader should know before trusting the numbers.
     pub warnings: Vec<Warning>,
     /// What was asked for and could not be measured here.

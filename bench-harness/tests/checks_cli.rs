@@ -55,7 +55,6 @@ fn wrong_usage_is_exit_2() {
         (&["churn", "--profile", "k3_1"], "k3_1"),
         (&["churn", "--detach", "ignore"], "ignore"),
         (&["churn", "--backend", "mock", "--profile", "k6_4"], "is of a simulated kernel"),
-        (&["churn", "--backend", "mock", "--detach", "isolate"], "accepted: refuse, replay"),
     ] {
         let error = refused(args, 2);
         assert!(error.contains(part), "{args:?}: {error}");

@@ -32,7 +32,8 @@ fn run(extra: &str) -> Value {
     assert!(errors.is_empty(), "{extra}: {errors:?}");
     assert_eq!(doc["verified"], true, "{extra}: {}", doc["verification"]);
     assert_eq!(doc["backend"]["kind"], "mock-kernel");
-    assert_eq!(doc["backend"]["label"], LABEL);
+    let label = doc["backend"]["label"].as_str().expect("a label");
+    assert!(label.starts_with("mock kernel ") && label.ends_with(": simulated, not hardware"));
     assert_eq!(doc["verification"]["books"]["first_difference"], Value::Null);
     assert_eq!(doc["counters"]["pinned_end_bytes"], 0);
     doc
@@ -233,4 +234,42 @@ fn an_interrupt_gives_everything_back() {
     assert_eq!(checked["books"]["first_difference"], Value::Null);
     assert_eq!(doc["counters"]["pinned_end_bytes"], 0);
     assert!(schema().is_valid(&doc));
+}
+
+#[test]
+fn a_group_leaves_others_and_comes_back() {
+    let small = "--groups 3 --window 16M --levels 2 --phase bulk";
+    let left = |extra: &str| {
+        let doc = run(&format!("{small} {extra}"));
+        let left = doc["left"].as_array().expect("a list").clone();
+        (doc, left)
+    };
+    let (_, none) = left("");
+    assert!(none.is_empty());
+    let (_, refused) = left("--detach refuse");
+    let text = refused[0]["refused"].as_str().expect("a reason");
+    assert!(text.contains("shares its windows with 2 other group(s)"), "{text}");
+    assert_eq!(refused[0]["joined"], Value::Null);
+
+    let (doc, replay) = left("--detach replay");
+    assert_eq!(doc["config"]["detach"], "replay");
+    assert_eq!((number(&replay[0]["replayed"]), number(&replay[0]["lost_tces"])), (4096, 0));
+    assert!(replay[0]["replay_ns"].as_f64() > Some(0.0));
+    assert_eq!(number(&replay[0]["joined"]["replayed"]), 0);
+    let one = number(&doc["counters"]["table_charge_bytes"]);
+
+    let (doc, isolated) = left("--detach isolate");
+    assert_eq!((number(&isolated[0]["replayed"]), number(&isolated[0]["lost_tces"])), (0, 0));
+    assert_eq!(number(&isolated[0]["joined"]["replayed"]), 4096);
+    assert_eq!(number(&doc["counters"]["table_charge_bytes"]), 3 * one);
+    assert_eq!(number(&doc["counters"]["pinned_peak_bytes"]), (16 << 20) + 3 * one);
+    // Late joiners of such a kernel get their windows only so; and groups that cannot share tables.
+    for machine in ["--profile k4_9", "--profile pseries --levels 1"] {
+        let extra = format!("--groups 2 --window 16M --phase bulk --detach isolate {machine}");
+        let doc = run(&extra);
+        assert_eq!(number(&doc["left"][0]["joined"]["replayed"]), 4096, "{machine}");
+    }
+    let doc = run(&format!("{small} --detach replay --profile k4_9"));
+    let refused = doc["left"][0]["joined"]["refused"].as_str().expect("a reason");
+    assert!(refused.contains("add all groups first"), "{refused}");
 }

@@ -93,6 +93,58 @@ impl fmt::Display for PeNumber {
     }
 }
 
+/// How far a device's bus addresses reach: it can put `bits` bits on the bus, so those from 0 up to
+/// [`DmaMask::last`]. Drivers call it a DMA mask.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DmaMask(u8);
+
+impl DmaMask {
+    /// A device that reaches everything.
+    pub const ALL: Self = Self(64);
+
+    /// A mask of so many bits, or `None` outside 1..=64.
+    #[must_use]
+    pub const fn new(bits: u32) -> Option<Self> {
+        if bits >= 1 && bits <= 64 { Some(Self(bits as u8)) } else { None }
+    }
+
+    /// Number of bits.
+    #[must_use]
+    pub const fn bits(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// The last bus address that the device reaches.
+    #[must_use]
+    pub const fn last(self) -> Ioba {
+        Ioba(u64::MAX >> (64 - self.0 as u32))
+    }
+
+    /// How many whole pages that begin at `start`, of `bytes` bytes together, the device reaches.
+    #[must_use]
+    pub fn pages(self, start: Ioba, bytes: u64, page: PageShift) -> u64 {
+        let all = bytes >> page.get();
+        match self.last().0.checked_sub(start.0) {
+            None => 0,
+            Some(u64::MAX) => all,
+            Some(reached) => all.min((reached + 1) >> page.get()),
+        }
+    }
+}
+
+impl fmt::Debug for DmaMask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DmaMask({})", self.0)
+    }
+}
+
+/// As in `32 bits, up to 0xffffffff`.
+impl fmt::Display for DmaMask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bits, up to {}", self.0, self.last())
+    }
+}
+
 /// log2 of a page size, 12..=34 (4 KiB to 16 GiB).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PageShift(u8);

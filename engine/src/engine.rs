@@ -2,11 +2,11 @@
 //! The engine of one process: its back end, its ledger, its regions, and who owns which group.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 
 use crate::addr::GroupId;
 use crate::backend::{Backend, Caps, Memory};
 use crate::container::{Container, State};
+use crate::error::ProcessError;
 use crate::kill::KillPolicy;
 use crate::ledger::Ledger;
 use crate::regions::Registry;
@@ -22,13 +22,23 @@ pub(crate) struct Shared {
     pub(crate) tier: &'static Tier,
     pub(crate) policy: KillPolicy,
     pub(crate) detach: DetachPolicy,
-    owners: Mutex<BTreeMap<GroupId, u64>>,
+    /// The process that made the engine.
+    process: u32,
+    /// Groups and their containers, ascending: cheaper than a tree up to a bridge's 256.
+    owners: Mutex<Vec<(GroupId, u64)>>,
     /// The containers that there are, by number.
     containers: Mutex<BTreeMap<u64, Arc<BrLock<State>>>>,
     next_container: AtomicU64,
 }
 
 impl Shared {
+    /// Refuses other processes than the one that made the engine: what a fork has copied are not its
+    /// groups, windows and books.
+    pub(crate) fn same_process(&self) -> Result<(), ProcessError> {
+        let (owner, caller) = (self.process, std::process::id());
+        if owner == caller { Ok(()) } else { Err(ProcessError { owner, caller }) }
+    }
+
     pub(crate) fn opened(&self, container: u64, state: Arc<BrLock<State>>) {
         lock(&self.containers).insert(container, state);
     }
@@ -39,17 +49,28 @@ impl Shared {
 
     /// Makes `container` the owner of `group`, or says who is.
     pub(crate) fn own(&self, group: GroupId, container: u64) -> Result<(), u64> {
-        match lock(&self.owners).entry(group) {
-            Entry::Occupied(owner) => Err(*owner.get()),
-            Entry::Vacant(free) => {
-                free.insert(container);
+        let mut owners = lock(&self.owners);
+        match owners.binary_search_by_key(&group, |(owned, _)| *owned) {
+            Ok(at) => Err(owners[at].1),
+            Err(at) => {
+                owners.insert(at, (group, container));
                 Ok(())
             }
         }
     }
 
+    /// The container that has the group.
+    pub(crate) fn owner(&self, group: GroupId) -> Option<u64> {
+        let owners = lock(&self.owners);
+        let at = owners.binary_search_by_key(&group, |(owned, _)| *owned).ok()?;
+        Some(owners[at].1)
+    }
+
     pub(crate) fn disown(&self, group: GroupId) {
-        lock(&self.owners).remove(&group);
+        let mut owners = lock(&self.owners);
+        if let Ok(at) = owners.binary_search_by_key(&group, |(owned, _)| *owned) {
+            owners.remove(at);
+        }
     }
 }
 
@@ -67,7 +88,7 @@ pub struct EngineOptions {
     pub detach: DetachPolicy,
 }
 
-/// What [`Container::detach`] does on a kernel that may empty the windows of the groups that stay
+/// What is done about [`Container::detach`] on a kernel that may empty the windows of the groups that stay
 /// ([`KernelCaps::detach_clears`](crate::backend::KernelCaps::detach_clears)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -78,6 +99,14 @@ pub enum DetachPolicy {
     /// Detaches, then maps again what the engine's mirror says. Until that is done, the devices of
     /// the other groups find nothing: the caller has stopped them.
     Replay,
+    /// Gives each member group a container of the kernel of its own, in which all windows, regions
+    /// and mappings are made. A group that leaves closes its own; the others' windows are never
+    /// touched. It costs each window's table once a member, and a request a member for each map
+    /// and unmap; a region is charged once a process all the same. Groups need not be able to share
+    /// tables. A group that joins late has all mappings made for it before it is a member.
+    ///
+    /// Where the engine owns the tables nothing of this is needed, and nothing different done.
+    Isolate,
 }
 
 /// A registered region, as all containers of the process together use it.
@@ -92,8 +121,13 @@ pub struct RegionUse {
 }
 
 /// The DMA mapping engine of one process.
+///
+/// After a fork it stays the parent's. In the child, whatever changes groups, windows or registrations
+/// is refused ([`ProcessError`]), and dropping the copy asks nothing of the platform. Maps and unmaps do
+/// not look: a kernel answers them with EPERM by itself, and where the engine owns the tables the child
+/// has only written to its copy of them.
 pub struct Engine {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 impl Engine {
@@ -110,7 +144,8 @@ impl Engine {
             tier: options.tier.unwrap_or_else(Tier::best),
             policy: options.policy,
             detach: options.detach,
-            owners: Mutex::new(BTreeMap::new()),
+            process: std::process::id(),
+            owners: Mutex::new(Vec::with_capacity(256)),
             containers: Mutex::new(BTreeMap::new()),
             next_container: AtomicU64::new(0),
         };

@@ -10,7 +10,7 @@ use thiserror::Error;
 pub use ioba::IobaError;
 pub use mapping::{EntryError, LostError, MapError, NoRealMemory, UnmapError};
 
-use crate::addr::{GroupId, Ioba, PageShift, PageSizes, Uaddr};
+use crate::addr::{DmaMask, GroupId, Ioba, PageShift, PageSizes, Uaddr};
 use crate::eeh::EehOp;
 use crate::geometry::{MAX_ADDRESS_BITS, MAX_LEVELS};
 
@@ -176,10 +176,26 @@ pub struct LimitError {
     pub limit: u64,
 }
 
+/// A change of structure from another process than the engine's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error(
+    "the engine belongs to process {owner}, and this is process {caller}: after a fork the child needs \
+     an engine of its own"
+)]
+pub struct ProcessError {
+    /// The process that made the engine.
+    pub owner: u32,
+    /// The one that called.
+    pub caller: u32,
+}
+
 /// Memory that cannot be registered.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum RegisterError {
+    /// Another process asked.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
     /// No bytes.
     #[error("a region at {0} of 0 bytes cannot be registered")]
     Empty(Uaddr),
@@ -252,6 +268,9 @@ pub enum RegisterError {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum UnregisterError {
+    /// Another process asked.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
     /// No region has exactly this start and length in this container.
     #[error("no region {start}, {bytes:#x} bytes, is registered in this container")]
     NotFound {
@@ -294,10 +313,20 @@ pub enum UnregisterError {
     },
 }
 
+/// As in `0x0..0x80000000 and 0x800000000000000..0x800000040000000`, or that there is none.
+fn ranges(windows: &[(Ioba, u64)]) -> String {
+    let range = |(start, bytes): &(Ioba, u64)| format!("{start}..{:#x}", start.0 + bytes);
+    let each: Vec<_> = windows.iter().map(range).collect();
+    if each.is_empty() { "there is none".to_owned() } else { each.join(" and ") }
+}
+
 /// A window that cannot be created or removed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum WindowError {
+    /// Another process asked.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
     /// The container has no group.
     #[error("the container has no group")]
     NoGroup,
@@ -329,6 +358,14 @@ pub enum WindowError {
     /// The back end refused; every member has been put back.
     #[error(transparent)]
     Backend(#[from] BackendError),
+    /// A device reaches none of the windows.
+    #[error("a device with a mask of {mask}, reaches no window: {}", ranges(windows))]
+    Mask {
+        /// How far it reaches.
+        mask: DmaMask,
+        /// Start and length in bytes of each window.
+        windows: Vec<(Ioba, u64)>,
+    },
     /// No window starts exactly here.
     #[error("no window starts at {0}")]
     NotFound(Ioba),
@@ -352,6 +389,9 @@ pub enum WindowError {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum AttachError {
+    /// Another process asked.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
     /// The group is a member already.
     #[error("group {0} is in this container already")]
     Member(GroupId),
@@ -372,11 +412,15 @@ pub enum AttachError {
     /// The back end refused; every step has been taken back.
     #[error(transparent)]
     Backend(#[from] BackendError),
+    /// Locked-memory limit: with [`DetachPolicy::Isolate`](crate::engine::DetachPolicy::Isolate) a
+    /// further group is charged for the tables of all windows.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
     /// Others would lose their mappings.
     #[error(
         "group {group} shares its windows with {others} other group(s), and this kernel may empty \
-         them when it leaves; close the container, or choose DetachPolicy::Replay and stop their \
-         devices first"
+         them when it leaves; close the container, choose DetachPolicy::Replay and stop their \
+         devices first, or DetachPolicy::Isolate"
     )]
     Shared {
         /// The group that was to leave.

@@ -123,6 +123,11 @@ impl std::fmt::Debug for Ledger {
 }
 
 impl Charge {
+    /// What is charged.
+    pub(crate) fn pages(&self) -> u64 {
+        lock(&self.ledger.books).entries.get(&self.id).map_or(0, |entry| entry.pages)
+    }
+
     /// So many bytes of the charge are never given back; the rest is, now.
     pub(crate) fn leak(self, bytes: u64) {
         let books = &mut *lock(&self.ledger.books);

@@ -152,18 +152,18 @@ mod sync;
 pub mod table;
 pub mod tce;
 
-pub use addr::{Gra, GroupId, Hpa, Ioba, Liobn, PageShift, PageSizes, PeNumber, Uaddr};
+pub use addr::{DmaMask, Gra, GroupId, Hpa, Ioba, Liobn, PageShift, PageSizes, PeNumber, Uaddr};
 pub use backend::mock::{Mock, MockBuilder};
 pub use backend::{Backend, Caps, Memory};
 pub use container::{
-    Container, Detached, EehResults, LIST_MAX, MapRequest, Mapper, Mode, Receipt, RegionInfo,
-    Removal, UnmapRequest, WindowInfo,
+    Attached, Container, Detached, EehResults, LIST_MAX, MapRequest, Mapper, Mode, Reach, Receipt,
+    RegionInfo, Removal, UnmapRequest, WindowInfo,
 };
 pub use eeh::{EehFunction, EehInjection, EehOp, EehState};
 pub use engine::{DetachPolicy, Engine, EngineOptions};
 pub use error::{
     AttachError, BackendError, EehError, EntryError, GeometryError, IobaError, LimitError,
-    MapError, RegisterError, UnmapError, UnregisterError, WindowError,
+    MapError, ProcessError, RegisterError, UnmapError, UnregisterError, WindowError,
 };
 pub use geometry::{Geometry, Levels, WindowSpec};
 pub use ioba::{IobaAllocator, IobaOptions, IobaSpace, Magazine};

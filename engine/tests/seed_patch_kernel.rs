@@ -234,7 +234,9 @@ fn s16_one_answer_whoever_came_last() {
                 })
             });
             let c = rig.engine.container();
-            order.iter().for_each(|n| c.attach(GroupId(*n)).unwrap());
+            for n in order {
+                c.attach(GroupId(n)).unwrap();
+            }
             let caps = || c.caps().map(|caps| (caps.page_sizes, caps.max_levels)).unwrap();
             let of = |pages: &[PageShift], levels| (PageSizes::of(pages), levels);
             let all = of(&[PageShift::K4], 2);

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The command line of `churn`.
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use tce_engine::backend::linux::mock_kernel::Profile;
 use tce_engine::platform::Platform;
 use tce_engine::simd::Tier;
 
 use super::config::RunConfig;
-use super::values::{self, BackendChoice, Levels, Limit, ProfileArg, Simd};
+use super::values::{self, BackendChoice, Detach, Levels, Limit, ProfileArg, Simd};
 use super::{OutputArgs, RunArgs};
 use crate::size::{format_arg, parse_size};
 
@@ -16,28 +16,6 @@ const BUFFER: u64 = 64 << 20;
 /// Fewer pages would not hold two kinds of mappings, more would not be compared in a round.
 const PAGES: std::ops::RangeInclusive<u64> = 64..=1 << 22;
 
-/// What is to happen when the second group leaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Detach {
-    /// It is refused while others share its windows.
-    Refuse,
-    /// What others have lost by it is mapped again.
-    Replay,
-    /// Others lose nothing, as the kernel shares no window among them.
-    Isolate,
-}
-
-impl Detach {
-    /// As typed and as written to results.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Refuse => "refuse",
-            Self::Replay => "replay",
-            Self::Isolate => "isolate",
-        }
-    }
-}
-
 /// Options of `churn`.
 #[derive(Debug, Args)]
 pub(super) struct ChurnArgs {
@@ -45,8 +23,8 @@ pub(super) struct ChurnArgs {
     #[arg(long, value_name = "N", default_value = "1000", value_parser = values::count::<1_000_000>)]
     rounds: u32,
     /// What happens when it leaves. refuse: it may not while the first shares its windows, where a
-    /// kernel might empty them. replay: what such a kernel has emptied is mapped again. isolate: the
-    /// kernel shares nothing among them
+    /// kernel might empty them. replay: what such a kernel has emptied is mapped again. isolate:
+    /// each has a container of the kernel of its own
     #[arg(long, value_name = "POLICY", default_value = "replay", value_enum)]
     #[arg(hide_possible_values = true)]
     detach: Detach,
@@ -178,6 +156,7 @@ impl TryFrom<ChurnArgs> for ChurnConfig {
             vfio_groups: args.vfio_groups,
             vfio_v1: false,
             platform: args.platform,
+            detach: None,
             output,
         };
         Ok(Self {

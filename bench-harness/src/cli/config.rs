@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tce_engine::backend::linux::mock_kernel::Profile;
+use tce_engine::engine::DetachPolicy;
 use tce_engine::platform::Platform;
 
-use super::values::{BackendChoice, Levels, Pass, Phase, ProfileArg, Rules, Simd};
+use super::values::{BackendChoice, Detach, Levels, Pass, Phase, ProfileArg, Rules, Simd};
 use super::{OutputArgs, ReplayArgs, RunArgs};
 use crate::outfile::OutFile;
 use crate::profile;
@@ -78,6 +79,9 @@ pub struct RunConfig {
     pub vfio_groups: Option<Vec<u32>>,
     /// Containers of version 1.
     pub vfio_v1: bool,
+    /// What the engine does when a group leaves others, to be tried in the end; `None` = its default,
+    /// and nothing is tried.
+    pub detach: Option<DetachPolicy>,
     /// Kernel and host bridges of the simulated machine; a pair that there was. Of the mock, only the
     /// bridges count.
     pub simulated: (Profile, Platform),
@@ -129,6 +133,15 @@ impl TryFrom<OutputArgs> for Output {
     }
 }
 
+impl RunConfig {
+    /// Tables that the kernel makes, or the engine where there is none.
+    #[must_use]
+    pub fn tables(&self) -> u64 {
+        let isolated = self.detach == Some(DetachPolicy::Isolate);
+        u64::from(if isolated { self.groups } else { self.containers })
+    }
+}
+
 impl TryFrom<RunArgs> for RunConfig {
     type Error = String;
 
@@ -155,7 +168,8 @@ impl TryFrom<RunArgs> for RunConfig {
             check_v1(groups, args.window, page, args.levels, only.into())?;
         }
         if matches!(backend, BackendChoice::Mock | BackendChoice::MockKernel) {
-            check_platform(simulated.1, groups, args.containers, args.window)?;
+            let shared = args.detach != Some(Detach::Isolate);
+            check_platform(simulated.1, shared, groups, args.containers, args.window)?;
         }
         // What a kernel's memory stands on is not chosen here.
         let run = if backend.has_kernel() { page.min(DEFAULT_BACKING) } else { page };
@@ -198,6 +212,7 @@ impl TryFrom<RunArgs> for RunConfig {
             backend,
             vfio_groups,
             vfio_v1: args.vfio_v1,
+            detach: args.detach.map(DetachPolicy::from),
             simulated,
             output: args.output.try_into()?,
         })
@@ -276,7 +291,11 @@ fn backend(args: &RunArgs, kernel: Option<&Profile>) -> Result<BackendChoice, St
         }
         _ => {}
     }
-    let named = [("--vfio-groups", args.vfio_groups.is_some()), ("--vfio-v1", args.vfio_v1)];
+    let named = [
+        ("--vfio-groups", args.vfio_groups.is_some()),
+        ("--vfio-v1", args.vfio_v1),
+        ("--detach", args.detach.is_some()),
+    ];
     let named = named.into_iter().find(|(_, given)| *given);
     let backend = match (args.backend, named) {
         (BackendChoice::Mock, Some((name, _))) => {
@@ -365,14 +384,16 @@ fn show(bytes: u64) -> String {
 /// What PEs of older bridges cannot do.
 fn check_platform(
     platform: Platform,
+    shared_tables: bool,
     groups: u32,
     containers: u32,
     window: u64,
 ) -> Result<(), String> {
-    if !platform.shares_tables() && containers != groups {
+    if shared_tables && !platform.shares_tables() && containers != groups {
+        let isolate = if platform == Platform::Pseries { ", or --detach isolate" } else { "" };
         return Err(format!(
             "--platform {platform} with --groups {groups} and --containers {containers}; accepted: \
-             --containers {groups}, as its PEs share no table"
+             --containers {groups}, as its PEs share no table{isolate}"
         ));
     }
     let (_, most) = platform.default_window(0);

@@ -244,6 +244,8 @@ fn what_a_kernels_containers_cannot_be() {
         ("--vfio-v1 --window 1G", "--vfio-v1 with a window of 1G (1073741824) in pages of 4K"),
         ("--vfio-v1 --page-size 64K", "in pages of 64K; accepted: 2G, 4K and 1 level"),
         ("--vfio-v1 --levels 2", "1 level, the only window"),
+        ("--detach isolate --backend mock", "--detach with --backend mock; accepted: vfio"),
+        ("--detach never", "--detach"),
         ("--backend vfio --contiguous", "--contiguous is for the mock"),
         ("--backend mock-kernel --backing 2M", "--backing is for the mock"),
     ] {

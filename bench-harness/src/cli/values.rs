@@ -3,6 +3,7 @@
 
 use clap::ValueEnum;
 use tce_engine::backend::linux::mock_kernel::Profile;
+use tce_engine::engine::DetachPolicy;
 use tce_engine::papr::Compat;
 use tce_engine::platform::Platform;
 use tce_engine::simd::Tier;
@@ -52,6 +53,38 @@ impl BackendChoice {
     /// True if containers of a kernel are meant.
     pub const fn has_kernel(self) -> bool {
         matches!(self, Self::MockKernel | Self::Vfio)
+    }
+}
+
+/// What happens to the other groups of a container when one leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Detach {
+    /// It cannot.
+    Refuse,
+    /// What is mapped is mapped again.
+    Replay,
+    /// Each has a container of the kernel of its own.
+    Isolate,
+}
+
+impl Detach {
+    /// As typed and as written to results.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Refuse => "refuse",
+            Self::Replay => "replay",
+            Self::Isolate => "isolate",
+        }
+    }
+}
+
+impl From<Detach> for DetachPolicy {
+    fn from(detach: Detach) -> Self {
+        match detach {
+            Detach::Refuse => Self::RefuseWhileShared,
+            Detach::Replay => Self::Replay,
+            Detach::Isolate => Self::Isolate,
+        }
     }
 }
 

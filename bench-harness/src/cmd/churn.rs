@@ -21,7 +21,7 @@ use tce_engine::engine::{DetachPolicy, Engine, EngineOptions};
 use tce_engine::geometry::WindowSpec;
 
 use super::{Status, check_outputs};
-use crate::cli::{ChurnConfig, Detach};
+use crate::cli::ChurnConfig;
 use crate::clock::Clock;
 use crate::edu;
 use crate::host::{self, HostFacts};
@@ -38,26 +38,11 @@ use mapper::{Cells, Reins, Signals, Times, work};
 use result::{Doc, Found, SCHEMA, Settings};
 use rounds::{Driven, Rounds, Scene};
 
-/// The engine's policy; here alone it is known which ones it has.
-fn policy(detach: Detach) -> Result<DetachPolicy, String> {
-    match detach {
-        Detach::Refuse => Ok(DetachPolicy::RefuseWhileShared),
-        Detach::Replay => Ok(DetachPolicy::Replay),
-        Detach::Isolate => Err("--detach isolate is a policy that this engine does not have; \
-                                accepted: refuse, replay"
-            .to_owned()),
-    }
-}
-
 /// Runs the rounds and reports.
 ///
 /// # Errors
 /// What failed other than a check, one line.
 pub fn churn(config: &ChurnConfig, argv: Vec<String>) -> anyhow::Result<Status> {
-    let policy = match policy(config.detach) {
-        Ok(policy) => policy,
-        Err(message) => return Ok(Status::Usage(message)),
-    };
     let mut warnings = Vec::new();
     let machine = match Machine::open(&config.run, &mut warnings) {
         Ok(machine) => machine,
@@ -72,7 +57,7 @@ pub fn churn(config: &ChurnConfig, argv: Vec<String>) -> anyhow::Result<Status> 
     }
     check_outputs(&config.run.output)?;
     let (started, begin) = (SystemTime::now(), Instant::now());
-    let mut doc = match measure(config, policy, &machine, &plan) {
+    let mut doc = match measure(config, &machine, &plan) {
         Ok(doc) => doc,
         Err(e) if e.is::<Unavailable>() => return Ok(Status::Unavailable(format!("{e:#}"))),
         Err(e) => return Err(e),
@@ -98,13 +83,9 @@ pub fn churn(config: &ChurnConfig, argv: Vec<String>) -> anyhow::Result<Status> 
 }
 
 /// Makes the first group's window, has the rounds run, and gives everything back.
-fn measure(
-    config: &ChurnConfig,
-    policy: DetachPolicy,
-    machine: &Machine,
-    plan: &Plan,
-) -> anyhow::Result<Doc> {
+fn measure(config: &ChurnConfig, machine: &Machine, plan: &Plan) -> anyhow::Result<Doc> {
     let clock = Clock::measure();
+    let policy = DetachPolicy::from(config.detach);
     let groups = [machine.groups[0], machine.groups[1]];
     let mut books = machine.books();
     let options =

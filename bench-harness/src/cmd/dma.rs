@@ -161,7 +161,10 @@ fn checks(
 }
 
 fn attach(container: &Container, groups: &[GroupId]) -> anyhow::Result<()> {
-    groups.iter().try_for_each(|group| Ok(container.attach(*group)?))
+    for group in groups {
+        container.attach(*group)?;
+    }
+    Ok(())
 }
 
 /// So much of a huge page of 16 MiB can be pinned where the kernel's pages are 4 KiB.

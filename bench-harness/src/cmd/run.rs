@@ -19,6 +19,7 @@ use crate::recorder::Recorder;
 use crate::result::{
     Config, Counters, OpResult, ResultDoc, Run, SCHEMA, Skipped, Tool, Verification, Warning,
 };
+use crate::run::leave;
 use crate::run::machine::Machine;
 use crate::run::phase::{self, Outcome};
 use crate::run::report::report;
@@ -93,7 +94,7 @@ pub fn run(config: &RunConfig, argv: Vec<String>) -> anyhow::Result<Status> {
 
     let backend = facts::backend(config, &plan, &rig, &mut warnings)?;
     let settings = facts::settings(config, &plan, &rig);
-    let mut counters = facts::counters(&rig, &outcomes);
+    let mut counters = facts::counters(config, &rig, &outcomes);
     let mut fail = |text: String| {
         verified = false;
         verification.first_mismatch.get_or_insert(text);
@@ -101,6 +102,14 @@ pub fn run(config: &RunConfig, argv: Vec<String>) -> anyhow::Result<Status> {
     if counters.register_stores != counters.kills_issued {
         let Counters { register_stores: seen, kills_issued: issued, .. } = counters;
         fail(format!("the engine counted {issued} kills, the PHB's registers saw {seen}"));
+    }
+    let left = match config.detach {
+        Some(policy) if complete => leave::leave(&mut rig, policy)?,
+        _ => Vec::new(),
+    };
+    if let Some(lost) = left.iter().find(|l| l.lost_tces.is_some_and(|lost| lost > 0)) {
+        let (tces, group) = (lost.lost_tces.unwrap_or_default(), lost.group);
+        fail(format!("{tces} entries of other groups were lost when group {group} left"));
     }
     // Everything is given back, and what is not is a leak.
     if let Some(wrong) = rig.close() {
@@ -143,6 +152,7 @@ pub fn run(config: &RunConfig, argv: Vec<String>) -> anyhow::Result<Status> {
         verified,
         verification,
         replay: None,
+        left,
         warnings,
         skipped,
     };

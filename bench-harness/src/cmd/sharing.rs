@@ -175,7 +175,9 @@ fn members(groups: u32) -> anyhow::Result<Members> {
     let start = container.create_window(window())?.start;
     container.register(MEMORY, BYTES)?;
     let begin = Instant::now();
-    (1..groups).try_for_each(|group| container.attach(GroupId(group)))?;
+    for group in 1..groups {
+        container.attach(GroupId(group))?;
+    }
     let attach_ns = begin.elapsed().as_nanos() as f64 / f64::from((groups - 1).max(1));
     let (table_pages, region_pages) =
         (charged(&engine, ChargeKind::Table), charged(&engine, ChargeKind::Region));

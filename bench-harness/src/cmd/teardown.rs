@@ -10,7 +10,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::thread;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, anyhow};
 use serde::Serialize;
@@ -92,12 +92,18 @@ struct Clock {
     stop: AtomicBool,
     /// The longest call of the round that met the removal.
     longest: AtomicU64,
+    /// Some peer has made a call in the calm.
+    calm_seen: AtomicBool,
 }
 
 impl Default for Clock {
     fn default() -> Self {
-        let (stop, longest) = (AtomicBool::new(false), AtomicU64::new(0));
-        Self { now: AtomicU8::new(Now::Between as u8), stop, longest }
+        Self {
+            now: AtomicU8::new(Now::Between as u8),
+            stop: AtomicBool::new(false),
+            longest: AtomicU64::new(0),
+            calm_seen: AtomicBool::new(false),
+        }
     }
 }
 
@@ -175,7 +181,9 @@ fn measure(config: &TeardownConfig, case: Case) -> anyhow::Result<Row> {
     let mock = MockBuilder::new(case.members as u16 + 1).host_page(PageShift::K4).build();
     let engine = Engine::new(mock.clone(), EngineOptions::default());
     let container = Arc::new(engine.container());
-    (0..case.members).try_for_each(|group| container.attach(GroupId(group)))?;
+    for group in 0..case.members {
+        container.attach(GroupId(group))?;
+    }
     let leaver = GroupId(case.members);
     let spec = WindowSpec::new(case.window, PageShift::K64).levels(case.levels);
     let peers_spec = WindowSpec::new(2 << 30, PageShift::K4).levels(2);
@@ -204,6 +212,11 @@ fn measure(config: &TeardownConfig, case: Case) -> anyhow::Result<Row> {
                 spread(&container, doomed, case.window, config.live)?;
                 clock.set(Now::Calm);
                 thread::sleep(config.calm);
+                // A busy machine may not have let any peer run meanwhile.
+                let ended = || threads.iter().any(thread::ScopedJoinHandle::is_finished);
+                while !clock.calm_seen.swap(false, Ordering::AcqRel) && !ended() {
+                    thread::sleep(Duration::from_micros(50));
+                }
                 clock.set(Now::Removal);
                 let begin = Instant::now();
                 let receipt = container.remove_window(doomed, Removal::Force)?;
@@ -287,6 +300,9 @@ fn peer(
                 before
             };
             times[usize::from(phase)].record(took, 1);
+            if phase == Now::Calm as u8 && !clock.calm_seen.load(Ordering::Relaxed) {
+                clock.calm_seen.store(true, Ordering::Release);
+            }
             if phase == Now::Removal as u8 {
                 clock.longest.fetch_max(took, Ordering::AcqRel);
             }

@@ -33,6 +33,9 @@ pub struct Backend {
     pub max_windows: u64,
     /// Table levels.
     pub max_levels: u64,
+    /// NUMA node that each container's table was made for, in order; null where nobody tells.
+    #[serde(default)]
+    pub table_nodes: Vec<Option<u32>>,
     /// What the tables lie in.
     pub table_memory: TableMemory,
     /// What is mapped; null where no memory stands behind it (a replay).
@@ -149,6 +152,9 @@ pub struct RunSettings {
     pub contiguous: bool,
     /// The limit of the mock; null = none.
     pub memlock_bytes: Option<u64>,
+    /// `--detach`; null = the engine's default, and no group was made to leave.
+    #[serde(default)]
+    pub detach: Option<String>,
 }
 
 /// The settings of a replay.

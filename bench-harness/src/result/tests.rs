@@ -60,6 +60,7 @@ fn sample() -> ResultDoc {
             page_sizes: vec![4096, 65536],
             max_windows: 2,
             max_levels: 5,
+            table_nodes: vec![Some(8), None],
             table_memory: TableMemory {
                 kind: TableMemoryKind::Thp,
                 page_bytes: 2 << 20,
@@ -88,6 +89,7 @@ fn sample() -> ResultDoc {
             simd: "avx2".to_string(),
             contiguous: false,
             memlock_bytes: Some(1 << 30),
+            detach: text("replay"),
         }),
         clock: Clock::measure(),
         results: vec![result],
@@ -118,6 +120,20 @@ fn sample() -> ResultDoc {
                 ..ReplayTotal::default()
             },
         }),
+        left: vec![Left {
+            container: 0,
+            group: 3,
+            others: 3,
+            policy: "replay".to_string(),
+            mapped_tces: 512,
+            refused: None,
+            detach_ns: 1e4,
+            replayed: 512,
+            ioctls: 1,
+            replay_ns: 5e3,
+            lost_tces: Some(0),
+            joined: Some(Joined { attach_ns: 1e4, ..Joined::default() }),
+        }],
         warnings: vec![Warning::new("NO_VFIO", "no VFIO here: the mock is used")],
         skipped: vec![Skipped { id: "clear".to_string(), reason: "no memory".to_string() }],
     }
@@ -183,7 +199,7 @@ fn objects(value: &Value, at: String, found: &mut Vec<String>) {
 #[test]
 fn each_field_is_required_and_typed() {
     // Left out of `required` on purpose: present on POWER only, or added later.
-    const OPTIONAL: [&str; 18] = [
+    const OPTIONAL: [&str; 21] = [
         "revision",
         "machine_model",
         "group_numbers",
@@ -202,6 +218,9 @@ fn each_field_is_required_and_typed() {
         "phases",
         "skipped",
         "compat",
+        "detach",
+        "left",
+        "table_nodes",
     ];
     let validator = validator();
     for doc in [sample(), replay_sample()] {

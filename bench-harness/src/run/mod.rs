@@ -4,6 +4,7 @@
 
 mod clear;
 pub mod lane;
+pub mod leave;
 pub mod limits;
 pub mod lists;
 pub mod live;

@@ -5,7 +5,9 @@ use std::fmt::Write;
 
 use crate::columns::table;
 use crate::recorder::Recorder;
-use crate::result::{BackendKind, Config, LimitKind, OpResult, ResultDoc, RunSettings, Skipped};
+use crate::result::{
+    BackendKind, Config, Left, LimitKind, OpResult, ResultDoc, RunSettings, Skipped,
+};
 use crate::size::format_size;
 use crate::style::{Style, count, thousands, time_or_dash};
 
@@ -102,8 +104,38 @@ fn sums(out: &mut String, doc: &ResultDoc, settings: &RunSettings) {
     if let Some(books) = &checked.books {
         lines.push(format!("VmLck compared {} times", thousands(books.comparisons)));
     }
+    for left in &doc.left {
+        lines.push(leaving(left));
+    }
     let separator = if doc.backend.kind == BackendKind::Mock { " · " } else { "\n" };
     let _ = writeln!(out, "{separator}{}", lines.join(" · "));
+}
+
+/// How a group left.
+fn leaving(left: &Left) -> String {
+    let Left { group, others, policy, .. } = left;
+    if left.refused.is_some() {
+        return format!("group {group} may not leave {others} other(s) ({policy})");
+    }
+    let time = |ns: f64| time_or_dash(Some(ns));
+    let part = |replayed: u64, ioctls: u64, ns: f64| match replayed {
+        0 => String::new(),
+        _ => {
+            format!(", {} entries mapped in {ioctls} ioctl(s), {}", thousands(replayed), time(ns))
+        }
+    };
+    let mut text =
+        format!("group {group} left {others} other(s) ({policy}) in {}", time(left.detach_ns));
+    text.push_str(&part(left.replayed, left.ioctls, left.replay_ns));
+    match &left.joined {
+        Some(joined) if joined.refused.is_none() => {
+            text.push_str(&format!("; back in {}", time(joined.attach_ns)));
+            text.push_str(&part(joined.replayed, joined.ioctls, joined.replay_ns));
+        }
+        Some(_) => text.push_str("; could not come back"),
+        None => {}
+    }
+    text
 }
 
 /// With a digit where it is small.

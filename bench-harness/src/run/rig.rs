@@ -127,7 +127,8 @@ impl Plan {
         let each = geometry.charge() + ahead;
         // What was paid ahead holds the regions too.
         let regions = if ahead > 0 { 0 } else { buffer_bytes };
-        let need_locked = regions.saturating_add(u64::from(config.containers) * each);
+        // Where each group has a container of the kernel's, each pays for its table.
+        let need_locked = regions.saturating_add(config.tables() * each);
         let host_page = caps.host_page;
         Ok(Self { geometry, host_page, buffer_bytes, need_locked, tier })
     }
@@ -186,6 +187,8 @@ pub struct Rig {
     /// Where the first window starts; the others do too, unless each group has a part of the bus of
     /// its own.
     pub start: Ioba,
+    /// NUMA node that each window's table was made for.
+    pub nodes: Vec<Option<u32>>,
     /// Shape of every window's table.
     pub geometry: Geometry,
     /// Register stores that setting up took.
@@ -202,13 +205,14 @@ impl Rig {
         let options = EngineOptions {
             memlock: config.memlock_bytes,
             tier: Some(plan.tier),
+            detach: config.detach.unwrap_or_default(),
             ..EngineOptions::default()
         };
         let engine = Engine::new(machine.backend(), options);
         let buffer = machine.buffer(config, plan)?;
         let page = plan.geometry.page();
         let spec = WindowSpec::new(config.window_bytes, page).levels(plan.geometry.levels());
-        let mut containers = Vec::new();
+        let (mut containers, mut nodes) = (Vec::new(), Vec::new());
         let mut start = None;
         let mut compare = |engine: &Engine, step: &str| {
             books.iter_mut().for_each(|b| b.compare(engine.ledger(), step));
@@ -231,6 +235,7 @@ impl Rig {
             if *start.get_or_insert(window.start) != window.start && machine.has_kernel() {
                 bail!("windows start at {} and {}", window.start, start.unwrap_or_default());
             }
+            nodes.push(window.node);
             containers.push(Windowed { container: Arc::new(container), start: window.start, page });
         }
         let start = start.context("no container")?;
@@ -244,9 +249,15 @@ impl Rig {
             machine,
             books,
             start,
+            nodes,
             geometry,
             setup_stores,
         })
+    }
+
+    /// Closes the devices: while one is open, its group cannot leave.
+    pub(crate) fn close_devices(&mut self) {
+        self.devices.take();
     }
 
     /// Devices of the groups that can be told to do DMA, as group and name.
@@ -283,7 +294,7 @@ impl Rig {
     /// Gives everything back, in the order in which it is safe, and compares the books at each step.
     /// Says what could not be given back as it should, or is still there.
     pub(crate) fn close(&mut self) -> Option<String> {
-        self.devices.take();
+        self.close_devices();
         let mut wrong = None;
         let mut done = |result: Result<(), String>| {
             if let Err(e) = result {

@@ -9,6 +9,7 @@ pub mod layout;
 #[cfg(not(loom))]
 pub mod linux;
 pub mod mock;
+pub(crate) mod per_member;
 mod register;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -106,6 +107,8 @@ pub struct GroupCaps {
     pub default_bytes: u64,
     /// True if its windows may use a table that other PEs use.
     pub can_share_tables: bool,
+    /// The NUMA node of its host bridge; `None` if it is not known, or there are no nodes.
+    pub node: Option<u32>,
 }
 
 /// Memory to be pinned.
@@ -318,7 +321,7 @@ pub trait Space: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// If it cannot be; the group is as before.
-    fn attach(&self, group: GroupId) -> Result<(), BackendError>;
+    fn attach(&self, group: GroupId) -> Result<(), CreateError>;
 
     /// Takes a group out; the last one ends all that is left.
     fn detach(&self, group: GroupId);
@@ -390,7 +393,7 @@ pub struct WindowCost {
     pub ahead: u64,
 }
 
-/// Why a window could not be created, and what that cost.
+/// Why a window could not be created, or a group not furnished with windows, and what that cost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CreateError {
     /// What the platform said.
@@ -423,7 +426,7 @@ pub struct BusRange {
 struct EngineOwned;
 
 impl Space for EngineOwned {
-    fn attach(&self, _: GroupId) -> Result<(), BackendError> {
+    fn attach(&self, _: GroupId) -> Result<(), CreateError> {
         Ok(())
     }
 

@@ -41,6 +41,16 @@ impl Container {
 
     /// The same for who holds the structure already.
     pub(super) fn call_on<T>(&self, state: &State, f: impl FnOnce(&mut Call<'_>) -> T) -> T {
+        self.call_in(&*self.space, state, f)
+    }
+
+    /// The same with a container of the platform that serves less than all members.
+    pub(super) fn call_in<T>(
+        &self,
+        space: &dyn Space,
+        state: &State,
+        f: impl FnOnce(&mut Call<'_>) -> T,
+    ) -> T {
         let mut debt = KillDebt::new(self.engine.caps.tables.kill());
         let mut port: SharedPort<&dyn Backend, &[GroupId]> =
             SharedPort { backend: &*self.engine.backend, members: &state.member_ids };
@@ -52,7 +62,7 @@ impl Container {
             hits: &mut Hits::default(),
             scratch: &mut Scratch::default(),
         };
-        f(&mut Call { engine: &self.engine, space: &*self.space, state, hand })
+        f(&mut Call { engine: &self.engine, space, state, hand })
     }
 }
 

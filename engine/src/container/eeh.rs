@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Error handling of the members' PEs, each for itself.
 
+use super::isolate::Side;
 use super::{Container, State};
 use crate::addr::GroupId;
 use crate::eeh::{EehOp, EehState};
@@ -14,7 +15,8 @@ impl Container {
     /// is one result for each group.
     ///
     /// A kernel's container does it to its groups in turn, until one fails: with several members it
-    /// is not asked.
+    /// is not asked, unless each has one of its own
+    /// ([`DetachPolicy::Isolate`](crate::engine::DetachPolicy::Isolate)).
     ///
     /// # Errors
     /// [`EehError`]; nothing was done to any of them.
@@ -28,7 +30,7 @@ impl Container {
     /// Does `op` to the PE of one member, and nothing to the others.
     ///
     /// # Errors
-    /// [`EehError`]; of a kernel's container, also if there are several members.
+    /// [`EehError`]; of a kernel's container, also if it has several members.
     pub fn eeh_of(&self, group: GroupId, op: EehOp) -> Result<(), EehError> {
         let state = self.state.read();
         if !state.member_ids.is_empty() && !state.member_ids.contains(&group) {
@@ -49,24 +51,29 @@ impl Container {
         let alone = self.asked_alone(&state, None)?;
         Ok(each(&state, |group| {
             if alone {
-                return Ok(self.space.eeh_state()?.into());
+                return Ok(self.space.of(group, |space| space.eeh_state())?.into());
             }
             self.engine.backend.eeh_state(group)
         }))
     }
 
     fn eeh_one(&self, alone: bool, group: GroupId, op: EehOp) -> Result<(), BackendError> {
-        if alone { self.space.eeh(op) } else { self.engine.backend.eeh(group, op) }
+        if alone {
+            self.space.of(group, |space| space.eeh(op))
+        } else {
+            self.engine.backend.eeh(group, op)
+        }
     }
 
-    /// True if a kernel is to be asked, about its only group.
+    /// True if a kernel is to be asked, about the only group of each of its containers.
     fn asked_alone(&self, state: &State, op: Option<EehOp>) -> Result<bool, EehError> {
         let kernel = self.engine.caps.tables.kernel().is_some();
-        match (state.members.len(), kernel, op) {
+        let shared = kernel && matches!(self.space, Side::Shared(_));
+        match (state.members.len(), shared, op) {
             (0, ..) => Err(EehError::NoGroup),
             (members @ 2.., true, Some(op)) => Err(EehError::Shared { op, members }),
             (members @ 2.., true, None) => Err(EehError::Ambiguous { members }),
-            (_, kernel, _) => Ok(kernel),
+            _ => Ok(kernel),
         }
     }
 }

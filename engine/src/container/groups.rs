@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Groups that join and leave. A member has all windows of the container or is none.
 
+use std::time::{Duration, Instant};
+
+use super::isolate::Side;
 use super::{Container, Member, State};
 use crate::addr::{GroupId, Ioba, PageSizes};
 use crate::backend::{Backend, GroupCaps, MAX_WINDOWS};
@@ -80,9 +83,9 @@ impl State {
     fn push_member(&mut self, group: GroupId, caps: GroupCaps) {
         self.common = Some(self.common.map_or_else(|| (&caps).into(), |all| all.and(&caps)));
         if self.members.is_empty() {
-            // Few containers have more; growing step by step is what costs.
-            self.members.reserve(16);
-            self.member_ids.reserve(16);
+            // For all PEs of a PHB3. What is not touched costs nothing, and growing step by step does.
+            self.members.reserve(256);
+            self.member_ids.reserve(256);
         }
         self.members.push(Member { group, caps });
         self.member_ids.push(group);
@@ -115,7 +118,8 @@ impl Container {
     ///
     /// # Errors
     /// [`AttachError`]; the group, the other members and the books are as before.
-    pub fn attach(&self, group: GroupId) -> Result<(), AttachError> {
+    pub fn attach(&self, group: GroupId) -> Result<Attached, AttachError> {
+        self.engine.same_process()?;
         let _structure = lock(&self.structure);
         let mut state = self.state.write();
         if let Err(owner) = self.engine.own(group, self.id) {
@@ -123,9 +127,10 @@ impl Container {
             let refuse = if ours { AttachError::Member } else { AttachError::Elsewhere };
             return Err(refuse(group));
         }
-        let caps = self.join(&state, group).inspect_err(|_| self.engine.disown(group))?;
+        let joined = self.join(&mut state, group);
+        let (caps, done) = joined.inspect_err(|_| self.engine.disown(group))?;
         state.push_member(group, caps);
-        Ok(())
+        Ok(done)
     }
 
     /// Takes a group out. When the last one leaves, the address space ends: windows are removed
@@ -136,6 +141,7 @@ impl Container {
     /// [`AttachError::NotMember`] and [`AttachError::Shared`] change nothing; with
     /// [`AttachError::Replay`] the group has left.
     pub fn detach(&self, group: GroupId) -> Result<Detached, AttachError> {
+        self.engine.same_process()?;
         let _structure = lock(&self.structure);
         let mut state = self.state.write();
         let Some(at) = state.members.iter().position(|m| m.group == group) else {
@@ -143,7 +149,8 @@ impl Container {
         };
         let others = state.members.len() - 1;
         let clears = self.engine.caps.tables.kernel().is_some_and(|kernel| kernel.detach_clears);
-        if others > 0 && clears && self.engine.detach == DetachPolicy::RefuseWhileShared {
+        let shared = others > 0 && clears && matches!(self.space, Side::Shared(_));
+        if shared && self.engine.detach == DetachPolicy::RefuseWhileShared {
             return Err(AttachError::Shared { group, others });
         }
         if others == 0 {
@@ -151,15 +158,21 @@ impl Container {
         }
         self.leave(&mut state, at);
         let mut done = Detached::default();
-        if others > 0 && clears && stands(Guard::Replay) {
+        if shared && stands(Guard::Replay) {
+            let begin = Instant::now();
             let replayed = self.call_on(&state, |call| call.replay(&mut done));
+            done.time = begin.elapsed();
             replayed.map_err(|lost| AttachError::Replay { group, lost })?;
         }
         Ok(done)
     }
 
-    /// Takes every group out, and everything else before.
+    /// Takes every group out, and everything else before. Does nothing in a process that a fork has
+    /// made.
     pub fn close(&self) {
+        if self.engine.same_process().is_err() {
+            return;
+        }
         let _structure = lock(&self.structure);
         let mut state = self.state.write();
         self.end(&mut state);
@@ -185,17 +198,37 @@ impl Container {
         let group = state.remove_member(at);
         unprogram(&*self.engine.backend, state, group);
         self.space.detach(group);
+        state.forget_charges(group);
         self.engine.disown(group);
     }
 
-    fn join(&self, state: &State, group: GroupId) -> Result<GroupCaps, AttachError> {
+    fn join(
+        &self,
+        state: &mut State,
+        group: GroupId,
+    ) -> Result<(GroupCaps, Attached), AttachError> {
         let backend = &*self.engine.backend;
         let caps = backend.group(group)?;
-        compatible(state, group, &caps)?;
-        self.space.attach(group)?;
+        compatible(state, group, &caps, matches!(self.space, Side::Shared(_)))?;
+        if let Side::Each(each) = &self.space {
+            return Ok((caps, self.join_alone(each, state, group)?));
+        }
+        self.space.attach(group).map_err(|e| e.error)?;
         program(backend, state, group).inspect_err(|_| self.space.detach(group))?;
-        Ok(caps)
+        Ok((caps, Attached::default()))
     }
+}
+
+/// What an attach took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Attached {
+    /// Live entries that were mapped once more, for this group
+    /// ([`DetachPolicy::Isolate`](crate::engine::DetachPolicy::Isolate)).
+    pub replayed: u64,
+    /// Requests to the kernel for them.
+    pub ioctls: u64,
+    /// Time of those requests.
+    pub time: Duration,
 }
 
 /// What a detach took.
@@ -207,14 +240,21 @@ pub struct Detached {
     pub ioctls: u64,
     /// Windows that were left to KVM and hence not replayed.
     pub skipped: u32,
+    /// Time of the replay: so long the devices of the groups that stay may have found nothing.
+    pub time: Duration,
 }
 
-/// Refuses a group that could not share the members' windows.
-fn compatible(state: &State, group: GroupId, caps: &GroupCaps) -> Result<(), AttachError> {
+/// Refuses a group that could not have the members' windows; `shared_tables` if by the very same tables.
+fn compatible(
+    state: &State,
+    group: GroupId,
+    caps: &GroupCaps,
+    shared_tables: bool,
+) -> Result<(), AttachError> {
     let refuse = |reason: String| Err(AttachError::Incompatible { group, reason });
     let Some(common) = &state.common else { return Ok(()) };
     let shared = common.caps;
-    if !caps.can_share_tables || !common.can_share_tables {
+    if shared_tables && !(caps.can_share_tables && common.can_share_tables) {
         return refuse("its PE, or a member's, cannot use a table of others".to_owned());
     }
     if caps.window_starts != shared.window_starts && stands(Guard::SameStarts) {

@@ -8,10 +8,12 @@
 mod batch;
 mod call;
 mod commit;
+mod deal;
 mod eeh;
 mod entries;
 mod fast;
 mod groups;
+mod isolate;
 mod mapper;
 mod mapping;
 mod one;
@@ -21,14 +23,14 @@ mod windows;
 pub use batch::{MapRequest, UnmapRequest};
 pub use eeh::EehResults;
 pub(crate) use entries::Place;
-pub use groups::{Detached, SharedCaps};
+pub use groups::{Attached, Detached, SharedCaps};
 pub use mapper::Mapper;
 pub use mapping::{LIST_MAX, Mode, Receipt};
-pub use windows::{Removal, WindowInfo};
+pub use windows::{Reach, Removal, WindowInfo};
 
 use crate::addr::{GroupId, Uaddr};
 use crate::backend::layout::Extent;
-use crate::backend::{GroupCaps, MAX_WINDOWS, Memory, Space};
+use crate::backend::{GroupCaps, MAX_WINDOWS, Memory};
 use crate::engine::Shared;
 use crate::error::{MapError, RegisterError, UnregisterError};
 use crate::mem::{ArenaUse, TableChunk};
@@ -36,6 +38,7 @@ use crate::regions::{Region, Registrations};
 use crate::sabotage::{Guard, stands};
 use crate::sync::{Arc, BrLock, Mutex, lock};
 use groups::Common;
+use isolate::Side;
 use windows::Window;
 
 /// A member group.
@@ -70,7 +73,7 @@ impl State {
 pub struct Container {
     engine: Arc<Shared>,
     id: u64,
-    space: Box<dyn Space>,
+    space: Side,
     /// Who changes the structure waits here for others who do, even where `state` is not held.
     structure: Mutex<()>,
     state: Arc<BrLock<State>>,
@@ -90,7 +93,7 @@ pub struct RegionInfo {
 
 impl Container {
     pub(crate) fn new(engine: Arc<Shared>, id: u64) -> Self {
-        let space = engine.backend.space();
+        let space = Side::new(&engine);
         let state = Arc::new(BrLock::new(State::default()));
         engine.opened(id, state.clone());
         Self { engine, id, space, structure: Mutex::new(()), state }
@@ -111,6 +114,7 @@ impl Container {
     /// # Errors
     /// [`RegisterError`]; nothing was pinned or charged.
     pub fn register_memory(&self, memory: Memory) -> Result<(), RegisterError> {
+        self.engine.same_process()?;
         let (start, bytes) = (Uaddr(memory.start()), memory.bytes());
         let host_page = self.engine.caps.host_page;
         if bytes == 0 {
@@ -155,6 +159,7 @@ impl Container {
     /// # Errors
     /// [`UnregisterError`]; the region stays, but for [`UnregisterError::Kept`].
     pub fn unregister_memory(&self, memory: Memory) -> Result<(), UnregisterError> {
+        self.engine.same_process()?;
         let start = Uaddr(memory.start());
         let _structure = lock(&self.structure);
         let mut state = self.state.write();

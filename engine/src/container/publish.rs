@@ -4,7 +4,7 @@
 
 use super::State;
 use super::call::Call;
-use super::groups::Detached;
+use super::groups::{Attached, Detached};
 use super::windows::Window;
 use crate::addr::{Ioba, Uaddr};
 use crate::backend::BusRange;
@@ -252,39 +252,68 @@ impl Call<'_> {
 
     /// Maps again what the mirrors of all windows say.
     pub(super) fn replay(&self, done: &mut Detached) -> Result<(), LostError> {
-        let state = self.state;
         let mut failed = Ok(());
-        for window in state.windows.iter().flatten() {
-            if window.left_to_kvm {
-                done.skipped += 1;
-                continue;
-            }
-            let mut stretches = Stretches::default();
-            let all = window.table.for_each_live(0, window.table.geometry().entries(), |i, tce| {
-                stretches.push(state, window, i, tce);
-            });
-            all.expect("the whole table is inside the table");
-            let (mut lost, mut refused) = (Lost::default(), None);
-            for Stretch { first, count, was } in stretches.0 {
-                let Some((memory, perm, _)) = was else { continue };
-                match self.put_back(window.bus(first, count), memory, perm) {
-                    Ok(requests) => {
-                        done.ioctls += requests;
-                        done.replayed += count;
-                    }
-                    Err(source) => {
-                        refused.get_or_insert(source);
-                        let held = window.table.hold(first, count).expect("live entries");
-                        held.clear(|old| lost.add(state, first, old));
-                    }
-                }
-            }
-            if let Some(source) = refused {
-                failed = failed.and(lost.settle(state, window, source).map(drop));
-            }
+        for window in self.state.windows.iter().flatten() {
+            failed = failed.and(self.replay_window(window, done));
         }
         failed
     }
+
+    /// The same for one window.
+    pub(super) fn replay_window(
+        &self,
+        window: &Window,
+        done: &mut Detached,
+    ) -> Result<(), LostError> {
+        let state = self.state;
+        if window.left_to_kvm {
+            done.skipped += 1;
+            return Ok(());
+        }
+        let (mut lost, mut refused) = (Lost::default(), None);
+        for Stretch { first, count, was } in mirrored(state, window) {
+            let Some((memory, perm, _)) = was else { continue };
+            match self.put_back(window.bus(first, count), memory, perm) {
+                Ok(requests) => {
+                    done.ioctls += requests;
+                    done.replayed += count;
+                }
+                Err(source) => {
+                    refused.get_or_insert(source);
+                    let held = window.table.hold(first, count).expect("live entries");
+                    held.clear(|old| lost.add(state, first, old));
+                }
+            }
+        }
+        refused.map_or(Ok(()), |source| lost.settle(state, window, source).map(drop))
+    }
+
+    /// Maps what the mirrors of all windows say in a container that has nothing mapped yet. The
+    /// mirrors stay as they are.
+    pub(super) fn supply(&self, done: &mut Attached) -> Result<(), BackendError> {
+        for window in self.state.windows.iter().flatten() {
+            for Stretch { first, count, was } in mirrored(self.state, window) {
+                let Some((memory, perm, _)) = was else { continue };
+                let range = window.bus(first, count);
+                let sent = self.space.map(range, memory, perm);
+                done.ioctls += sent.inspect_err(|_| {
+                    self.state.registrations.doubt(memory, range.bytes);
+                })?;
+                done.replayed += count;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// All that is live in a window's mirror.
+fn mirrored(state: &State, window: &Window) -> Vec<Stretch> {
+    let mut stretches = Stretches::default();
+    let all = window.table.for_each_live(0, window.table.geometry().entries(), |i, tce| {
+        stretches.push(state, window, i, tce);
+    });
+    all.expect("the whole table is inside the table");
+    stretches.0
 }
 
 /// What is live in the parts, joined over short gaps inside a part.

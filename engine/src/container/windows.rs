@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Windows: at most two, programmed into every member or into none.
 
+use super::call::Call;
+use super::groups::Detached;
+use super::isolate::WindowCharge;
 use super::{Container, Receipt, State};
-use crate::addr::{GroupId, Ioba, PageShift, PageSizes};
+use crate::addr::{DmaMask, GroupId, Ioba, PageShift, PageSizes};
 use crate::backend::{CreateError, MAX_WINDOWS, WindowProgram};
-use crate::error::{BackendError, GeometryError, WindowError};
+use crate::error::{BackendError, GeometryError, UnmapError, WindowError};
 use crate::geometry::{Geometry, WindowSpec};
-use crate::ledger::{Charge, ChargeKind};
+use crate::ioba::IobaSpace;
 use crate::sabotage::{Guard, stands};
 use crate::sync::lock;
 use crate::table::{Held, TceTable};
@@ -22,12 +25,13 @@ pub(super) struct Window {
     pub(super) table: TceTable,
     /// What one entry of a guest stands for: one page of the table, or several.
     pub(super) guest_page: PageShift,
+    pub(super) node: Option<u32>,
     /// True if a kernel owns the table and this one is its mirror.
     pub(super) kernel: bool,
     /// True if KVM edits the kernel's table, so that the mirror says nothing.
     pub(super) left_to_kvm: bool,
-    /// Given back when the window goes: the table's, and what a version 1 container pays ahead.
-    _charges: (Charge, Option<Charge>),
+    /// Given back when the window goes.
+    pub(super) charges: Vec<WindowCharge>,
 }
 
 /// A window, as callers see it.
@@ -39,6 +43,28 @@ pub struct WindowInfo {
     pub geometry: Geometry,
     /// What one entry of a guest ([`papr`](crate::papr)) stands for: a page of the table, or more.
     pub guest_page: PageShift,
+    /// The NUMA node of the group that its table was made for, if the platform tells: the member that had
+    /// joined last, where Linux has the table. Devices of members at other nodes reach it across nodes.
+    /// Where each member has a table of its own, the node of all of them, if it is the same.
+    pub node: Option<u32>,
+}
+
+/// A window as a device with a certain mask sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reach {
+    /// The window.
+    pub window: WindowInfo,
+    /// How many bytes of it from its start on the device reaches, in whole pages; at least one page.
+    pub bytes: u64,
+}
+
+impl Reach {
+    /// What an [`IobaAllocator`](crate::ioba::IobaAllocator) for such devices alone takes.
+    #[must_use]
+    pub fn space(&self) -> IobaSpace {
+        let page = self.window.geometry.page();
+        IobaSpace { start: self.window.start, bytes: self.bytes, page }
+    }
 }
 
 /// What to do with a window that still has live entries.
@@ -54,7 +80,7 @@ pub enum Removal {
 impl Window {
     pub(super) fn info(&self) -> WindowInfo {
         let geometry = *self.table.geometry();
-        WindowInfo { start: self.start, geometry, guest_page: self.guest_page }
+        WindowInfo { start: self.start, geometry, guest_page: self.guest_page, node: self.node }
     }
 
     /// log2 of the table's entries behind one of a guest's.
@@ -98,6 +124,7 @@ impl Container {
         spec: WindowSpec,
         composed: PageSizes,
     ) -> Result<WindowInfo, WindowError> {
+        self.engine.same_process()?;
         let _structure = lock(&self.structure);
         let mut state = self.state.write();
         let caps = state.caps().ok_or(WindowError::NoGroup)?;
@@ -128,19 +155,13 @@ impl Container {
             let (levels, offered) = (geometry.levels(), caps.max_levels);
             return Err(WindowError::Levels { levels, offered });
         }
-        let cost = self.space.cost(&geometry);
-        let charge = engine.ledger.charge(ChargeKind::Table, cost.table)?;
+        let mut charges = self.charge_window(&state, &geometry)?;
         let kernel = engine.caps.tables.kernel();
-        let ahead = Some(cost.ahead).filter(|bytes| *bytes > 0);
-        let ahead = ahead.map(|bytes| engine.ledger.charge(ChargeKind::Enable, bytes));
         let (memory, turns) = (engine.backend.clone(), self.state.turns().clone());
         let table = TceTable::shared(geometry, memory, engine.tier, turns)?;
-        let ahead = ahead.transpose()?;
         if let Err(CreateError { error, leaked }) = self.space.create_window(slot, start, &geometry)
         {
-            if leaked > 0 {
-                charge.leak(leaked);
-            }
+            WindowCharge::leak(&mut charges, leaked);
             return Err(error.into());
         }
         let window = Window {
@@ -148,9 +169,10 @@ impl Container {
             slot,
             table,
             guest_page,
+            node: self.table_node(&state),
             kernel: kernel.is_some(),
             left_to_kvm: false,
-            _charges: (charge, ahead),
+            charges,
         };
         for (done, member) in state.members.iter().enumerate() {
             if let Err(e) = engine.backend.set_window(member.group, slot, &window.program()) {
@@ -172,6 +194,27 @@ impl Container {
         Ok(info)
     }
 
+    /// The window that serves a device with this mask: the one of which it reaches most, the first of
+    /// equals. A window that ends beyond the mask serves it up to there
+    /// ([`Magazine::below`](crate::ioba::Magazine::below) takes addresses accordingly).
+    ///
+    /// # Errors
+    /// [`WindowError::Mask`] if the device reaches no whole page of any window.
+    pub fn window_for(&self, mask: DmaMask) -> Result<Reach, WindowError> {
+        let windows = self.windows();
+        let reach = |window: &WindowInfo| {
+            let page = window.geometry.page();
+            let pages = mask.pages(window.start, window.geometry.covered(), page);
+            (pages > 0).then_some(Reach { window: *window, bytes: pages << page.get() })
+        };
+        let all = windows.iter().filter_map(reach);
+        let most = all.reduce(|best, other| if other.bytes > best.bytes { other } else { best });
+        most.ok_or_else(|| {
+            let range = |w: &WindowInfo| (w.start, w.geometry.covered());
+            WindowError::Mask { mask, windows: windows.iter().map(range).collect() }
+        })
+    }
+
     /// The largest window in pages of `page` that a table can serve here, in bytes; 0 if none.
     #[must_use]
     pub fn largest_window(&self, page: PageShift) -> u64 {
@@ -191,6 +234,7 @@ impl Container {
     /// # Errors
     /// [`WindowError::NotFound`], or [`WindowError::Mapped`] unless forced.
     pub fn remove_window(&self, start: Ioba, removal: Removal) -> Result<Receipt, WindowError> {
+        self.engine.same_process()?;
         let _structure = lock(&self.structure);
         let mut state = self.state.write();
         let inside = |w: &Window| start.0.wrapping_sub(w.start.0) < w.table.geometry().covered();
@@ -214,7 +258,13 @@ impl Container {
         if window.kernel {
             // The kernel's own maps must not meet its removal, so everybody waits for it.
             let ioctls = self.call_on(&state, |call| call.publish_clear(window, &whole(window)))?;
-            self.space.remove_window(slot, start)?;
+            if let Err(e) = self.space.remove_window(slot, start) {
+                // It stays, so what was cleared is put back.
+                let put_back =
+                    |call: &mut Call<'_>| call.replay_window(window, &mut Detached::default());
+                self.call_on(&state, put_back).map_err(UnmapError::from)?;
+                return Err(e.into());
+            }
             return Ok(Receipt { ioctls: ioctls + 1, ..self.unset(&mut state, slot) });
         }
         let window = state.windows[slot].take();
@@ -250,6 +300,7 @@ impl Container {
     /// # Errors
     /// [`WindowError::NotFound`]; [`WindowError::Mapped`] if the engine has mapped something there.
     pub fn leave_to_kvm(&self, start: Ioba) -> Result<(), WindowError> {
+        self.engine.same_process()?;
         let _structure = lock(&self.structure);
         let mut state = self.state.write();
         let found = state.windows.iter_mut().flatten().find(|w| w.start == start);

@@ -3,7 +3,7 @@
 
 use thiserror::Error;
 
-use crate::addr::{Ioba, PageShift};
+use crate::addr::{DmaMask, Ioba, PageShift};
 use crate::ioba::{MAX_PAGES, MMIO_HOLE};
 
 /// An allocator that cannot be made, or a range it cannot give. Nothing was changed.
@@ -85,6 +85,32 @@ pub enum IobaError {
     Alignment {
         /// What was asked for.
         pages: u64,
+    },
+    /// A device's mask reaches no page of the space.
+    #[error(
+        "a device with a mask of {mask}, reaches no page of the space at {start}, {bytes:#x} bytes, \
+         that can be handed out"
+    )]
+    Mask {
+        /// The mask.
+        mask: DmaMask,
+        /// Start of the space.
+        start: Ioba,
+        /// Length of the space.
+        bytes: u64,
+    },
+    /// No place for the run where a device reaches it.
+    #[error(
+        "no run of {pages} page(s) at a multiple of {align} page(s) is free within a mask of {mask}; give \
+         pages back, or flush the magazines of idle threads"
+    )]
+    BelowMask {
+        /// Pages asked for.
+        pages: u64,
+        /// Alignment asked for, in pages.
+        align: u64,
+        /// The mask.
+        mask: DmaMask,
     },
     /// No place for the run.
     #[error(

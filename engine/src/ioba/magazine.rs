@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::bitmap::WORD;
 use super::{Apart, IobaAllocator, Layout, Shelf};
-use crate::addr::{Ioba, PageShift};
+use crate::addr::{DmaMask, Ioba, PageShift};
 use crate::error::IobaError;
 use crate::sync::{Arc, AtomicU64, Ordering, lock};
 
@@ -24,7 +24,9 @@ const BATCH: u64 = WORD;
 /// can have them: [`flush`](Self::flush) an idle magazine. Dropping it gives back what it holds, not
 /// what was taken.
 pub struct Magazine {
+    /// Of what is taken here: the allocator's, or a part of that.
     layout: Layout,
+    mask: DmaMask,
     page: PageShift,
     shelf: Arc<Apart<Shelf>>,
     /// The first [`Shelf::held`] of these wait; the length is the limit.
@@ -41,12 +43,25 @@ impl Magazine {
     /// pages.
     #[must_use]
     pub fn new(allocator: &Arc<IobaAllocator>) -> Self {
-        let layout = allocator.layout;
+        Self::with(allocator, allocator.layout, DmaMask::ALL)
+    }
+
+    /// The same for a device that does not reach all of the space: what is taken here lies within its
+    /// mask. So does what waits here: pages beyond it that are given back go to the allocator.
+    ///
+    /// # Errors
+    /// [`IobaError::Mask`] if the mask reaches no page of the space.
+    pub fn below(allocator: &Arc<IobaAllocator>, mask: DmaMask) -> Result<Self, IobaError> {
+        Ok(Self::with(allocator, allocator.layout.below(mask)?, mask))
+    }
+
+    fn with(allocator: &Arc<IobaAllocator>, layout: Layout, mask: DmaMask) -> Self {
         let shelf = Arc::<Apart<Shelf>>::default();
         lock(&allocator.books).shelves.push(shelf.clone());
-        let batch = (allocator.capacity() / layout.step() / 128).clamp(1, BATCH);
+        let batch = (layout.capacity() / layout.step() / 128).clamp(1, BATCH);
         Self {
             layout,
+            mask,
             page: layout.shift(),
             shelf,
             stack: vec![Ioba(0); 2 * batch as usize].into(),
@@ -178,12 +193,13 @@ impl Magazine {
             return Err(IobaError::Empty);
         }
         let from = self.search_from();
-        let mut bit = self.allocator.claim_run(from, pages, align);
+        let layout = self.layout;
+        let mut bit = self.allocator.claim_run(&layout, from, pages, align);
         if bit.is_none() && self.held() > 0 {
             self.flush();
-            bit = self.allocator.claim_run(from, pages, align);
+            bit = self.allocator.claim_run(&layout, from, pages, align);
         }
-        let bit = bit.ok_or_else(|| self.allocator.exhausted(pages, align))?;
+        let bit = bit.ok_or_else(|| self.exhausted(pages, align))?;
         self.stretch.start = bit + pages;
         self.claimed(pages);
         Ok(self.layout.at(bit))
@@ -193,13 +209,25 @@ impl Magazine {
     fn search_from(&mut self) -> u64 {
         if self.stretch.is_empty() {
             self.stretch = self.allocator.stretch();
+            if self.stretch.start >= self.layout.bits().end {
+                // Beyond the mask.
+                self.stretch = self.layout.bits();
+            }
         }
         self.stretch.start
     }
 
+    fn exhausted(&self, pages: u64, align: u64) -> IobaError {
+        let (whole, mask) = (self.allocator.layout.pages, self.mask);
+        if self.layout.pages == whole {
+            return self.allocator.exhausted(pages, align);
+        }
+        IobaError::BelowMask { pages, align: align.max(self.layout.step()), mask }
+    }
+
     /// Straight into the bitmap.
     fn give_run(&mut self, at: Ioba, pages: u64) {
-        let bits = self.layout.run(at, pages);
+        let bits = self.allocator.layout.run(at, pages);
         debug_assert!(bits.is_some(), "{pages} page(s) at {at} are not of {:?}", self.allocator);
         let Some(bits) = bits else { return };
         let given = self.allocator.map.release(bits);
@@ -213,8 +241,8 @@ impl Magazine {
     fn refill(&mut self) -> Result<Ioba, IobaError> {
         let batch = (self.stack.len() / 2) as u32;
         let from = self.search_from();
-        let Some((word, mask)) = self.allocator.claim_singles(from, batch) else {
-            return Err(self.allocator.exhausted(1, 1));
+        let Some((word, mask)) = self.allocator.claim_singles(&self.layout, from, batch) else {
+            return Err(self.exhausted(1, 1));
         };
         self.stretch.start = word as u64 * WORD + u64::from(mask.ilog2()) + 1;
         let pages = u64::from(mask.count_ones());

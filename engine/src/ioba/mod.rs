@@ -39,7 +39,7 @@ mod magazine;
 use std::fmt;
 use std::ops::Range;
 
-use crate::addr::{Ioba, PageShift};
+use crate::addr::{DmaMask, Ioba, PageShift};
 use crate::error::IobaError;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering, lock};
 
@@ -131,6 +131,24 @@ impl Layout {
             origin: first - first % WORD,
             low_bits: (low_pages << page.get()) - 1,
         })
+    }
+
+    /// The part of it that a device with this mask reaches.
+    fn below(&self, mask: DmaMask) -> Result<Self, IobaError> {
+        let Self { start, pages, shift, hole, hole_pages, .. } = *self;
+        let (space, bytes) = (Ioba(start), pages << shift);
+        let pages = mask.pages(space, bytes, self.shift());
+        let hole_pages = hole_pages.min(pages.saturating_sub(hole));
+        if pages == hole_pages {
+            return Err(IobaError::Mask { mask, start: space, bytes });
+        }
+        let hole = if hole_pages > 0 { hole } else { 0 };
+        Ok(Self { pages, hole, hole_pages, ..*self })
+    }
+
+    /// Pages that can be handed out.
+    fn capacity(&self) -> u64 {
+        self.pages - self.hole_pages
     }
 
     /// The page of the space that begins at `at`.
@@ -256,7 +274,7 @@ impl IobaAllocator {
     /// Pages that can be handed out: all of the space but the hole.
     #[must_use]
     pub fn capacity(&self) -> u64 {
-        self.layout.pages - self.layout.hole_pages
+        self.layout.capacity()
     }
 
     /// Pages that somebody has: taken or reserved. Those that wait in magazines are not among them.
@@ -344,19 +362,24 @@ impl IobaAllocator {
 
     /// Claims up to `most` single pages of one word, the first at or after bit `from` that has one,
     /// or the first of all: the word, and which.
-    fn claim_singles(&self, from: u64, most: u32) -> Option<(usize, u64)> {
-        let pattern = u64::MAX / ((1 << self.layout.step()) - 1);
+    fn claim_singles(&self, layout: &Layout, from: u64, most: u32) -> Option<(usize, u64)> {
+        let mut pattern = u64::MAX / ((1 << layout.step()) - 1);
         let from = (from / WORD) as usize;
-        let words = (self.map.bits() / WORD) as usize;
+        let end = layout.bits().end;
+        let words = end.div_ceil(WORD) as usize;
+        // A mask ends inside a word only if that is the first of the bus, or the space ends there.
+        if end < WORD {
+            pattern &= (1 << end) - 1;
+        }
         let after = self.map.claim_word(from.min(words)..words, pattern, most);
         after.or_else(|| self.map.claim_word(0..from.min(words), pattern, most))
     }
 
     /// Claims `pages` consecutive pages at a multiple of `align`, at or after bit `from` or else
     /// before it; the first bit.
-    fn claim_run(&self, from: u64, pages: u64, align: u64) -> Option<u64> {
-        let align = Align { origin: self.layout.origin, to: align.max(self.layout.step()) };
-        let Range { start, end } = self.layout.bits();
+    fn claim_run(&self, layout: &Layout, from: u64, pages: u64, align: u64) -> Option<u64> {
+        let align = Align { origin: layout.origin, to: align.max(layout.step()) };
+        let Range { start, end } = layout.bits();
         self.map.claim_run(from..end, pages, align).or_else(|| {
             // Everything that begins before `from`.
             let end = end.min(from.saturating_add(pages - 1));

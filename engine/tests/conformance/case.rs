@@ -4,7 +4,7 @@
 use std::fmt::Debug;
 
 use tce_engine::backend::linux::raw::Errno;
-use tce_engine::container::{Detached, Receipt, WindowInfo};
+use tce_engine::container::{Attached, Detached, Receipt, WindowInfo};
 
 use crate::ctx::Ctx;
 
@@ -184,7 +184,7 @@ macro_rules! just_ok {
     )*};
 }
 
-just_ok!(Receipt WindowInfo Detached);
+just_ok!(Receipt WindowInfo Attached Detached);
 
 impl<T: Said, E: Debug> Said for Result<T, E> {
     fn said(&self) -> String {

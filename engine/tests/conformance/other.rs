@@ -83,6 +83,10 @@ impl RawHost for Inherited {
         self.host.backing(start, bytes)
     }
 
+    fn node(&self, group: GroupId) -> Option<u32> {
+        self.host.node(group)
+    }
+
     fn locked_bytes(&self) -> u64 {
         self.host.locked_bytes()
     }

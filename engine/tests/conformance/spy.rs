@@ -110,6 +110,10 @@ impl RawHost for Spy {
         self.host().backing(start, bytes)
     }
 
+    fn node(&self, group: GroupId) -> Option<u32> {
+        self.host().node(group)
+    }
+
     fn locked_bytes(&self) -> u64 {
         self.host().locked_bytes() + self.log.leaked.load(Ordering::SeqCst)
     }

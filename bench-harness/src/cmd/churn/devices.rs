@@ -30,6 +30,30 @@ struct Place {
     offset: u64,
 }
 
+/// What was wrong.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Wrong {
+    pub(super) kind: Kind,
+    pub(super) text: String,
+}
+
+/// Which of the counts it belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A member does not find what is mapped.
+    Lost,
+    /// A member finds what is not.
+    Stray,
+    /// Another finds what is not its own.
+    Reached,
+}
+
+impl Wrong {
+    fn of(kind: Kind, text: String) -> Option<Self> {
+        Some(Self { kind, text })
+    }
+}
+
 /// Picks pages and tries them.
 pub(super) struct Trial<'a> {
     ground: Ground<'a>,
@@ -82,7 +106,7 @@ impl<'a> Trial<'a> {
         device: &impl Dma,
         pages: &Pages,
         gone: &Pages,
-    ) -> anyhow::Result<Option<String>> {
+    ) -> anyhow::Result<Option<Wrong>> {
         let who = format!("group {}, {}", device.group(), device.name());
         let (memory, from) = self.pick(pages, &[]).context("nothing is mapped")?;
         let (_, to) = self.pick(pages, &[memory]).context("one buffer page is mapped only")?;
@@ -94,10 +118,11 @@ impl<'a> Trial<'a> {
         let seen = self.read(to)?;
         if seen != sent {
             let what = if seen == kept { "nothing" } else { "something else" };
-            return Ok(Some(format!(
+            let text = format!(
                 "{who}: what it read at {} and wrote at {} did not arrive; {what} did",
                 from.bus, to.bus
-            )));
+            );
+            return Ok(Wrong::of(Kind::Lost, text));
         }
         self.sum.pages += 2;
         let Some((_, there)) = self.pick(gone, &[]) else { return Ok(None) };
@@ -105,7 +130,8 @@ impl<'a> Trial<'a> {
         device.store(there.bus, BYTES)?;
         if self.read(there)? != kept {
             let at = there.bus;
-            return Ok(Some(format!("{who}: it wrote to memory at {at}, which is unmapped")));
+            let text = format!("{who}: it wrote to memory at {at}, which is unmapped");
+            return Ok(Wrong::of(Kind::Stray, text));
         }
         self.sum.unmapped += 1;
         Ok(None)
@@ -129,7 +155,7 @@ impl<'a> Trial<'a> {
         device: &impl Dma,
         pages: &Pages,
         (always, memory): (u64, u64),
-    ) -> anyhow::Result<Option<String>> {
+    ) -> anyhow::Result<Option<Wrong>> {
         let who = format!("group {}, {}", device.group(), device.name());
         let own = Place { bus: self.ground.bus(always), offset: self.ground.bytes(memory) };
         let sent = self.fresh();
@@ -142,7 +168,8 @@ impl<'a> Trial<'a> {
             device.store(there.bus, BYTES)?;
             if self.read(there)? != kept {
                 let at = there.bus;
-                return Ok(Some(format!("{who}: it is no member, and wrote to memory at {at}")));
+                let text = format!("{who}: it is no member, and wrote to memory at {at}");
+                return Ok(Wrong::of(Kind::Reached, text));
             }
             self.sum.unmapped += 1;
         }
@@ -151,7 +178,8 @@ impl<'a> Trial<'a> {
         self.ground.buffer.write(own.offset, &blank)?;
         device.store(own.bus, BYTES)?;
         if self.read(own)? != sent {
-            return Ok(Some(format!("{who}: it does not reach its own page at {}", own.bus)));
+            let text = format!("{who}: it does not reach its own page at {}", own.bus);
+            return Ok(Wrong::of(Kind::Lost, text));
         }
         self.sum.pages += 1;
         Ok(None)
@@ -169,7 +197,7 @@ impl<'a> Trial<'a> {
         group: GroupId,
         spec: WindowSpec,
         pages: &Pages,
-    ) -> anyhow::Result<Option<String>> {
+    ) -> anyhow::Result<Option<Wrong>> {
         let own = engine.container();
         own.attach(group)?;
         let wrong = self.in_own(&own, open, group, spec, pages);
@@ -184,7 +212,7 @@ impl<'a> Trial<'a> {
         group: GroupId,
         spec: WindowSpec,
         pages: &Pages,
-    ) -> anyhow::Result<Option<String>> {
+    ) -> anyhow::Result<Option<Wrong>> {
         let buffer = self.ground.buffer;
         own.register(buffer.start(), buffer.bytes())?;
         own.create_window(spec)?;
@@ -307,7 +335,8 @@ mod tests {
             // Taken for gone, but it is still there.
             let device = Fake::new(kernel, ground.buffer, A);
             let wrong = trial.member(&device, pages, &Pages::from([(3, 6)])).unwrap().unwrap();
-            assert!(wrong.contains("wrote to memory at 0x3"), "{wrong}");
+            assert_eq!(wrong.kind, Kind::Stray);
+            assert!(wrong.text.contains("wrote to memory at 0x3"), "{wrong:?}");
         });
     }
 
@@ -317,8 +346,9 @@ mod tests {
             let device = Fake::new(kernel, ground.buffer, A);
             container.unmap(ground.bus(0), ground.bytes(8)).unwrap();
             let wrong = trial.member(&device, pages, gone).unwrap().unwrap();
-            assert!(wrong.starts_with("group 0, fake: what it read at"), "{wrong}");
-            assert!(wrong.ends_with("did not arrive; nothing did"), "{wrong}");
+            assert_eq!(wrong.kind, Kind::Lost);
+            assert!(wrong.text.starts_with("group 0, fake: what it read at"), "{wrong:?}");
+            assert!(wrong.text.ends_with("did not arrive; nothing did"), "{wrong:?}");
         });
     }
 
@@ -336,11 +366,12 @@ mod tests {
             assert_eq!((trial.sum.pages, trial.sum.unmapped), (1, 2));
             // A device that does nothing proves nothing.
             let wrong = trial.stranger(&device, pages, (51, 3)).unwrap().unwrap();
-            assert!(wrong.contains("does not reach its own page"), "{wrong}");
+            assert!(wrong.text.contains("does not reach its own page"), "{wrong:?}");
             // Its PE still has the others' table.
             device.as_group = A;
             let wrong = trial.stranger(&device, pages, (0, 0)).unwrap().unwrap();
-            assert!(wrong.contains("it is no member, and wrote to memory"), "{wrong}");
+            assert_eq!(wrong.kind, Kind::Reached);
+            assert!(wrong.text.contains("it is no member, and wrote to memory"), "{wrong:?}");
             own.close();
         });
     }

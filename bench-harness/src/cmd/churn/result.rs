@@ -78,7 +78,7 @@ pub(super) struct Rounds {
     pub(super) refusal: Option<String>,
 }
 
-/// What detaches had mapped again.
+/// What was mapped again: by detaches for those that stay, or by attaches for the one that comes.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Replay {
     pub(super) entries: u64,

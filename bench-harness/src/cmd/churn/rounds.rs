@@ -7,12 +7,12 @@ use std::time::Instant;
 
 use anyhow::Context;
 use tce_engine::addr::GroupId;
-use tce_engine::container::{Container, Detached, Removal};
+use tce_engine::container::{Attached, Container, Detached, Removal};
 use tce_engine::engine::{DetachPolicy, Engine};
 use tce_engine::error::{AttachError, BackendError};
 use tce_engine::geometry::WindowSpec;
 
-use super::devices::Trial;
+use super::devices::{Kind, Trial, Wrong};
 use super::ground::{Ground, Pages, reached, through};
 use super::mapper::{Now, Reins};
 use super::result::Found;
@@ -154,13 +154,15 @@ impl<'a> Rounds<'a> {
         Ok(())
     }
 
-    fn attached(&mut self, done: Result<(), AttachError>, took: u64) -> anyhow::Result<()> {
+    fn attached(&mut self, done: Result<Attached, AttachError>, took: u64) -> anyhow::Result<()> {
         let rounds = &mut self.found.rounds;
         match done {
-            Ok(()) => {
+            Ok(done) => {
                 rounds.attached += 1;
                 self.member = true;
-                self.found.attach.record(took, 0);
+                self.found.attach.record(took, done.replayed);
+                self.found.replay.entries += done.replayed;
+                self.found.replay.ioctls += done.ioctls;
             }
             // Kernels that may not give a late joiner its windows.
             Err(e @ AttachError::Backend(BackendError::Guarded { .. })) => {
@@ -282,7 +284,12 @@ impl<'a> Rounds<'a> {
             wrong = wrong.or(trial.apart(self.scene.engine, open, group, spec, &pages)?);
         }
         self.found.verification.dma = Some(trial.sum.clone());
-        if let Some(text) = wrong {
+        if let Some(Wrong { kind, text }) = wrong {
+            *match kind {
+                Kind::Lost => &mut self.found.lost,
+                Kind::Stray => &mut self.found.stray,
+                Kind::Reached => &mut self.found.reached,
+            } += 1;
             self.found.wrong(format!("{when}: {text}"));
         }
         self.books(when);

@@ -12,7 +12,7 @@ fn churned(line: &str) -> Doc {
     };
     let machine = Machine::open(&config.run, &mut Vec::new()).unwrap();
     let plan = Plan::new(&config.run, &machine, None).unwrap();
-    measure(&config, policy(config.detach).unwrap(), &machine, &plan).unwrap()
+    measure(&config, &machine, &plan).unwrap()
 }
 
 /// What was wrong, if anything.
@@ -25,7 +25,7 @@ fn well(doc: &Doc) -> bool {
 
 #[test]
 fn nothing_is_lost_on_the_mock_whatever_the_policy() {
-    for detach in ["refuse", "replay"] {
+    for detach in ["refuse", "replay", "isolate"] {
         let doc = churned(&format!("--backend mock --detach {detach}"));
         assert!(well(&doc), "{doc:#?}");
         assert_eq!((doc.rounds.attached, doc.rounds.detached), (8, 8));
@@ -74,11 +74,17 @@ fn a_kernel_that_forgets_late_joiners_is_not_asked_to_take_one() {
 }
 
 #[test]
-fn policies_that_the_engine_lacks_are_named() {
-    let line = "tce-bench churn --backend mock --detach isolate";
-    let Ok(Invocation::Churn(config)) = cli::parse(line.split(' ')) else { panic!("{line}") };
-    let Ok(Status::Usage(text)) = churn(&config, Vec::new()) else { panic!("{line}") };
-    assert!(text.starts_with("--detach isolate") && text.contains("accepted: refuse, replay"));
+fn a_kernel_that_shares_nothing_empties_nothing() {
+    // Even where a late joiner would be forgotten: it has a container of its own.
+    for profile in ["k4_9", "k5_0", "k6_11"] {
+        let doc = churned(&format!("--profile {profile} --detach isolate"));
+        assert!(well(&doc), "{doc:#?}");
+        assert_eq!((doc.rounds.attached, doc.rounds.detached, doc.replay.pauses), (8, 8, 0));
+        // What the one that comes is given: all that is mapped.
+        assert!(doc.replay.entries >= 8 * doc.config.standing && doc.replay.ioctls > 8, "{doc:#?}");
+        // A table each.
+        assert!(doc.locked.shared_bytes > doc.locked.alone_bytes, "{doc:#?}");
+    }
 }
 
 /// Without the replay, what the kernel has wiped is missed in the first round.

@@ -210,6 +210,7 @@ impl Outcome {
             results,
             counters: self.books.counters,
             replay: Some(Replay { traces: self.traces.clone(), total }),
+            left: Vec::new(),
             warnings,
             skipped: Vec::new(),
         })
@@ -254,6 +255,7 @@ impl Outcome {
             page_sizes: (0..u64::BITS).map(|n| 1 << n).filter(|page| sizes & page != 0).collect(),
             max_windows: MAX_WINDOWS as u64,
             max_levels: offered.map_or(1, |caps| u64::from(caps.max_levels)),
+            table_nodes: Vec::new(),
             table_memory: TableMemory {
                 kind,
                 page_bytes,

@@ -12,6 +12,7 @@ use crate::result::{
     TableMemoryKind, Warning,
 };
 use crate::run::lane::Schedule;
+use crate::run::leave;
 use crate::run::phase::Outcome;
 use crate::run::rig::{Plan, Rig};
 use crate::run::smaps;
@@ -39,10 +40,11 @@ pub(super) fn settings(config: &RunConfig, plan: &Plan, rig: &Rig) -> RunSetting
         simd: plan.tier.name().to_owned(),
         contiguous: config.contiguous && !rig.machine.has_kernel(),
         memlock_bytes: config.memlock_bytes,
+        detach: config.detach.map(|policy| leave::name(policy).to_owned()),
     }
 }
 
-pub(super) fn counters(rig: &Rig, outcomes: &[Outcome]) -> Counters {
+pub(super) fn counters(config: &RunConfig, rig: &Rig, outcomes: &[Outcome]) -> Counters {
     let mut kills = KillCount::default();
     let mut io = Io::default();
     for outcome in outcomes {
@@ -64,7 +66,7 @@ pub(super) fn counters(rig: &Rig, outcomes: &[Outcome]) -> Counters {
         ioctls: io.ioctls,
         pinned_peak_bytes: rig.engine.ledger().peak_pages() << page,
         pinned_end_bytes: 0,
-        table_charge_bytes: containers * full.charge(),
+        table_charge_bytes: config.tables() * full.charge(),
         leaf_blocks: blocks.saturating_sub(containers * interior),
         table_blocks: blocks,
     }
@@ -123,6 +125,7 @@ pub(super) fn backend(
         page_sizes: caps.page_sizes.iter().map(|p| p.bytes()).collect(),
         max_windows: caps.window_starts.iter().flatten().count() as u64,
         max_levels: u64::from(caps.max_levels),
+        table_nodes: rig.nodes.clone(),
         table_memory: TableMemory {
             kind,
             page_bytes,

@@ -148,6 +148,7 @@ impl Backend for Linux {
             window_starts,
             default_bytes: u64::from(info.dma32_window_size),
             can_share_tables: self.options.version == Version::V2,
+            node: self.host.node(group),
         })
     }
 

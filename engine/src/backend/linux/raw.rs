@@ -129,6 +129,9 @@ pub trait RawHost: Send + Sync + fmt::Debug {
     /// The smallest page that any part of a range of the process stands on (hugetlb pages count,
     /// transparent huge pages do not); `None` if a part of it is not mapped for reading and writing.
     fn backing(&self, start: Uaddr, bytes: u64) -> Option<PageShift>;
+    /// The NUMA node that a group's devices are at; `None` if it is not known, if there are no nodes, or
+    /// if they are at several.
+    fn node(&self, group: GroupId) -> Option<u32>;
     /// Bytes that the process shows as locked (`VmLck`).
     fn locked_bytes(&self) -> u64;
     /// The process's limit of locked bytes; `None` if it has none, or may exceed it.

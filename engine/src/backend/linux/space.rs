@@ -320,7 +320,7 @@ fn no_group() -> BackendError {
 }
 
 impl Space for LinuxSpace {
-    fn attach(&self, group: GroupId) -> Result<(), BackendError> {
+    fn attach(&self, group: GroupId) -> Result<(), CreateError> {
         let mut opened = write(&self.opened);
         match &mut *opened {
             Some(opened) => {
@@ -330,8 +330,10 @@ impl Space for LinuxSpace {
                     return Err(BackendError::Guarded {
                         request: format!("adding group {group} to a container with windows"),
                         reason: "kernels of the kind of this one (4.9) may not give them to it; \
-                                 add all groups first, then create windows",
-                    });
+                                 add all groups first, then create windows, or choose \
+                                 DetachPolicy::Isolate",
+                    }
+                    .into());
                 }
                 opened.join(group)?;
                 opened.members += 1;

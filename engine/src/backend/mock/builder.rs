@@ -83,6 +83,7 @@ fn offers(platform: Platform, nth: u16) -> GroupCaps {
         window_starts: [Some(Ioba(start.into())), second],
         default_bytes: bytes.into(),
         can_share_tables: platform.shares_tables(),
+        node: None,
     }
 }
 

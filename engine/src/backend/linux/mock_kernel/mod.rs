@@ -109,6 +109,8 @@ pub struct GroupAttrs {
     pub platform_data: bool,
     /// There is a PE that EEH knows.
     pub eeh: bool,
+    /// The NUMA node that its devices name, if they name one.
+    pub node: Option<u32>,
 }
 
 impl GroupAttrs {
@@ -126,6 +128,7 @@ impl GroupAttrs {
             viable: true,
             platform_data: true,
             eeh: true,
+            node: None,
         }
     }
 }

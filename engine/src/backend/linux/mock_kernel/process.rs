@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::memory::Vma;
 use super::{MockContainer, MockKernel, ProcessId};
-use crate::addr::{PageShift, Uaddr};
+use crate::addr::{GroupId, PageShift, Uaddr};
 use crate::backend::linux::raw::{Errno, RawContainer, RawHost};
 use crate::sync::{Arc, lock};
 
@@ -130,6 +130,11 @@ impl RawHost for Process {
 
     fn backing(&self, start: Uaddr, bytes: u64) -> Option<PageShift> {
         lock(&self.kernel.state).memory(self.id).backing(start.0, bytes)
+    }
+
+    fn node(&self, group: GroupId) -> Option<u32> {
+        let state = lock(&self.kernel.state);
+        state.groups.get(group.0 as usize)?.attrs.node
     }
 
     fn locked_bytes(&self) -> u64 {

@@ -116,6 +116,10 @@ impl RawHost for Vfio {
         proc::smallest_page(BufReader::new(smaps), start.0, start.0.checked_add(bytes)?)
     }
 
+    fn node(&self, group: GroupId) -> Option<u32> {
+        self.tree.node(group)
+    }
+
     /// 0 if `/proc` is not there.
     fn locked_bytes(&self) -> u64 {
         proc::locked_bytes(&self.tree.read("/proc/self/status").unwrap_or_default())

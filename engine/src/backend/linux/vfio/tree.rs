@@ -119,6 +119,22 @@ impl Tree {
         names(&directory).into_iter().map(|name| device(&directory, name)).collect()
     }
 
+    /// The NUMA node of a group's devices, if all that name one name the same.
+    pub(super) fn node(&self, group: GroupId) -> Option<u32> {
+        let directory = self.path(&format!("/sys/kernel/iommu_groups/{group}/devices"));
+        let node = |name: String| {
+            let text = fs::read_to_string(directory.join(name).join("numa_node")).ok()?;
+            // -1 is a device that is at none.
+            text.trim().parse::<u32>().ok()
+        };
+        let mut nodes: Vec<_> = names(&directory).into_iter().filter_map(node).collect();
+        nodes.dedup();
+        match nodes[..] {
+            [node] => Some(node),
+            _ => None,
+        }
+    }
+
     /// PCI devices that are in a group, with their group, in order of their names.
     pub(super) fn candidates(&self) -> Vec<(DeviceInfo, GroupId)> {
         let directory = self.path("/sys/bus/pci/devices");
@@ -255,6 +271,27 @@ mod tests {
         assert_eq!(fake.devices(GroupId(11)), []);
         let groups: Vec<_> = fake.candidates().into_iter().map(|(_, g)| g.0).collect();
         assert_eq!(groups, [10, 10, 9]);
+    }
+
+    #[test]
+    fn the_node_of_a_group() {
+        let fake = Fake::new();
+        let at = |name: &str, text: &str| {
+            fake.file(&format!("sys/devices/pci0000:00/{name}/numa_node"), text);
+        };
+        fake.device(1, "0000:01:00.0", None);
+        assert_eq!(fake.node(GroupId(1)), None, "nothing says it");
+        at("0000:01:00.0", "8\n");
+        fake.device(1, "0000:01:00.1", None);
+        at("0000:01:00.1", "8\n");
+        fake.device(1, "0000:01:00.2", None);
+        at("0000:01:00.2", "-1\n");
+        assert_eq!(fake.node(GroupId(1)), Some(8));
+        at("0000:01:00.2", "0\n");
+        assert_eq!(fake.node(GroupId(1)), None, "at two");
+        fake.device(2, "0000:02:00.0", None);
+        at("0000:02:00.0", "-1\n");
+        assert_eq!((fake.node(GroupId(2)), fake.node(GroupId(3))), (None, None));
     }
 
     #[test]
