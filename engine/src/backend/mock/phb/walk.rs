@@ -15,6 +15,13 @@ use crate::tce::Perm;
 /// Bus address bit 59 selects the window.
 const WINDOW_BIT: u32 = 59;
 
+/// Entries that are looked at together. A block has 512 or more.
+const LINE: usize = 64;
+/// Lines of a table's leaves that are looked at to know how many entries are live.
+const LINES: u64 = 128;
+/// Leaf blocks that are looked for at most.
+const BLOCKS: usize = 4096;
+
 /// A bus address as the TVT sees it.
 #[derive(Clone, Copy)]
 pub(in super::super) struct Place {
@@ -70,6 +77,39 @@ impl Tve {
             table = entry & !0xfff;
         }
         Ok((Hpa(table), nth(0)))
+    }
+
+    pub(in super::super) fn levels(&self) -> u32 {
+        self.levels
+    }
+
+    /// How many leaf entries are live. Exact up to [`LINES`] lines of leaves; beyond that an estimate
+    /// from so many, evenly spread, of which `nth` picks the first.
+    pub(in super::super) fn live(&self, real: &RealMemory, nth: u64) -> u64 {
+        let mut blocks = vec![self.table];
+        for _ in 1..self.levels {
+            blocks =
+                blocks.iter().flat_map(|block| self.below(real, *block)).take(BLOCKS).collect();
+        }
+        let lines = (1 << self.level_bits) / LINE as u64;
+        let all = blocks.len() as u64 * lines;
+        let step = all.div_ceil(LINES).max(1);
+        let (mut looked, mut live) = (0, 0);
+        for line in (nth % step..all).step_by(step as usize) {
+            let at = Hpa(blocks[(line / lines) as usize] + 8 * LINE as u64 * (line % lines));
+            let entries = real.load_line(at, LINE).unwrap_or_default();
+            live += entries.iter().filter(|entry| *entry & 3 != 0).count() as u64;
+            looked += 1;
+        }
+        if looked == 0 { 0 } else { live * all / looked }
+    }
+
+    /// The blocks that the entries of an interior one lead to.
+    fn below(&self, real: &RealMemory, block: u64) -> impl Iterator<Item = u64> {
+        let lines = (1 << self.level_bits) / LINE as u64;
+        let at = move |line: u64| Hpa(block + 8 * LINE as u64 * line);
+        let entries = (0..lines).flat_map(move |n| real.load_line(at(n), LINE).unwrap_or_default());
+        entries.filter(|entry| entry & 3 != 0).map(|entry| entry & !0xfff)
     }
 }
 
