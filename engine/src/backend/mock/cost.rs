@@ -134,6 +134,10 @@ impl Costs {
         self.spin(begin, self.cost.fence_ns);
     }
 
+    pub(super) fn cost(&self) -> KillCost {
+        self.cost
+    }
+
     pub(super) fn charged(&self) -> KillCharge {
         KillCharge {
             store_ns: self.store_ns.load(Ordering::Relaxed),

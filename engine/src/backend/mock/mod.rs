@@ -127,6 +127,12 @@ impl Mock {
         self.phb.fences()
     }
 
+    /// What kills are to cost; `None` where they take as long as they take here.
+    #[must_use]
+    pub fn kill_cost(&self) -> Option<KillCost> {
+        self.costs.as_ref().map(Costs::cost)
+    }
+
     /// What kills and fences were charged with so far; nothing without
     /// [`MockBuilder::kill_cost`].
     #[must_use]

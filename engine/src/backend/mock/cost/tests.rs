@@ -15,7 +15,7 @@ const COST: KillCost = KillCost { store_ns: 3, fence_ns: 50, refill_ns: 7 };
 const MEMORY: Uaddr = Uaddr(0x10_0000_0000);
 const PAGE: u64 = 4096;
 /// Pages of each window.
-const PAGES: u64 = 4096;
+const PAGES: u64 = 2048;
 
 /// One container with groups and a window of two levels, which leaves nothing behind.
 struct Fixture {
@@ -27,8 +27,9 @@ struct Fixture {
 }
 
 impl Fixture {
+    /// Blocks are small, so that all leaves are looked at.
     fn new(builder: MockBuilder, groups: u32) -> Self {
-        let mock = builder.build();
+        let mock = builder.host_page(PageShift::K4).build();
         let engine = Engine::new(mock.clone(), EngineOptions::default());
         let container = Arc::new(engine.container());
         for group in 0..groups {
@@ -146,7 +147,7 @@ fn a_smaller_cache_has_less_to_refill() {
 
 #[test]
 fn large_tables_are_sampled_and_the_samples_move() {
-    // 64 leaf blocks of 8192 entries, of which every 32nd line of 64 is looked at.
+    // 64 leaf blocks of 8192 entries, of which every 256th line of 64 is looked at.
     let mock = costly(1).build();
     let engine = Engine::new(mock.clone(), EngineOptions::default());
     let container = engine.container();
@@ -163,7 +164,7 @@ fn large_tables_are_sampled_and_the_samples_move() {
     // One page in each block makes them all; 64 pages in a row are one line of the first.
     (1..64).for_each(|block| map(block * 8192 + 8191, 1));
     map(0, 64);
-    let step = 64 * 8192 / 64 / 128;
+    let step = 64 * 8192 / 64 / 32;
     let looks: Vec<_> = (0..step).map(live).collect();
     // Together the samples see all, each line once.
     assert_eq!(looks.iter().sum::<u64>(), step * (64 + 63));

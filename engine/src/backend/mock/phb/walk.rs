@@ -18,7 +18,7 @@ const WINDOW_BIT: u32 = 59;
 /// Entries that are looked at together. A block has 512 or more.
 const LINE: usize = 64;
 /// Lines of a table's leaves that are looked at to know how many entries are live.
-const LINES: u64 = 128;
+const LINES: u64 = 32;
 /// Leaf blocks that are looked for at most.
 const BLOCKS: usize = 4096;
 
@@ -91,24 +91,27 @@ impl Tve {
             blocks =
                 blocks.iter().flat_map(|block| self.below(real, *block)).take(BLOCKS).collect();
         }
-        let lines = (1 << self.level_bits) / LINE as u64;
+        let lines = self.lines();
         let all = blocks.len() as u64 * lines;
         let step = all.div_ceil(LINES).max(1);
-        let (mut looked, mut live) = (0, 0);
-        for line in (nth % step..all).step_by(step as usize) {
-            let at = Hpa(blocks[(line / lines) as usize] + 8 * LINE as u64 * (line % lines));
-            let entries = real.load_line(at, LINE).unwrap_or_default();
-            live += entries.iter().filter(|entry| *entry & 3 != 0).count() as u64;
-            looked += 1;
-        }
-        if looked == 0 { 0 } else { live * all / looked }
+        let looked = (nth % step..all).step_by(step as usize);
+        let at =
+            |line: u64| Hpa(blocks[(line / lines) as usize] + 8 * LINE as u64 * (line % lines));
+        let live: u64 = looked.clone().map(|line| real.live(at(line), LINE)).sum();
+        live * all / (looked.count() as u64).max(1)
+    }
+
+    /// Lines of a block.
+    fn lines(&self) -> u64 {
+        (1 << self.level_bits) / LINE as u64
     }
 
     /// The blocks that the entries of an interior one lead to.
     fn below(&self, real: &RealMemory, block: u64) -> impl Iterator<Item = u64> {
-        let lines = (1 << self.level_bits) / LINE as u64;
         let at = move |line: u64| Hpa(block + 8 * LINE as u64 * line);
-        let entries = (0..lines).flat_map(move |n| real.load_line(at(n), LINE).unwrap_or_default());
+        // Most of a large one leads nowhere.
+        let some = (0..self.lines()).filter(move |line| real.live(at(*line), LINE) > 0);
+        let entries = some.flat_map(move |line| real.load_line(at(line), LINE).unwrap_or_default());
         entries.filter(|entry| entry & 3 != 0).map(|entry| entry & !0xfff)
     }
 }
