@@ -18,6 +18,7 @@ use std::time::Duration;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand};
 
+use tce_engine::backend::mock::KillCost;
 use tce_engine::platform::Platform;
 
 use crate::size::{parse_duration, parse_size};
@@ -260,6 +261,13 @@ struct RunArgs {
     #[arg(long, value_name = "NAME", value_parser = values::platform)]
     #[arg(help_heading = "How it is measured")]
     platform: Option<Platform>,
+    /// Have kills of the mock take as long as on a machine where they are slow: so many ns for a store to a
+    /// kill register, for a fence, and for each level that is read again after a kill of a whole PE. default
+    /// is 100,1000,200, an assumption like all such numbers; the results say so [default: they cost
+    /// nothing]
+    #[arg(long, value_name = "default|STORE,FENCE,REFILL", value_parser = values::kill_cost)]
+    #[arg(help_heading = "How it is measured")]
+    kill_cost: Option<KillCost>,
 
     #[command(flatten)]
     output: OutputArgs,

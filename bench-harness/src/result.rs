@@ -23,8 +23,8 @@ use crate::stamp;
 
 pub use left::{Joined, Left};
 pub use setup::{
-    Backend, BackendKind, Config, Layout, RealMemory, ReplaySettings, RunSettings, TableMemory,
-    TableMemoryKind,
+    Backend, BackendKind, Config, KillCostSettings, Layout, RealMemory, ReplaySettings,
+    RunSettings, TableMemory, TableMemoryKind,
 };
 
 /// The name of the schema, in every document.
@@ -192,6 +192,14 @@ pub struct OpResult {
     /// Requests that the engine sent to the kernel for them.
     #[serde(default)]
     pub ioctls: Option<u64>,
+    /// Stores to kill registers for each 1000 TCEs; null where a kernel owns the tables, or without TCEs.
+    #[serde(default)]
+    pub kills_per_1000_tces: Option<f64>,
+    /// The longest time in this phase, measured in a pass of its own, that a released page stayed
+    /// reachable: from before its entry was cleared or changed until its kill had been waited for. 0 if
+    /// none was released; null where the engine does not kill, or nobody measured.
+    #[serde(default)]
+    pub exposure_ns: Option<u64>,
     /// What it was measured on, if not on the run's windows.
     #[serde(default)]
     pub own_table: Option<OwnTable>,
@@ -233,6 +241,8 @@ impl OpResult {
             of_limit,
             requests: None,
             ioctls: None,
+            kills_per_1000_tces: None,
+            exposure_ns: None,
             own_table: None,
             hist,
         })
@@ -323,6 +333,9 @@ pub struct Counters {
     pub kills_issued: u64,
     /// Stores that the PHB's kill registers saw.
     pub register_stores: u64,
+    /// Time that kills and fences of the run's mock were made to take, of all threads together, with
+    /// setting up and warm-up; 0 unless `--kill-cost` was given.
+    pub kill_cost_ns: u64,
     /// Maps and unmaps that the engine was asked for, warm-up included.
     pub requests: u64,
     /// Requests that the engine sent to a kernel for them; 0 where no kernel owns the tables.

@@ -77,6 +77,69 @@ fn a_run_is_verified_and_its_document_fits_the_schema() {
     assert_eq!(counters["pinned_peak_bytes"].as_u64().unwrap(), buffer + charge);
 }
 
+#[test]
+fn kills_and_exposure_are_reported_for_every_phase() {
+    let doc = run_json(&["--groups", "2", "--window", "16M"]);
+    for result in doc["results"].as_array().unwrap() {
+        let id = result["id"].as_str().unwrap();
+        let (kills, exposure) = (&result["kills_per_1000_tces"], &result["exposure_ns"]);
+        let kills = kills.as_f64().unwrap_or_else(|| panic!("{id}: {kills}"));
+        // By the PEs of both groups, but for clear, which has one.
+        let expected = match id {
+            "clear" => 1000.0 / f64::from(8 << 20),
+            // Killed one by one.
+            "ring.map" | "ring.unmap" => 2000.0,
+            "single.pair" => 4000.0,
+            // Killed as a whole, for each call.
+            "indirect.map" | "indirect.unmap" | "batch.map" | "batch.unmap" | "exchange" => {
+                2000.0 / 512.0
+            }
+            "bulk.map" | "bulk.unmap" | "naive.map" | "naive.unmap" => 2000.0 / 4096.0,
+            // Their calls are of several lengths.
+            _ => kills,
+        };
+        assert!(kills > 0.0 && (kills - expected).abs() < 1e-6, "{id}: {kills}, not {expected}");
+        if id.starts_with("naive") {
+            assert_eq!(*exposure, Value::Null, "{id}");
+        } else {
+            assert!(exposure.as_u64().unwrap() > 0, "{id}");
+        }
+    }
+    let counters = &doc["counters"];
+    assert_eq!(counters["kill_cost_ns"], 0);
+    assert_eq!(doc["config"]["kill_cost"], Value::Null);
+}
+
+#[test]
+fn kills_that_cost_are_charged_and_said_to_be_an_assumption() {
+    let line = "--window 4M --phase ring --phase indirect --kill-cost 40,3000,70";
+    let doc = run_json(&line.split(' ').collect::<Vec<_>>());
+    let errors: Vec<_> = schema().iter_errors(&doc).map(|e| e.to_string()).collect();
+    assert!(errors.is_empty(), "{errors:?}");
+    let says = "mock: software PHB, not hardware; kills cost as modelled: 40 ns a store, 3000 ns a \
+                fence, 70 ns a level read again, an assumption";
+    assert_eq!((&doc["verified"], &doc["backend"]["label"]), (&true.into(), &says.into()));
+    let cost = serde_json::json!({ "store_ns": 40, "fence_ns": 3000, "refill_ns": 70 });
+    assert_eq!(doc["config"]["kill_cost"], cost);
+    // A store and a fence for each page of the ring, at least.
+    let result = |id: &str| {
+        let results = doc["results"].as_array().unwrap();
+        results.iter().find(|r| r["id"] == id).unwrap().clone()
+    };
+    let tces = |id: &str| result(id)["tces"].as_u64().unwrap();
+    let ring = 3040 * (tces("ring.map") + tces("ring.unmap"));
+    let charged = doc["counters"]["kill_cost_ns"].as_u64().unwrap();
+    assert!(charged > ring, "{charged} of {ring}");
+    assert!(result("ring.unmap")["exposure_ns"].as_u64().unwrap() >= 2700);
+    let mut args = SMALL.to_vec();
+    args.extend(line.split(' '));
+    let out = bench(&args);
+    let table = text(&out.stdout);
+    assert!(table.lines().next().unwrap().contains(says), "{table}");
+    assert!(table.contains(" per 1000 TCEs) · released pages reachable for up to "), "{table}");
+    assert!(table.contains(" charged for kills"), "{table}");
+}
+
 /// Each with what its bridges kill, seen in the kill registers.
 #[test]
 fn a_run_on_each_platform_of_the_mock() {

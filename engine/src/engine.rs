@@ -2,12 +2,14 @@
 //! The engine of one process: its back end, its ledger, its regions, and who owns which group.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::addr::GroupId;
 use crate::backend::{Backend, Caps, Memory};
 use crate::container::{Container, State};
 use crate::error::ProcessError;
-use crate::kill::KillPolicy;
+use crate::kill::exposure::{self, Longest};
+use crate::kill::{KillDebt, KillPolicy};
 use crate::ledger::Ledger;
 use crate::regions::Registry;
 use crate::simd::Tier;
@@ -22,6 +24,8 @@ pub(crate) struct Shared {
     pub(crate) tier: &'static Tier,
     pub(crate) policy: KillPolicy,
     pub(crate) detach: DetachPolicy,
+    /// The longest exposure, if it is measured.
+    exposure: Option<Longest>,
     /// The process that made the engine.
     process: u32,
     /// Groups and their containers, ascending: cheaper than a tree up to a bridge's 256.
@@ -32,6 +36,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// What a call, or a handle's calls, owe: nothing yet.
+    pub(crate) fn kill_debt(&self) -> KillDebt {
+        KillDebt::new(self.caps.tables.kill(), self.exposure.as_ref())
+    }
+
     /// Refuses other processes than the one that made the engine: what a fork has copied are not its
     /// groups, windows and books.
     pub(crate) fn same_process(&self) -> Result<(), ProcessError> {
@@ -86,6 +95,10 @@ pub struct EngineOptions {
     pub policy: KillPolicy,
     /// What a detach does while other groups share the windows.
     pub detach: DetachPolicy,
+    /// Measure how long released pages stay reachable, for [`Engine::take_exposure`]. It costs two
+    /// readings of the clock a call and the fast path of [`Mapper`](crate::container::Mapper), so it is
+    /// not for runs whose times matter. Nothing is measured where a kernel owns the tables.
+    pub measure_exposure: bool,
 }
 
 /// What is done about [`Container::detach`] on a kernel that may empty the windows of the groups that stay
@@ -144,6 +157,8 @@ impl Engine {
             tier: options.tier.unwrap_or_else(Tier::best),
             policy: options.policy,
             detach: options.detach,
+            exposure: (options.measure_exposure && caps.tables.kill().is_some())
+                .then(Longest::default),
             process: std::process::id(),
             owners: Mutex::new(Vec::with_capacity(256)),
             containers: Mutex::new(BTreeMap::new()),
@@ -181,6 +196,14 @@ impl Engine {
     #[must_use]
     pub fn ledger(&self) -> &Ledger {
         &self.shared.ledger
+    }
+
+    /// The longest time since the last call that a released page stayed reachable: from before its
+    /// entry was cleared, or given another value, until the fence after its kill was done. Zero if none
+    /// was released; `None` unless [`EngineOptions::measure_exposure`] was set and the engine kills.
+    #[must_use]
+    pub fn take_exposure(&self) -> Option<Duration> {
+        self.shared.exposure.as_ref().map(exposure::take)
     }
 
     /// What the platform is like.

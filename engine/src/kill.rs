@@ -5,6 +5,7 @@
 //! counts that fall due. Only `KillDebt::settle` hands the counts out, after the fence. So nothing
 //! can be released before the kill has been waited for.
 
+pub(crate) mod exposure;
 pub mod queue;
 
 use crate::addr::{Ioba, PageShift};
@@ -12,6 +13,7 @@ use crate::backend::{KillCaps, KillPort, KillScope};
 use crate::sabotage::{Guard, stands};
 use crate::table::Old;
 
+use exposure::{Exposure, Longest};
 use queue::Coalescer;
 
 /// When kills are issued and waited for.
@@ -97,12 +99,29 @@ pub(crate) struct KillDebt {
     caps: Option<KillCaps>,
     /// What is killed instead of too many pages: the PE, or all where that cannot be.
     whole: KillScope,
+    /// Only where it is to be measured.
+    exposure: Option<Exposure>,
 }
 
 impl KillDebt {
-    pub(crate) fn new(caps: Option<KillCaps>) -> Self {
+    /// `longest` is where the longest exposure goes, if that is to be measured.
+    pub(crate) fn new(caps: Option<KillCaps>, longest: Option<&Longest>) -> Self {
         let whole = caps.map_or(KillScope::Pe, KillCaps::whole);
-        Self { queue: Coalescer::new(), owed: Tally::default(), caps, whole }
+        let exposure = longest.cloned().map(Exposure::new);
+        Self { queue: Coalescer::new(), owed: Tally::default(), caps, whole, exposure }
+    }
+
+    /// True if somebody wants to know how long released pages stay reachable.
+    pub(crate) fn measures_exposure(&self) -> bool {
+        self.exposure.is_some()
+    }
+
+    /// Entries are about to change: pages that they lead to are exposed from now on.
+    #[inline]
+    pub(crate) fn expose(&mut self) {
+        if let Some(exposure) = &mut self.exposure {
+            exposure.begin();
+        }
     }
 
     /// True if entries that were empty before have to be killed too.
@@ -151,7 +170,7 @@ impl KillDebt {
     /// Kills one page by `port`, which has so many members, waits, and then releases what was there.
     #[inline]
     pub(crate) fn settle_one(
-        &self,
+        &mut self,
         policy: KillPolicy,
         port: &mut dyn KillPort,
         members: usize,
@@ -168,6 +187,9 @@ impl KillDebt {
                 kills.issued = port.kill(self.whole);
                 port.fence();
             }
+        }
+        if let Some(exposure) = &mut self.exposure {
+            exposure.end(true);
         }
         release();
         kills
@@ -200,6 +222,9 @@ impl KillDebt {
             }
         }
         self.queue.clear();
+        if let Some(exposure) = &mut self.exposure {
+            exposure.end(self.owed.last.is_some());
+        }
         self.owed.iter().for_each(release);
         self.owed.clear();
         kills

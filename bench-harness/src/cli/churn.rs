@@ -155,6 +155,7 @@ impl TryFrom<ChurnArgs> for ChurnConfig {
             backend: args.backend,
             vfio_groups: args.vfio_groups,
             vfio_v1: false,
+            kill_cost: None,
             platform: args.platform,
             detach: None,
             output,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tce_engine::backend::linux::mock_kernel::Profile;
+use tce_engine::backend::mock::KillCost;
 use tce_engine::engine::DetachPolicy;
 use tce_engine::platform::Platform;
 
@@ -85,6 +86,11 @@ pub struct RunConfig {
     /// Kernel and host bridges of the simulated machine; a pair that there was. Of the mock, only the
     /// bridges count.
     pub simulated: (Profile, Platform),
+    /// What kills of the mock are to cost; `None` = what they cost here.
+    pub kill_cost: Option<KillCost>,
+    /// Measure how long released pages stay reachable, instead of times. Not an option: a run does it by
+    /// itself, in a pass of its own.
+    pub measure_exposure: bool,
     /// Where results go.
     pub output: Output,
 }
@@ -214,6 +220,8 @@ impl TryFrom<RunArgs> for RunConfig {
             vfio_v1: args.vfio_v1,
             detach: args.detach.map(DetachPolicy::from),
             simulated,
+            kill_cost: args.kill_cost,
+            measure_exposure: false,
             output: args.output.try_into()?,
         })
     }
@@ -308,6 +316,9 @@ fn backend(args: &RunArgs, kernel: Option<&Profile>) -> Result<BackendChoice, St
 }
 
 fn check_layout(args: &RunArgs, backend: BackendChoice) -> Result<BackendChoice, String> {
+    if args.kill_cost.is_some() && backend != BackendChoice::Mock {
+        return Err("--kill-cost is of the mock's kills; accepted: --backend mock".to_owned());
+    }
     let laid_out = [("--backing", args.backing.is_some()), ("--contiguous", args.contiguous)];
     match laid_out.into_iter().find(|(_, given)| *given && backend.has_kernel()) {
         Some((name, _)) => Err(format!("{name} is for the mock; a kernel lays out memory itself")),

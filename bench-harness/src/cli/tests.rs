@@ -282,6 +282,31 @@ fn what_a_kernels_containers_cannot_be() {
 }
 
 #[test]
+fn kills_cost_nothing_unless_asked() {
+    use tce_engine::backend::mock::KillCost;
+    let cost = |store_ns, fence_ns, refill_ns| Some(KillCost { store_ns, fence_ns, refill_ns });
+    assert_eq!(run("").kill_cost, None);
+    assert_eq!(run("--backend mock --kill-cost default").kill_cost, cost(100, 1000, 200));
+    assert_eq!(run("--backend mock --kill-cost 1,0,1000000").kill_cost, cost(1, 0, 1_000_000));
+    let no_cost = "is no cost of kills; accepted: default, or ns for a store, a fence and a level";
+    for (line, error) in [
+        ("--backend mock --kill-cost fast", no_cost),
+        ("--backend mock --kill-cost 1,2", no_cost),
+        ("--backend mock --kill-cost 1,2,3,4", no_cost),
+        ("--backend mock --kill-cost 1,+2,3", no_cost),
+        ("--backend mock --kill-cost 1,,3", no_cost),
+        ("--backend mock --kill-cost 1,2,1000001", "each up to 1000000, as 100,1000,200"),
+        ("--kill-cost default", "--kill-cost is of the mock's kills; accepted: --backend mock"),
+        ("--backend vfio --kill-cost default", "--kill-cost is of the mock's kills"),
+        ("--backend mock-kernel --kill-cost 1,2,3", "--kill-cost is of the mock's kills"),
+        ("--profile k6_11 --kill-cost 1,2,3", "--kill-cost is of the mock's kills"),
+    ] {
+        let refused = refused(line);
+        assert!(refused.contains(error), "{line}: {refused}");
+    }
+}
+
+#[test]
 fn a_kernel_and_a_platform_are_simulated() {
     use tce_engine::backend::linux::mock_kernel::Profile;
     use tce_engine::platform::Platform;

@@ -3,6 +3,7 @@
 
 use clap::ValueEnum;
 use tce_engine::backend::linux::mock_kernel::Profile;
+use tce_engine::backend::mock::KillCost;
 use tce_engine::engine::DetachPolicy;
 use tce_engine::papr::Compat;
 use tce_engine::platform::Platform;
@@ -300,6 +301,31 @@ fn near(text: &str, names: &[&str]) -> String {
     };
     let meant = same.or_else(|| names.iter().rev().find(begins));
     meant.map_or(String::new(), |name| format!(", perhaps {name} is meant"))
+}
+
+/// `default`, or ns for a store, a fence and a level.
+pub(super) fn kill_cost(text: &str) -> Result<KillCost, String> {
+    if text == "default" {
+        return Ok(KillCost::ASSUMED);
+    }
+    let number = |part: &str| {
+        let digits = !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+        part.parse().ok().filter(|ns| digits && *ns <= KillCost::MOST_NS)
+    };
+    let numbers: Option<Vec<u64>> = text.split(',').map(|part| number(part.trim())).collect();
+    match numbers.as_deref() {
+        Some([store_ns, fence_ns, refill_ns]) => {
+            Ok(KillCost { store_ns: *store_ns, fence_ns: *fence_ns, refill_ns: *refill_ns })
+        }
+        _ => {
+            let KillCost { store_ns, fence_ns, refill_ns } = KillCost::ASSUMED;
+            Err(format!(
+                "'{text}' is no cost of kills; accepted: default, or ns for a store, a fence and a level \
+                 that is read again, each up to {}, as {store_ns},{fence_ns},{refill_ns}",
+                KillCost::MOST_NS
+            ))
+        }
+    }
 }
 
 pub(super) fn limit(text: &str) -> Result<Limit, String> {

@@ -17,8 +17,10 @@ use crate::kernel::Unavailable;
 use crate::profile::{self, Profiler};
 use crate::recorder::Recorder;
 use crate::result::{
-    Config, Counters, OpResult, ResultDoc, Run, SCHEMA, Skipped, Tool, Verification, Warning,
+    BackendKind, Config, Counters, OpResult, ResultDoc, Run, SCHEMA, Skipped, Tool, Verification,
+    Warning,
 };
+use crate::run::exposure;
 use crate::run::leave;
 use crate::run::machine::Machine;
 use crate::run::phase::{self, Outcome};
@@ -138,7 +140,18 @@ pub fn run(config: &RunConfig, argv: Vec<String>) -> anyhow::Result<Status> {
     };
     drop(rig);
 
-    let results: Vec<OpResult> = outcomes.iter().flat_map(|o| o.results.clone()).collect();
+    let mut results: Vec<OpResult> = outcomes.iter().flat_map(|o| o.results.clone()).collect();
+    let mut verified = verified;
+    if kind == BackendKind::Mock && complete {
+        let done =
+            config.phases.iter().copied().filter(|p| skipped.iter().all(|s| s.id != p.name()));
+        let found = exposure::measure(config, &plan, &done.collect::<Vec<_>>())?;
+        found.add_to(&mut results);
+        if let Some(wrong) = found.wrong {
+            verified = Some(false);
+            verification.first_mismatch.get_or_insert(wrong);
+        }
+    }
     let recorders: Vec<(String, Recorder)> =
         outcomes.into_iter().flat_map(|o| o.recorders).collect();
     let mut run = Run::begin(started, argv, config.output.label.clone(), config.seed);

@@ -155,6 +155,21 @@ pub struct RunSettings {
     /// `--detach`; null = the engine's default, and no group was made to leave.
     #[serde(default)]
     pub detach: Option<String>,
+    /// `--kill-cost`; null = kills cost nothing but their own code.
+    #[serde(default)]
+    pub kill_cost: Option<KillCostSettings>,
+}
+
+/// What kills were made to cost: an assumption, whatever the numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct KillCostSettings {
+    /// One store to a kill register.
+    pub store_ns: u64,
+    /// One fence.
+    pub fence_ns: u64,
+    /// One level that is read again for a translation that a kill of a PE or of all threw away.
+    pub refill_ns: u64,
 }
 
 /// The settings of a replay.

@@ -26,6 +26,7 @@ fn sample() -> ResultDoc {
     let text = |value: &str| Some(value.to_string());
     let limit = Limit { kind: LimitKind::Store, ns_per_tce: 0.1, libc_ns_per_tce: Some(0.09) };
     let mut result = OpResult::new("bulk.map", "map", &recorder(), Some(limit)).unwrap();
+    (result.kills_per_1000_tces, result.exposure_ns) = (Some(1.5), Some(2000));
     result.own_table = Some(OwnTable {
         window_bytes: 32 << 30,
         page_shift: 12,
@@ -90,6 +91,7 @@ fn sample() -> ResultDoc {
             contiguous: false,
             memlock_bytes: Some(1 << 30),
             detach: text("replay"),
+            kill_cost: Some(KillCostSettings { store_ns: 100, fence_ns: 1000, refill_ns: 200 }),
         }),
         clock: Clock::measure(),
         results: vec![result],
@@ -199,7 +201,7 @@ fn objects(value: &Value, at: String, found: &mut Vec<String>) {
 #[test]
 fn each_field_is_required_and_typed() {
     // Left out of `required` on purpose: present on POWER only, or added later.
-    const OPTIONAL: [&str; 21] = [
+    const OPTIONAL: [&str; 25] = [
         "revision",
         "machine_model",
         "group_numbers",
@@ -221,6 +223,10 @@ fn each_field_is_required_and_typed() {
         "detach",
         "left",
         "table_nodes",
+        "kill_cost",
+        "kill_cost_ns",
+        "kills_per_1000_tces",
+        "exposure_ns",
     ];
     let validator = validator();
     for doc in [sample(), replay_sample()] {

@@ -80,7 +80,11 @@ pub(super) fn run(
     verification: &mut Verification,
 ) -> anyhow::Result<Outcome> {
     let mock = mock(config, 1).build();
-    let options = EngineOptions { tier: Some(plan.tier), ..EngineOptions::default() };
+    let options = EngineOptions {
+        tier: Some(plan.tier),
+        measure_exposure: config.measure_exposure,
+        ..EngineOptions::default()
+    };
     let engine = Engine::new(mock.clone(), options);
     let container = engine.container();
     container.attach(GroupId(0))?;
@@ -109,6 +113,7 @@ pub(super) fn run(
     let scene = Scene { lanes: vec![lane], seen: vec![seen], content: Content::Around(pages) };
     let mut outcome = perform(Phase::Clear, scene, rig, config, verification)?;
 
+    outcome.exposure = engine.take_exposure();
     let uses = container.table_use();
     for result in &mut outcome.results {
         result.own_table = Some(OwnTable {

@@ -8,7 +8,7 @@ use tce_engine::backend::linux::mock_kernel::{MockKernel, Process, Vma};
 use tce_engine::backend::linux::raw::RawHost;
 use tce_engine::backend::linux::vfio::DeviceInfo;
 use tce_engine::backend::linux::{Linux, LinuxOptions, Version};
-use tce_engine::backend::mock::{Mock, MockBuilder};
+use tce_engine::backend::mock::{KillCost, Mock, MockBuilder};
 use tce_engine::backend::{Backend, GroupCaps};
 use tce_engine::platform::Platform;
 
@@ -92,10 +92,13 @@ impl Machine {
     /// As in results and on every table.
     pub fn label(&self) -> String {
         match &self.what {
-            What::Mock(mock) => match mock.platform() {
-                Platform::Phb3 => MOCK_LABEL.to_owned(),
-                other => format!("mock of {other}: software PHB, not hardware"),
-            },
+            What::Mock(mock) => {
+                let label = match mock.platform() {
+                    Platform::Phb3 => MOCK_LABEL.to_owned(),
+                    other => format!("mock of {other}: software PHB, not hardware"),
+                };
+                label + &mock.kill_cost().map_or_else(String::new, costly)
+            }
             What::MockKernel { kernel, .. } => {
                 let (profile, platform) = (kernel.profile(), kernel.platform());
                 format!("mock kernel {profile} on {platform}: simulated, not hardware")
@@ -229,6 +232,14 @@ impl Machine {
         }
     }
 
+    /// Time that kills and fences were made to take; 0 unless they are to cost some.
+    pub(crate) fn kill_cost_ns(&self) -> u64 {
+        match &self.what {
+            What::Mock(mock) => mock.kill_charge().total_ns(),
+            What::MockKernel { .. } | What::Vfio(_) => 0,
+        }
+    }
+
     /// What should not be there when all containers are closed, in words.
     pub(crate) fn leftovers(&self) -> Option<String> {
         match &self.what {
@@ -292,12 +303,25 @@ const MOCK_KERNEL_GROUPS: u32 = 256;
 /// The mock of these settings with `groups` groups, the same each time.
 pub(crate) fn mock(config: &RunConfig, groups: u16) -> MockBuilder {
     let page = |shift: u32| PageShift::new(shift);
-    MockBuilder::new(groups)
+    let builder = MockBuilder::new(groups)
         .platform(config.simulated.1)
         .host_page(config.host_page_shift.and_then(|s| page(s.into())).unwrap_or(HOST_PAGE))
         .backing(page(config.backing_bytes.trailing_zeros()).unwrap_or(PageShift::M2))
         .contiguous(config.contiguous)
-        .seed(config.seed)
+        .seed(config.seed);
+    match config.kill_cost {
+        Some(cost) => builder.kill_cost(cost),
+        None => builder,
+    }
+}
+
+/// What a label says of slow kills.
+fn costly(cost: KillCost) -> String {
+    let KillCost { store_ns, fence_ns, refill_ns } = cost;
+    format!(
+        "; kills cost as modelled: {store_ns} ns a store, {fence_ns} ns a fence, {refill_ns} ns a level \
+         read again, an assumption"
+    )
 }
 
 /// What all groups offer.

@@ -3,6 +3,7 @@
 //! threads and then checked page by page.
 
 mod clear;
+pub mod exposure;
 pub mod lane;
 pub mod leave;
 pub mod limits;

@@ -129,6 +129,11 @@ impl NaiveTable {
         self.mock.fence();
     }
 
+    /// Stores to kill registers that each map or unmap makes.
+    pub fn kills_per_call(&self) -> u64 {
+        self.groups.len() as u64
+    }
+
     /// The mock that it is programmed into.
     pub fn mock(&self) -> &Arc<Mock> {
         &self.mock
@@ -170,6 +175,7 @@ impl Work for Naive<'_> {
                 let at = Instant::now();
                 let live = table.map(first, count, offset);
                 meters.map.record(ns(at), count);
+                meters.map_io.kills += table.kills_per_call();
                 ensure!(live == 0, "the naive table had {live} live entries before a map");
                 Ok(())
             })?;
@@ -183,6 +189,7 @@ impl Work for Naive<'_> {
             let at = Instant::now();
             let live = table.unmap(first, count);
             meters.unmap.record(ns(at), count);
+            meters.unmap_io.kills += table.kills_per_call();
             ensure!(live == count, "the naive table had {live} of {count} entries to unmap");
         }
         Ok(())

@@ -107,15 +107,15 @@ impl Handle {
         Ok(())
     }
 
-    /// Counts a number of pairs, none of which told.
-    fn count(&self, pairs: u64, meters: &mut Meters) {
+    /// What a number of pairs come to, none of which told.
+    fn pairs(&self, pairs: u64) -> Receipt {
         let Receipt { tces, kills, requests, .. } = self.each;
-        meters.count(&Receipt {
+        Receipt {
             tces: tces * pairs,
             kills: KillCount { asked: kills.asked * pairs, issued: kills.issued * pairs },
             requests: requests * pairs,
             ..Receipt::NONE
-        });
+        }
     }
 }
 
@@ -142,7 +142,7 @@ impl Work for Pairs<'_> {
                     mapper.unmap_free(bus, bytes)?;
                 }
                 meters.map.record_group(ns(at), GROUP as u64, GROUP as u64);
-                handle.count(GROUP as u64, meters);
+                meters.mapped(&handle.pairs(GROUP as u64));
             }
         }
         let memory = self.memory(self.hold);
@@ -158,7 +158,7 @@ impl Work for Pairs<'_> {
     fn unmap(&mut self, meters: &mut Meters) -> anyhow::Result<()> {
         let bytes = self.rig.page().bytes();
         for handle in &mut self.handles {
-            handle.count(handle.held.len() as u64, meters);
+            meters.count(&handle.pairs(handle.held.len() as u64));
             for (at, _) in std::mem::take(&mut handle.held) {
                 handle.mapper.unmap_free(at, bytes)?;
             }
@@ -225,6 +225,8 @@ mod tests {
         assert_eq!((meters.map.calls(), meters.map.tces()), (pairs, pairs));
         // Four pairs of calls to find out, and those that stayed.
         assert_eq!(meters.tces_written, 2 * pairs + 2 * 4 * 4 + 2 * 2 * GROUP as u64);
+        // A kill each for what is filled and for what is cleared, by one PE or two.
+        assert_eq!(meters.map_io.kills, (2 + 1) * pairs);
         assert_eq!(meters.kills.issued, rig.machine.register_stores() - rig.setup_stores);
     }
 }

@@ -3,6 +3,7 @@
 //! again when empty.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::anyhow;
 use tce_engine::addr::GroupId;
@@ -66,6 +67,8 @@ pub struct Outcome {
     pub recorders: Vec<(String, Recorder)>,
     /// Entries and kills of the run's engine.
     pub meters: Meters,
+    /// The longest time that a released page stayed reachable; `None` unless it was measured.
+    pub exposure: Option<Duration>,
     /// False if a check failed or was left out because of an interrupt.
     pub verified: bool,
 }
@@ -160,6 +163,7 @@ pub fn run(
     };
     let seen = if peer { seen_naive(rig, &naive)? } else { seen(rig)? };
     let mut outcome = perform(phase, Scene { lanes, seen, content }, rig, config, verification)?;
+    outcome.exposure = rig.engine.take_exposure();
     // All handles are gone.
     let taken: u64 = addresses.iter().map(|addresses| addresses.in_use()).sum();
     if taken != 0 {
@@ -216,11 +220,18 @@ pub(super) fn perform(
         let mut result = OpResult::new(id, op, recorder, limit).map_err(|e| anyhow!(e))?;
         if has_kernel {
             (result.requests, result.ioctls) = (Some(io.requests), Some(io.ioctls));
+        } else {
+            result.kills_per_1000_tces = per_1000(io.kills, recorder.tces());
         }
         results.push(result);
         recorders.push((id.to_owned(), recorder.clone()));
     }
-    Ok(Outcome { results, recorders, meters, verified })
+    Ok(Outcome { results, recorders, meters, exposure: None, verified })
+}
+
+/// Of each 1000; `None` of none.
+pub(crate) fn per_1000(kills: u64, tces: u64) -> Option<f64> {
+    (tces > 0).then(|| 1000.0 * kills as f64 / tces as f64)
 }
 
 /// The windows of the rig, as everybody sees them who can be asked.

@@ -3,6 +3,7 @@
 
 use std::fmt::Write;
 
+use super::phase::per_1000;
 use crate::columns::table;
 use crate::recorder::Recorder;
 use crate::result::{
@@ -72,10 +73,22 @@ fn sums(out: &mut String, doc: &ResultDoc, settings: &RunSettings) {
     if doc.backend.kind == BackendKind::Mock {
         let _ = write!(
             out,
-            " · kills: asked {}, issued {}",
+            " · kills: asked {}, issued {} ({} per 1000 TCEs)",
             thousands(counters.kills_asked),
-            thousands(counters.kills_issued)
+            thousands(counters.kills_issued),
+            per_1000(counters.kills_issued, counters.tces_written)
+                .map_or("–".to_owned(), |n| format!("{n:.1}")),
         );
+        let exposed = |r: &&OpResult| r.exposure_ns.is_some_and(|ns| ns > 0);
+        if let Some(result) = doc.results.iter().filter(exposed).max_by_key(|r| r.exposure_ns) {
+            let longest = time_or_dash(result.exposure_ns.map(|ns| ns as f64));
+            let phase = result.id.split('.').next().unwrap_or_default();
+            let _ = write!(out, " · released pages reachable for up to {longest} ({phase})");
+        }
+        if counters.kill_cost_ns > 0 {
+            let ns = time_or_dash(Some(counters.kill_cost_ns as f64));
+            let _ = write!(out, " · {ns} charged for kills");
+        }
     } else {
         let (ioctls, requests) = (counters.ioctls, counters.requests);
         let _ = write!(

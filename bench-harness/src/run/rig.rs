@@ -206,6 +206,7 @@ impl Rig {
             memlock: config.memlock_bytes,
             tier: Some(plan.tier),
             detach: config.detach.unwrap_or_default(),
+            measure_exposure: config.measure_exposure,
             ..EngineOptions::default()
         };
         let engine = Engine::new(machine.backend(), options);

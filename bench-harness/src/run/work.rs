@@ -24,12 +24,15 @@ pub struct Io {
     pub requests: u64,
     /// Requests to the kernel; 0 where the engine owns the tables.
     pub ioctls: u64,
+    /// Stores to kill registers; 0 where a kernel owns the tables.
+    pub kills: u64,
 }
 
 impl AddAssign<&Receipt> for Io {
     fn add_assign(&mut self, done: &Receipt) {
         self.requests += done.requests;
         self.ioctls += done.ioctls;
+        self.kills += done.kills.issued;
     }
 }
 
@@ -37,6 +40,7 @@ impl AddAssign for Io {
     fn add_assign(&mut self, other: Self) {
         self.requests += other.requests;
         self.ioctls += other.ioctls;
+        self.kills += other.kills;
     }
 }
 

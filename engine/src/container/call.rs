@@ -51,7 +51,7 @@ impl Container {
         state: &State,
         f: impl FnOnce(&mut Call<'_>) -> T,
     ) -> T {
-        let mut debt = KillDebt::new(self.engine.caps.tables.kill());
+        let mut debt = self.engine.kill_debt();
         let mut port: SharedPort<&dyn Backend, &[GroupId]> =
             SharedPort { backend: &*self.engine.backend, members: &state.member_ids };
         let hand = Hand {

@@ -48,6 +48,7 @@ impl Call<'_> {
             writer.parts().iter().for_each(|(first, count)| debt.changed(*first, *count));
         }
         claim.iter().for_each(|(number, n)| registrations.claim(self.hand.counts, number, n));
+        debt.expose();
         let mut gone = |gone: Gone<'_>| owe(registrations, debt, !on_fill, &gone);
         let released = store(&mut writer, &mut gone);
         drop(writer);
@@ -63,6 +64,7 @@ impl Call<'_> {
         }
         let (registrations, debt) = (&self.state.registrations, &mut *self.hand.debt);
         let mut released = 0;
+        debt.expose();
         let steps = held.sweep(|gone| {
             released += gone.live();
             owe(registrations, debt, stands(Guard::ClearFirst), &gone);

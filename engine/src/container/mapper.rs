@@ -56,7 +56,7 @@ impl Container {
         let state = self.state.reader();
         let counts = self.state.write().registrations.open_counts();
         let backend = &self.engine.backend;
-        let debt = KillDebt::new(self.engine.caps.tables.kill());
+        let debt = self.engine.kill_debt();
         // The fast path waits for each kill.
         let KillPolicy::Strict = self.engine.policy;
         Mapper {
@@ -94,7 +94,8 @@ impl Mapper {
         let state = self.state.enter(true);
         if self.version != state.version() {
             self.version = state.version();
-            let usual = self.at.max_page_kills > 0;
+            // It has no time to look at a clock.
+            let usual = self.at.max_page_kills > 0 && !self.debt.measures_exposure();
             self.seen = if usual { state.seen() } else { Seen::NOTHING };
             let ours = self.magazine.as_ref().map_or(PageShift::K4, Magazine::page);
             self.fast = Fast::new(ours);

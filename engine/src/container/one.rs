@@ -102,6 +102,9 @@ impl Call<'_> {
         if let Some(owner) = owner {
             registrations.claim(self.hand.counts, owner, 1);
         }
+        if !old.is_empty() {
+            self.hand.debt.expose();
+        }
         one.set(old, tce, owner, write_only);
         drop(one);
         // An empty entry may be cached too, if it is filled now.

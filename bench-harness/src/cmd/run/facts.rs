@@ -2,14 +2,15 @@
 //! What a run's document says of the settings, the machine and what was counted.
 
 use tce_engine::addr::GroupId;
+use tce_engine::backend::mock::KillCost;
 use tce_engine::kill::KillCount;
 use tce_engine::mem::TablePages;
 
 use crate::cli::RunConfig;
 use crate::host::HostFacts;
 use crate::result::{
-    Backend, BackendKind, Counters, DmaResult, Layout, RealMemory, RunSettings, TableMemory,
-    TableMemoryKind, Warning,
+    Backend, BackendKind, Counters, DmaResult, KillCostSettings, Layout, RealMemory, RunSettings,
+    TableMemory, TableMemoryKind, Warning,
 };
 use crate::run::lane::Schedule;
 use crate::run::leave;
@@ -40,6 +41,9 @@ pub(super) fn settings(config: &RunConfig, plan: &Plan, rig: &Rig) -> RunSetting
         simd: plan.tier.name().to_owned(),
         contiguous: config.contiguous && !rig.machine.has_kernel(),
         memlock_bytes: config.memlock_bytes,
+        kill_cost: config.kill_cost.map(|KillCost { store_ns, fence_ns, refill_ns }| {
+            KillCostSettings { store_ns, fence_ns, refill_ns }
+        }),
         detach: config.detach.map(|policy| leave::name(policy).to_owned()),
     }
 }
@@ -62,6 +66,7 @@ pub(super) fn counters(config: &RunConfig, rig: &Rig, outcomes: &[Outcome]) -> C
         kills_asked: kills.asked,
         kills_issued: kills.issued,
         register_stores: rig.machine.register_stores() - rig.setup_stores,
+        kill_cost_ns: rig.machine.kill_cost_ns(),
         requests: io.requests,
         ioctls: io.ioctls,
         pinned_peak_bytes: rig.engine.ledger().peak_pages() << page,

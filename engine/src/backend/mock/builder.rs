@@ -3,6 +3,7 @@
 
 use super::Mock;
 use super::cache::{Caches, TceCache};
+use super::cost::{Costs, KillCost};
 use super::eeh::Bridges;
 use super::phb::Phb;
 use super::real::RealMemory;
@@ -26,6 +27,7 @@ pub struct MockBuilder {
     pub(super) kill: KillCaps,
     pub(super) record: bool,
     pub(super) tce_cache: Option<TceCache>,
+    kill_cost: Option<KillCost>,
 }
 
 /// No such machine can be simulated.
@@ -70,6 +72,15 @@ pub enum MockError {
         /// Entries of a line.
         line: usize,
     },
+    /// Kills would take too long to be waited for.
+    #[error(
+        "kills that cost {} ns a store, {} a fence and {} a level; accepted: up to {} each",
+        cost.store_ns, cost.fence_ns, cost.refill_ns, KillCost::MOST_NS
+    )]
+    KillCost {
+        /// What was asked for.
+        cost: KillCost,
+    },
 }
 
 /// What a platform offers its nth group.
@@ -104,6 +115,7 @@ impl MockBuilder {
             kill: KillCaps::PHB3,
             record: false,
             tce_cache: None,
+            kill_cost: None,
         }
     }
 
@@ -205,6 +217,17 @@ impl MockBuilder {
         self
     }
 
+    /// Has kills and fences take as long as said, by spinning: what a policy would save on a machine
+    /// where they are slow. Off at first. A kill of a PE also costs what devices then have to walk for
+    /// again: a bridge's [`TceCache`] (or [`TceCache::POWER8`] without one) of translations at most, and no
+    /// more than are live in the PE's windows, times their levels; a kill of all counts all PEs of the
+    /// bridge. Tables of many entries are sampled. Results have to say so: see [`KillCost`].
+    #[must_use]
+    pub fn kill_cost(mut self, cost: KillCost) -> Self {
+        self.kill_cost = Some(cost);
+        self
+    }
+
     /// The machine, if there can be one.
     ///
     /// # Errors
@@ -227,6 +250,10 @@ impl MockBuilder {
         if let Some(TceCache { entries, line }) = self.tce_cache.filter(|cache| !cache.possible()) {
             return Err(MockError::TceCache { entries, line });
         }
+        if let Some(cost) = self.kill_cost.filter(|cost| !cost.possible()) {
+            return Err(MockError::KillCost { cost });
+        }
+        let costs = self.kill_cost.map(|cost| Costs::new(cost, self.tce_cache, phbs.into()));
         let caches = self.tce_cache.map(|shape| Caches::new(shape, groups, phbs, self.seed));
         let segment = |caps: &GroupCaps| {
             let start = caps.window_starts[0]?.0;
@@ -239,6 +266,7 @@ impl MockBuilder {
             real: RealMemory::new(self.backing, self.contiguous, self.seed),
             phb: Phb::new(groups, self.record, caches),
             bridges: Bridges::new(groups, phbs.into(), self.no_freeze),
+            costs,
             segments,
             setup: self,
         }))

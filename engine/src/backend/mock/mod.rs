@@ -8,6 +8,7 @@
 pub mod agents;
 mod builder;
 mod cache;
+mod cost;
 mod eeh;
 mod flight;
 mod phb;
@@ -18,6 +19,7 @@ use std::ops::Range;
 
 pub use builder::{MockBuilder, MockError};
 pub use cache::{Happened, TceCache, TceEvent};
+pub use cost::{KillCharge, KillCost};
 pub use phb::{Access, Fault, MockEvent, Translation};
 
 use crate::addr::{GroupId, Hpa, Ioba, PageShift, PeNumber};
@@ -32,6 +34,7 @@ use crate::mem::{TableChunk, TableMemory};
 use crate::platform::Platform;
 use crate::sabotage::{Guard, stands};
 use crate::sync::Arc;
+use cost::Costs;
 use eeh::Bridges;
 use phb::{Pe, Phb, PortCounts};
 use real::RealMemory;
@@ -42,6 +45,8 @@ pub struct Mock {
     real: RealMemory,
     phb: Phb,
     bridges: Bridges,
+    /// `None`: kills take as long as they take here.
+    costs: Option<Costs>,
     /// Where each PE's only window lies, if it has no other.
     segments: Option<Box<[Range<u64>]>>,
 }
@@ -120,6 +125,19 @@ impl Mock {
     #[must_use]
     pub fn fences(&self) -> u64 {
         self.phb.fences()
+    }
+
+    /// What kills are to cost; `None` where they take as long as they take here.
+    #[must_use]
+    pub fn kill_cost(&self) -> Option<KillCost> {
+        self.costs.as_ref().map(Costs::cost)
+    }
+
+    /// What kills and fences were charged with so far; nothing without
+    /// [`MockBuilder::kill_cost`].
+    #[must_use]
+    pub fn kill_charge(&self) -> KillCharge {
+        self.costs.as_ref().map_or_else(KillCharge::default, Costs::charged)
     }
 
     /// What was recorded since the last call; see [`MockBuilder::record`].
@@ -235,11 +253,17 @@ impl Backend for Mock {
     }
 
     fn kill(&self, group: GroupId, scope: KillScope) -> u64 {
-        self.pe(group).map_or(0, |pe| self.phb.kill(pe, scope))
+        let Ok(pe) = self.pe(group) else { return 0 };
+        let stores = self.phb.kill(pe, scope);
+        if let Some(costs) = &self.costs {
+            costs.kill((&self.phb, &self.real), pe, scope, stores);
+        }
+        stores
     }
 
     fn fence(&self) {
         self.phb.fence();
+        self.costs.iter().for_each(Costs::fence);
     }
 
     fn eeh(&self, group: GroupId, op: EehOp) -> Result<(), BackendError> {
@@ -255,7 +279,9 @@ impl Backend for Mock {
         let pes = members.iter().filter_map(|group| self.pe(*group).ok());
         let pes = pes.map(|pe| self.phb.pe(pe).clone()).collect();
         let silent = !self.setup.record && self.setup.tce_cache.is_none();
-        Some(Box::new(Port { mock: self, counts, pes, silent }))
+        let costly = self.costs.is_some();
+        let port = Port { mock: self, counts, pes, silent };
+        Some(if costly { Box::new(Costly(port)) } else { Box::new(port) })
     }
 
     fn pin(&self, memory: Memory) -> Result<RealLayout, BackendError> {
@@ -316,6 +342,29 @@ impl Port {
         let stores = self.kill(KillScope::Pages { start, count: 1, page });
         self.fence();
         stores
+    }
+}
+
+/// A port whose kills and fences cost time. It has no page register: a store to that would be free.
+struct Costly(Port);
+
+impl KillPort for Costly {
+    fn kill(&mut self, scope: KillScope) -> u64 {
+        let Port { mock, counts, pes, .. } = &self.0;
+        let Some(costs) = &mock.costs else { return self.0.kill(scope) };
+        let kill = |pe: &Arc<Pe>| {
+            let stores = mock.phb.port_kill(counts, pe, scope);
+            costs.kill((&mock.phb, &mock.real), pe.number(), scope, stores);
+            stores
+        };
+        told(pes).iter().map(kill).sum()
+    }
+
+    fn fence(&mut self) {
+        self.0.fence();
+        if stands(Guard::Fence) {
+            self.0.mock.costs.iter().for_each(Costs::fence);
+        }
     }
 }
 

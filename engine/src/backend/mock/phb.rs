@@ -145,6 +145,10 @@ pub(super) struct PortCounts {
 }
 
 impl Pe {
+    pub(super) fn number(&self) -> PeNumber {
+        self.number
+    }
+
     fn new(number: PeNumber) -> Self {
         Self {
             number,
@@ -272,6 +276,15 @@ impl Phb {
     pub(super) fn unset_window(&self, pe: PeNumber, slot: usize) {
         self.pe(pe).tve[slot].store(0, Ordering::Release);
         self.event(|| MockEvent::UnsetWindow(pe, slot));
+    }
+
+    pub(super) fn pe_count(&self) -> usize {
+        self.pes.len()
+    }
+
+    /// The windows that are set on PE number `pe`.
+    pub(super) fn windows(&self, pe: usize) -> impl Iterator<Item = walk::Tve> {
+        (0..MAX_WINDOWS).filter_map(move |slot| self.pes[pe].tve(slot).ok())
     }
 
     pub(super) fn windows_set(&self) -> usize {

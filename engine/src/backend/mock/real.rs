@@ -89,6 +89,12 @@ impl RealMemory {
         })
     }
 
+    /// How many of so many in a row are live.
+    pub(super) fn live(&self, at: Hpa, count: usize) -> u64 {
+        let live = |slot: &&Slot| u64::from_be(slot.load(Ordering::Relaxed)) & 3 != 0;
+        self.slots(at, count, |slots| slots.iter().filter(live).count()).unwrap_or(0) as u64
+    }
+
     fn slots<T>(
         &self,
         at: Hpa,

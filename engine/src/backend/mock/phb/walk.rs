@@ -15,6 +15,13 @@ use crate::tce::Perm;
 /// Bus address bit 59 selects the window.
 const WINDOW_BIT: u32 = 59;
 
+/// Entries that are looked at together. A block has 512 or more.
+const LINE: usize = 64;
+/// Lines of a table's leaves that are looked at to know how many entries are live.
+const LINES: u64 = 32;
+/// Leaf blocks that are looked for at most.
+const BLOCKS: usize = 4096;
+
 /// A bus address as the TVT sees it.
 #[derive(Clone, Copy)]
 pub(in super::super) struct Place {
@@ -70,6 +77,42 @@ impl Tve {
             table = entry & !0xfff;
         }
         Ok((Hpa(table), nth(0)))
+    }
+
+    pub(in super::super) fn levels(&self) -> u32 {
+        self.levels
+    }
+
+    /// How many leaf entries are live. Exact up to [`LINES`] lines of leaves; beyond that an estimate
+    /// from so many, evenly spread, of which `nth` picks the first.
+    pub(in super::super) fn live(&self, real: &RealMemory, nth: u64) -> u64 {
+        let mut blocks = vec![self.table];
+        for _ in 1..self.levels {
+            blocks =
+                blocks.iter().flat_map(|block| self.below(real, *block)).take(BLOCKS).collect();
+        }
+        let lines = self.lines();
+        let all = blocks.len() as u64 * lines;
+        let step = all.div_ceil(LINES).max(1);
+        let looked = (nth % step..all).step_by(step as usize);
+        let at =
+            |line: u64| Hpa(blocks[(line / lines) as usize] + 8 * LINE as u64 * (line % lines));
+        let live: u64 = looked.clone().map(|line| real.live(at(line), LINE)).sum();
+        live * all / (looked.count() as u64).max(1)
+    }
+
+    /// Lines of a block.
+    fn lines(&self) -> u64 {
+        (1 << self.level_bits) / LINE as u64
+    }
+
+    /// The blocks that the entries of an interior one lead to.
+    fn below(&self, real: &RealMemory, block: u64) -> impl Iterator<Item = u64> {
+        let at = move |line: u64| Hpa(block + 8 * LINE as u64 * line);
+        // Most of a large one leads nowhere.
+        let some = (0..self.lines()).filter(move |line| real.live(at(*line), LINE) > 0);
+        let entries = some.flat_map(move |line| real.load_line(at(line), LINE).unwrap_or_default());
+        entries.filter(|entry| entry & 3 != 0).map(|entry| entry & !0xfff)
     }
 }
 
