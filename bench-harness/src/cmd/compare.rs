@@ -10,8 +10,6 @@ mod pairs;
 mod stats;
 #[cfg(test)]
 mod synthetic;
-#[cfg(test)]
-mod tests;
 mod verdict;
 
 use std::collections::BTreeSet;
