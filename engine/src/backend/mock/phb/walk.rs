@@ -15,8 +15,10 @@ use crate::tce::Perm;
 /// Bus address bit 59 selects the window.
 const WINDOW_BIT: u32 = 59;
 
-/// Entries that are looked at together. A block has 512 or more.
+/// Leaf entries that are looked at together.
 const LINE: usize = 64;
+/// The same of interior ones: no block has less.
+const SMALLEST_BLOCK: usize = 512;
 /// Lines of a table's leaves that are looked at to know how many entries are live.
 const LINES: u64 = 32;
 /// Leaf blocks that are looked for at most.
@@ -91,7 +93,7 @@ impl Tve {
             blocks =
                 blocks.iter().flat_map(|block| self.below(real, *block)).take(BLOCKS).collect();
         }
-        let lines = self.lines();
+        let lines = (1 << self.level_bits) / LINE as u64;
         let all = blocks.len() as u64 * lines;
         let step = all.div_ceil(LINES).max(1);
         let looked = (nth % step..all).step_by(step as usize);
@@ -101,17 +103,12 @@ impl Tve {
         live * all / (looked.count() as u64).max(1)
     }
 
-    /// Lines of a block.
-    fn lines(&self) -> u64 {
-        (1 << self.level_bits) / LINE as u64
-    }
-
     /// The blocks that the entries of an interior one lead to.
     fn below(&self, real: &RealMemory, block: u64) -> impl Iterator<Item = u64> {
-        let at = move |line: u64| Hpa(block + 8 * LINE as u64 * line);
+        let starts = (block..block + (8 << self.level_bits)).step_by(8 * SMALLEST_BLOCK).map(Hpa);
         // Most of a large one leads nowhere.
-        let some = (0..self.lines()).filter(move |line| real.live(at(*line), LINE) > 0);
-        let entries = some.flat_map(move |line| real.load_line(at(line), LINE).unwrap_or_default());
+        let some = starts.filter(|at| real.live(*at, SMALLEST_BLOCK) > 0);
+        let entries = some.flat_map(|at| real.load_line(at, SMALLEST_BLOCK).unwrap_or_default());
         entries.filter(|entry| entry & 3 != 0).map(|entry| entry & !0xfff)
     }
 }
