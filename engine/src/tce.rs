@@ -74,6 +74,14 @@ impl Tce {
         Self(address & Self::ADDRESS_MASK | perm.bits())
     }
 
+    /// [`Tce::new`] of an address whose low 12 bits are 0.
+    #[inline(always)]
+    pub(crate) const fn of_page(address: u64, perm: Perm) -> Self {
+        debug_assert!(address & !Self::ADDRESS_MASK == 0, "a page's address");
+        // Not `|`: one instruction adds both, and the way from a user's address to this one.
+        Self(address + perm.bits())
+    }
+
     /// The entry with this value, as a hypercall passes it.
     #[must_use]
     pub const fn from_value(value: u64) -> Self {

@@ -34,12 +34,7 @@ pub(crate) fn pair(setup: &Setup) -> Vec<Line> {
             samples.time("locked exchange", GROUP, || {
                 loops::locked_exchange(&words);
             });
-            samples.time("pair", GROUP, || {
-                for _ in 0..GROUP {
-                    ring.unmap();
-                    ring.map();
-                }
-            });
+            samples.time("pair", GROUP, || ring.turn(GROUP));
             for peer in &mut crates {
                 samples.time(peer.name(), GROUP, || peer.turn_ring(first, GROUP));
             }

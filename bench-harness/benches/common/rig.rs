@@ -124,6 +124,16 @@ impl Ring {
         self.turns += 1;
     }
 
+    /// `count` times: the oldest page is unmapped, the next one mapped. A function by itself, as the
+    /// peers' loop is: what is around it decides nothing.
+    #[inline(never)]
+    pub(crate) fn turn(&mut self, count: u64) {
+        for _ in 0..count {
+            self.unmap();
+            self.map();
+        }
+    }
+
     /// Unmaps the oldest page.
     #[inline(always)]
     pub(crate) fn unmap(&mut self) {

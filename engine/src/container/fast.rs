@@ -224,7 +224,7 @@ impl Fast {
             return None;
         }
         user.count.add(1);
-        let tce = Tce::new(real.0, perm.powernv());
+        let tce = Tce::of_page(real.0, perm.powernv());
         entry.fill(tce, user.count.number(), perm == Perm::WRITE);
         Some(at.kill_filled(bus, page.size()))
     }
