@@ -21,13 +21,13 @@ static COUNTING: Counting = Counting::new();
 /// Instructions that a call may take: what it took when this was set, and 3 % more.
 const fn call_budget(work: Work) -> u64 {
     match work {
-        Work::MapOne => 216,
-        Work::UnmapOne => 229,
-        Work::PutTce => 271,
-        Work::StuffTce => 240,
-        Work::PutList => 3_620,
-        Work::BulkMap => 751_000,
-        Work::BulkUnmap => 762_000,
+        Work::MapOne => 90,
+        Work::UnmapOne => 73,
+        Work::PutTce => 121,
+        Work::StuffTce => 94,
+        Work::PutList => 3_890,
+        Work::BulkMap => 737_000,
+        Work::BulkUnmap => 766_000,
         _ => 0,
     }
 }
