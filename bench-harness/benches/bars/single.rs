@@ -34,7 +34,7 @@ pub(crate) fn pair(setup: &Setup) -> Vec<Line> {
             samples.time("locked exchange", GROUP, || {
                 loops::locked_exchange(&words);
             });
-            samples.time("pair", GROUP, || ring.turn(GROUP));
+            samples.time("pair", GROUP, || ring.turn(GROUP as usize));
             for peer in &mut crates {
                 samples.time(peer.name(), GROUP, || peer.turn_ring(first, GROUP));
             }

@@ -124,14 +124,19 @@ impl Ring {
         self.turns += 1;
     }
 
-    /// `count` times: the oldest page is unmapped, the next one mapped. A function by itself, as the
-    /// peers' loop is: what is around it decides nothing.
+    /// `count` times: the oldest page is unmapped, the next one mapped. A function by itself with a
+    /// counter in a register, as the peers' loop is: what is around it decides nothing.
     #[inline(never)]
-    pub(crate) fn turn(&mut self, count: u64) {
-        for _ in 0..count {
-            self.unmap();
-            self.map();
+    pub(crate) fn turn(&mut self, count: usize) {
+        let Self { rig, mapped, turns } = self;
+        for turn in *turns..*turns + count {
+            let place = &mut mapped[turn % Self::MAPPED];
+            rig.mapper.unmap_free(*place, PAGE).expect("it is mapped");
+            let memory = Uaddr(BUFFER.0 + turn as u64 % RING * PAGE);
+            let at = rig.mapper.map_alloc(memory, PAGE, Perm::READ_WRITE);
+            *place = at.expect("there is room");
         }
+        *turns += count;
     }
 
     /// Unmaps the oldest page.
