@@ -6,18 +6,8 @@ mod common;
 
 use std::time::Duration;
 
-use common::{bench, interrupted, text};
+use common::{bench, interrupted, refused, text};
 use serde_json::Value;
-
-/// One line on standard error, nothing else, and the code.
-fn refused(args: &[&str], code: i32) -> String {
-    let out = bench(args);
-    let error = text(&out.stderr);
-    assert_eq!(out.status.code(), Some(code), "{args:?}: {error}");
-    assert!(error.starts_with("error: ") && error.lines().count() == 1, "{args:?}: {error}");
-    assert!(out.stdout.is_empty());
-    error
-}
 
 #[test]
 fn dma_without_devices_is_exit_4() {

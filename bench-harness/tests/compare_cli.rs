@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use common::{bench, interrupted, text};
+use common::{bench, interrupted, refused, text};
 use serde_json::{Value, json};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_tce-bench");
@@ -47,15 +47,6 @@ fn folder(at: &Path, document: &Value, first: usize, runs: usize, ns: f64) -> St
 
 fn write(path: &Path, doc: &Value) {
     fs::write(path, doc.to_string()).unwrap();
-}
-
-fn refused(args: &[&str], code: i32) -> String {
-    let out = bench(args);
-    let error = text(&out.stderr);
-    assert_eq!(out.status.code(), Some(code), "{args:?}: {error}");
-    assert!(error.starts_with("error: ") && error.lines().count() == 1, "{args:?}: {error}");
-    assert!(out.stdout.is_empty());
-    error
 }
 
 fn script(at: &Path, body: &str) -> String {

@@ -21,6 +21,16 @@ pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+/// One line on standard error, nothing else, and the code.
+pub(crate) fn refused(args: &[&str], code: i32) -> String {
+    let out = bench(args);
+    let error = text(&out.stderr);
+    assert_eq!(out.status.code(), Some(code), "{args:?}: {error}");
+    assert!(error.starts_with("error: ") && error.lines().count() == 1, "{args:?}: {error}");
+    assert!(out.stdout.is_empty());
+    error
+}
+
 /// Starts the program, which goes on for longer than this, sends it SIGINT after a while and returns
 /// its exit code. `file` is its last argument.
 pub(crate) fn interrupted(args: &[&str], file: &Path, after: Duration) -> Option<i32> {
