@@ -59,7 +59,7 @@ impl Shared {
     /// Makes `container` the owner of `group`, or says who is.
     pub(crate) fn own(&self, group: GroupId, container: u64) -> Result<(), u64> {
         let mut owners = lock(&self.owners);
-        match owners.binary_search_by_key(&group, |(owned, _)| *owned) {
+        match place(&owners, group) {
             Ok(at) => Err(owners[at].1),
             Err(at) => {
                 owners.insert(at, (group, container));
@@ -71,16 +71,21 @@ impl Shared {
     /// The container that has the group.
     pub(crate) fn owner(&self, group: GroupId) -> Option<u64> {
         let owners = lock(&self.owners);
-        let at = owners.binary_search_by_key(&group, |(owned, _)| *owned).ok()?;
+        let at = place(&owners, group).ok()?;
         Some(owners[at].1)
     }
 
     pub(crate) fn disown(&self, group: GroupId) {
         let mut owners = lock(&self.owners);
-        if let Ok(at) = owners.binary_search_by_key(&group, |(owned, _)| *owned) {
+        if let Ok(at) = place(&owners, group) {
             owners.remove(at);
         }
     }
+}
+
+/// Where a group is among the owned ones, or would be.
+fn place(owners: &[(GroupId, u64)], group: GroupId) -> Result<usize, usize> {
+    owners.binary_search_by_key(&group, |(owned, _)| *owned)
 }
 
 /// How an engine is to work.
