@@ -7,8 +7,9 @@ mod report;
 mod tests;
 
 use std::io::Write;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -66,50 +67,49 @@ struct Row {
     detach: Summary,
     /// A peer's map or unmap of one page while nothing goes.
     calm: Summary,
-    /// The same while the window goes.
+    /// Those that met the removal, or waited for it.
     during_removal: Summary,
-    /// The longest of a round's.
+    /// The longest of each peer's in a round.
     longest_in_removal: Summary,
-    /// The same while a group leaves.
+    /// Those that met a group's leave, while the window was there.
     during_detach: Summary,
     verified: bool,
 }
 
-/// What the peers' calls are counted under.
+/// What a round consists of, in this order.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-enum Now {
+enum Phase {
+    /// The window is made and filled: not counted.
+    Prepare,
     Calm,
-    Removal,
     Detach,
-    /// Between two of them: not counted.
-    Between,
+    Removal,
+}
+
+impl Phase {
+    const ALL: [Self; 4] = [Self::Prepare, Self::Calm, Self::Detach, Self::Removal];
+
+    /// The phase of a step; steps count up through all rounds.
+    const fn of(step: u64) -> Self {
+        Self::ALL[(step % Self::ALL.len() as u64) as usize]
+    }
 }
 
 /// What the peers look at.
+#[derive(Default)]
 struct Clock {
-    now: AtomicU8,
+    /// Phases that have begun, less one.
+    step: AtomicU64,
     stop: AtomicBool,
-    /// The longest call of the round that met the removal.
-    longest: AtomicU64,
     /// Some peer has made a call in the calm.
     calm_seen: AtomicBool,
 }
 
-impl Default for Clock {
-    fn default() -> Self {
-        Self {
-            now: AtomicU8::new(Now::Between as u8),
-            stop: AtomicBool::new(false),
-            longest: AtomicU64::new(0),
-            calm_seen: AtomicBool::new(false),
-        }
-    }
-}
-
 impl Clock {
-    fn set(&self, phase: Now) {
-        self.now.store(phase as u8, Ordering::Release);
+    fn begin(&self, phase: Phase) {
+        let step = self.step.fetch_add(1, Ordering::AcqRel) + 1;
+        debug_assert!(Phase::of(step) == phase);
     }
 }
 
@@ -195,11 +195,10 @@ fn measure(config: &TeardownConfig, case: Case) -> anyhow::Result<Row> {
     container.remove_window(doomed, Removal::IfUnmapped)?;
 
     let clock = Clock::default();
-    let (mut removal, mut detach, mut longest) =
-        (Recorder::new(), Recorder::new(), Recorder::new());
+    let (mut removal, mut detach) = (Recorder::new(), Recorder::new());
     let mut verified = true;
     let mut rounds = 0;
-    let peers = thread::scope(|scope| -> anyhow::Result<Vec<Recorder>> {
+    let peers = thread::scope(|scope| -> anyhow::Result<Peer> {
         let threads: Vec<_> = (0..config.threads)
             .map(|nth| {
                 let (container, clock) = (&container, &clock);
@@ -210,27 +209,24 @@ fn measure(config: &TeardownConfig, case: Case) -> anyhow::Result<Row> {
             while rounds < config.rounds && !interrupted() {
                 verified &= container.create_window(spec)?.start == doomed;
                 spread(&container, doomed, case.window, config.live)?;
-                clock.set(Now::Calm);
+                container.attach(leaver)?;
+                clock.begin(Phase::Calm);
                 thread::sleep(config.calm);
                 // A busy machine may not have let any peer run meanwhile.
                 let ended = || threads.iter().any(thread::ScopedJoinHandle::is_finished);
                 while !clock.calm_seen.swap(false, Ordering::AcqRel) && !ended() {
                     thread::sleep(Duration::from_micros(50));
                 }
-                clock.set(Now::Removal);
-                let begin = Instant::now();
-                let receipt = container.remove_window(doomed, Removal::Force)?;
-                removal.record(begin.elapsed().as_nanos() as u64, receipt.released);
-                clock.set(Now::Between);
-                verified &= receipt.released == config.live;
-                container.attach(leaver)?;
-                // Every peer's call that met the removal has ended: each has the lock once more.
-                longest.record(clock.longest.swap(0, Ordering::AcqRel), 1);
-                clock.set(Now::Detach);
+                clock.begin(Phase::Detach);
                 let begin = Instant::now();
                 container.detach(leaver)?;
                 detach.record(begin.elapsed().as_nanos() as u64, 0);
-                clock.set(Now::Between);
+                clock.begin(Phase::Removal);
+                let begin = Instant::now();
+                let receipt = container.remove_window(doomed, Removal::Force)?;
+                removal.record(begin.elapsed().as_nanos() as u64, receipt.released);
+                clock.begin(Phase::Prepare);
+                verified &= receipt.released == config.live;
                 rounds += 1;
             }
             Ok(())
@@ -240,8 +236,7 @@ fn measure(config: &TeardownConfig, case: Case) -> anyhow::Result<Row> {
         let joined = threads.into_iter().map(|t| t.join().expect("a peer does not panic"));
         let parts = joined.collect::<anyhow::Result<Vec<_>>>()?;
         done?;
-        let of = |phase: Now| Recorder::merged(parts.iter().map(|part| &part[phase as usize]));
-        Ok(vec![of(Now::Calm), of(Now::Removal), of(Now::Detach)])
+        Ok(Peer::merged(&parts))
     })?;
     container.close();
     verified &= engine.ledger().pages() == 0 && mock.leftovers() == (0, 0, 0);
@@ -253,10 +248,10 @@ fn measure(config: &TeardownConfig, case: Case) -> anyhow::Result<Row> {
         rounds,
         removal: removal.summary(),
         detach: detach.summary(),
-        calm: peers[0].summary(),
-        during_removal: peers[1].summary(),
-        longest_in_removal: longest.summary(),
-        during_detach: peers[2].summary(),
+        calm: peers.of(Phase::Calm).summary(),
+        during_removal: peers.of(Phase::Removal).summary(),
+        longest_in_removal: peers.longest.summary(),
+        during_detach: peers.of(Phase::Detach).summary(),
         verified,
     })
 }
@@ -272,41 +267,78 @@ fn spread(container: &Container, start: Ioba, window: u64, live: u64) -> anyhow:
     Ok(())
 }
 
+/// What one peer, or all of them, have seen.
+struct Peer {
+    /// By phase.
+    times: [Recorder; Phase::ALL.len()],
+    /// The longest call of each round that met the removal.
+    longest: Recorder,
+}
+
+impl Peer {
+    fn new() -> Self {
+        Self { times: std::array::from_fn(|_| Recorder::new()), longest: Recorder::new() }
+    }
+
+    fn merged(parts: &[Self]) -> Self {
+        let phase = |nth: usize| Recorder::merged(parts.iter().map(|part| &part.times[nth]));
+        let longest = Recorder::merged(parts.iter().map(|part| &part.longest));
+        Self { times: std::array::from_fn(phase), longest }
+    }
+
+    fn of(&self, phase: Phase) -> &Recorder {
+        &self.times[phase as usize]
+    }
+
+    /// A call that began in the first of these steps and ended in the last. It is counted under all that
+    /// it met: it may have waited for a whole detach, having begun before and ended after. Calm it is
+    /// only if it met nothing else.
+    fn record(&mut self, steps: RangeInclusive<u64>, took: u64) {
+        let only = steps.start() == steps.end();
+        for phase in Phase::ALL.into_iter().filter(|phase| only || *phase != Phase::Calm) {
+            if steps.clone().any(|step| Phase::of(step) == phase) {
+                self.times[phase as usize].record(took, 1);
+            }
+        }
+    }
+}
+
 /// Maps and unmaps single pages of its own until it is told to stop; times by phase.
-fn peer(
-    container: &Arc<Container>,
-    window: Ioba,
-    nth: u32,
-    clock: &Clock,
-) -> anyhow::Result<[Recorder; 4]> {
+fn peer(container: &Arc<Container>, window: Ioba, nth: u32, clock: &Clock) -> anyhow::Result<Peer> {
     let mut mapper = container.mapper();
-    let mut times: [Recorder; 4] = std::array::from_fn(|_| Recorder::new());
+    let mut seen = Peer::new();
     let page = PageShift::K4.bytes();
     // Leaves of its own.
     let base = window.0 + u64::from(nth) * (64 << 20);
+    // Step of the last removal that a call has met, and the longest of these calls.
+    let mut met = (0, 0);
     while !clock.stop.load(Ordering::Acquire) {
         for turn in 0..TURN {
             let (at, from) = (Ioba(base + turn * page), Uaddr(PEERS.0 + turn * page));
             let begin = Instant::now();
-            let before = clock.now.load(Ordering::Acquire);
+            let before = clock.step.load(Ordering::Acquire);
             mapper.map(at, from, page, Perm::READ_WRITE, Mode::Refuse)?;
             mapper.unmap(at, page)?;
             let took = begin.elapsed().as_nanos() as u64;
-            let after = clock.now.load(Ordering::Acquire);
-            // A call that began or ended in a phase may have waited for it.
-            let phase = if before == Now::Calm as u8 || before == Now::Between as u8 {
-                after
-            } else {
-                before
-            };
-            times[usize::from(phase)].record(took, 1);
-            if phase == Now::Calm as u8 && !clock.calm_seen.load(Ordering::Relaxed) {
-                clock.calm_seen.store(true, Ordering::Release);
-            }
-            if phase == Now::Removal as u8 {
-                clock.longest.fetch_max(took, Ordering::AcqRel);
+            let after = clock.step.load(Ordering::Acquire);
+            seen.record(before..=after, took);
+            if before == after && Phase::of(after) == Phase::Calm {
+                if !clock.calm_seen.load(Ordering::Relaxed) {
+                    clock.calm_seen.store(true, Ordering::Release);
+                }
+            } else if let Some(removal) =
+                (before..=after).find(|step| Phase::of(*step) == Phase::Removal)
+            {
+                if removal != met.0 && met.1 > 0 {
+                    seen.longest.record(met.1, 1);
+                    met.1 = 0;
+                }
+                met = (removal, met.1.max(took));
             }
         }
     }
-    Ok(times)
+    if met.1 > 0 {
+        seen.longest.record(met.1, 1);
+    }
+    Ok(seen)
 }

@@ -32,7 +32,7 @@ pub(super) fn table(doc: &Doc, style: Style) -> String {
     };
     out.push_str(&format!(
         "\npeers: a map and an unmap of one page in another window of the container, the longest of each \
-         round its median;\n\
+         peer and round its median;\n\
          times of the mock\n\n{verdict}\n"
     ));
     out

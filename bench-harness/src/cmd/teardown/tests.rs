@@ -30,3 +30,16 @@ fn windows_go_and_nothing_is_left() {
         assert!(row.calm.min.is_some() && row.removal.min.is_some(), "{row:?}");
     }
 }
+
+#[test]
+fn a_call_is_counted_under_all_that_it_met() {
+    let mut peer = Peer::new();
+    let step = |round: u64, phase: Phase| 4 * round + phase as u64;
+    // From calm to after the removal: it waited for both.
+    peer.record(step(1, Phase::Calm)..=step(2, Phase::Prepare), 7);
+    peer.record(step(1, Phase::Detach)..=step(1, Phase::Detach), 5);
+    peer.record(step(1, Phase::Calm)..=step(1, Phase::Calm), 3);
+    peer.record(step(1, Phase::Removal)..=step(1, Phase::Removal), 2);
+    let calls = Phase::ALL.map(|phase| peer.of(phase).samples());
+    assert_eq!(calls, [1, 1, 2, 2]);
+}
