@@ -236,15 +236,21 @@ impl Container {
     pub fn remove_window(&self, start: Ioba, removal: Removal) -> Result<Receipt, WindowError> {
         self.engine.same_process()?;
         let _structure = lock(&self.structure);
-        let mut state = self.state.write();
         let inside = |w: &Window| start.0.wrapping_sub(w.start.0) < w.table.geometry().covered();
         let named = |w: &&Window| w.start == start || !stands(Guard::ExactStart) && inside(w);
+        // Counting takes the longer the larger the window is: not while others wait, if it can be helped.
+        let unmapped = |state: &State| match state.windows.iter().flatten().find(named) {
+            Some(window) if removal == Removal::IfUnmapped => match window.table.live() {
+                0 => Ok(()),
+                live => Err(WindowError::Mapped { start, live }),
+            },
+            _ => Ok(()),
+        };
+        unmapped(&self.state.read())?;
+        let mut state = self.state.write();
+        unmapped(&state)?;
         let found = state.windows.iter().flatten().find(named);
         let window = found.ok_or(WindowError::NotFound(start))?;
-        let live = window.table.live();
-        if live > 0 && removal == Removal::IfUnmapped {
-            return Err(WindowError::Mapped { start, live });
-        }
         if window.left_to_kvm && removal == Removal::IfUnmapped {
             return Err(WindowError::LeftToKvm(start));
         }
