@@ -16,6 +16,7 @@ mod lists;
 mod parts;
 mod replay;
 mod single;
+mod strict;
 
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -62,6 +63,8 @@ const SECTIONS: &[Section] = &[
     ("accounting", parts::accounting),
     ("look-up", parts::lookup),
     ("kill coalescing", parts::coalescing),
+    ("strict kills, requests", strict::requests),
+    ("strict kills, one page", strict::one_page),
     #[cfg(target_arch = "x86_64")]
     ("counters", counts::counts),
 ];

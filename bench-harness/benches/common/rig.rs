@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use tce_engine::ioba::{IobaAllocator, IobaOptions, IobaSpace};
 use tce_engine::{
-    Container, Engine, EngineOptions, Gra, GroupId, GuestMemory, Ioba, Liobn, Mapper, MockBuilder,
-    Mode, PageShift, Papr, Perm, PhbSpec, Tier, Uaddr, Vcpu, WindowSpec,
+    Backend, Container, Engine, EngineOptions, Gra, GroupId, GuestMemory, Ioba, Liobn, Mapper,
+    Mock, MockBuilder, Mode, PageShift, Papr, Perm, PhbSpec, Tier, Uaddr, Vcpu, WindowSpec,
 };
 
 use super::peers::RING;
@@ -33,13 +33,13 @@ pub(crate) enum Backing {
 /// What the engine's numbers are reached with.
 pub(crate) const USUAL: Backing = Backing::Pages(PageShift::M2);
 
-fn engine(backing: Backing, tier: &'static Tier) -> Engine {
+fn mock(backing: Backing) -> Arc<Mock> {
     let mock = MockBuilder::new(1);
     let mock = match backing {
         Backing::Pages(page) => mock.backing(page),
         Backing::Contiguous => mock.contiguous(true),
     };
-    Engine::new(mock.build(), EngineOptions { tier: Some(tier), ..EngineOptions::default() })
+    mock.build()
 }
 
 /// A container with one window and one thread's handle to it.
@@ -56,6 +56,16 @@ impl Rig {
         Self::with_buffer(bytes, bytes, backing, tier)
     }
 
+    /// On a machine of the caller's, whose first `groups` share the container.
+    pub(crate) fn on(
+        backend: Arc<dyn Backend>,
+        groups: u16,
+        bytes: u64,
+        tier: &'static Tier,
+    ) -> Self {
+        Self::with((backend, groups), bytes, bytes, tier)
+    }
+
     /// With `buffer` bytes of memory.
     pub(crate) fn with_buffer(
         bytes: u64,
@@ -63,9 +73,21 @@ impl Rig {
         backing: Backing,
         tier: &'static Tier,
     ) -> Self {
-        let engine = engine(backing, tier);
+        Self::with((mock(backing), 1), bytes, buffer, tier)
+    }
+
+    fn with(
+        (backend, groups): (Arc<dyn Backend>, u16),
+        bytes: u64,
+        buffer: u64,
+        tier: &'static Tier,
+    ) -> Self {
+        let options = EngineOptions { tier: Some(tier), ..EngineOptions::default() };
+        let engine = Engine::new(backend, options);
         let container = Arc::new(engine.container());
-        container.attach(GroupId(0)).expect("the mock has this group");
+        for group in 0..groups {
+            container.attach(GroupId(group.into())).expect("the machine has this group");
+        }
         container.register(BUFFER, buffer).expect("no limit is set");
         let spec = WindowSpec::new(bytes, PageShift::K4).levels(2);
         let window = container.create_window(spec).expect("a shape that the mock has");
@@ -211,7 +233,8 @@ impl Guest {
     pub(crate) const LIOBN: u64 = 0x8000_0000;
 
     pub(crate) fn new(tier: &'static Tier) -> Self {
-        let engine = engine(USUAL, tier);
+        let options = EngineOptions { tier: Some(tier), ..EngineOptions::default() };
+        let engine = Engine::new(mock(USUAL), options);
         let papr = Arc::new(Papr::new(Self::RAM));
         let spec = PhbSpec {
             buid: 1,
