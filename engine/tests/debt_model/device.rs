@@ -2,7 +2,7 @@
 //! Devices, and what bridges cache for them.
 
 use crate::protocol::Protocol;
-use crate::state::{Cached, HANDLES, Member, Page, Pe, Set, State, Tce, Who};
+use crate::state::{Actor, Cached, HANDLES, Member, Page, Pe, Set, State, Tce};
 
 /// What a walk leaves in the cache, beside the entry that was asked for: the others of its line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,10 +39,13 @@ impl Protocol {
     pub(crate) fn load(&self, s: &State, pe: usize, line: usize) -> Option<State> {
         let mut s = *s;
         let entries = self.line(line);
+        if entries.is_empty() {
+            return None;
+        }
         let live = entries.iter().any(|e| s.table[e].is_some());
         let Pe { member, cache, .. } = &mut s.pes[pe];
         match member {
-            // Who had the PE before was no better.
+            // Actor had the PE before was no better.
             Member::No => entries.iter().for_each(|e| cache[e] = Cached::Foreign),
             Member::Yes if live || self.cache.keeps == Keeps::Everything => {
                 let kept = |tce: Tce| self.cache.keeps != Keeps::Live || tce.is_some();
@@ -81,8 +84,8 @@ impl Protocol {
     pub(crate) fn done(&self, s: &State, pe: usize) -> Option<State> {
         let mut s = *s;
         s.pes[pe].flight.take()?;
-        (0..HANDLES).for_each(|h| s.handles[h].way.waits.remove(pe));
-        s.way_mut(Who::Writer).waits.remove(pe);
+        (0..HANDLES).for_each(|h| s.handles[h].op.waits.remove(pe));
+        s.op_mut(Actor::Writer).waits.remove(pe);
         Some(s)
     }
 }

@@ -1,233 +1,284 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The protocol of the kill policies.
+//! The protocol of the kill policies: debts, their marks, their retirement and the reuse of what is in
+//! debt, written to be read, and checked in every order of its steps.
+//!
+//! # Who is there
+//!
+//! * **Handles** (`handle.rs`), two, each on a thread: map, unmap, retire. A call shares
+//!   `Container::state` from its beginning to its end.
+//! * **A writer** (`change.rs`) changes the structure: unregisters memory, lets a PE join or leave. It
+//!   holds `Container::state` alone, so it meets no call; devices it does meet.
+//! * **Devices and bridges** (`device.rs`), one for each PE: a line comes into the cache at any time,
+//!   whatever is next to what in it; an access is in flight for as long as the device likes.
+//!
+//! # What they do
+//!
+//! A call changes entries under the lock of their segment. What comes then is the same for everybody
+//! (`settle.rs`): *kill*, *fence*, *unmark*, *release*. A clear that waits does none of it. It leaves a
+//! **mark** at its entry in the same hold of the lock in which it cleared it, and a **record** in its
+//! handle's ring: the mapped count stays up, and the IOBA stays taken. Whoever retires the record does
+//! kill, fence, unmark and release on the debtor's behalf.
+//!
+//! * Marks share words, and a word has one debtor. A clear beside another's marks does not wait.
+//! * A fill of a marked entry kills it before it returns. The mark stays.
+//! * Whoever resets a mark looks whether it still is the debtor's. It need not be: a ring may have an
+//!   entry twice, and a kill of the first record serves the second.
+//! * With `FillRule::BesideLive` a fill is killed if anything else in its line is live, marked, being
+//!   cleared by a call that does not wait, or filled by the same call.
+//! * The writer retires all debts first.
+//!
+//! # What is shown
+//!
+//! `properties.rs` has it: what holds in every state, and what happens in some, so that it is not about
+//! nothing. Calls are without end, yet there are finitely many states, so each instance is seen whole.
+//! Each [`Mistake`] is found out, and so is each cache that is not what a fill rule rests on.
+//! Calls are straight lines of steps, and whatever is under way can go on: so each debt can be retired
+//! if devices have done with their accesses at some time.
+//!
+//! # What is taken for granted
+//!
+//! That the locks are locks (loom: `src/models.rs`). That a kill is carried out at one moment between the
+//! store to its register and the end of the fence, and that a walk is one moment: either it comes before a
+//! kill, which takes its line away, or it finds what the table says after the kill. That two handles,
+//! two PEs, two pages and three entries are enough to go wrong with.
 #![cfg(not(any(loom, target_arch = "powerpc64")))]
 
-mod calls;
+mod change;
 mod device;
+mod handle;
+mod model;
 mod properties;
 mod protocol;
-mod retire;
+mod settle;
 mod state;
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::time::Instant;
 
-use stateright::{Checker, HasDiscoveries, Model, Property};
+use stateright::{Checker, HasDiscoveries, Model};
 
-use device::Cache;
+use device::{Cache, Keeps};
+use properties::{ALWAYS, COUNTED, EXACT, FOREIGN, FRESH, GONE, IN_USE, ONCE, ONWARD, OWED, SAFE};
 use protocol::{FillRule, Mistake, Policy, Protocol};
-use state::{Change, ENTRIES, HANDLES, Handle, Member, PAGES, PES, Page, Pe, Set, State, Step, Way, Who};
+use state::{PAGES, State};
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Action {
-    Map(usize, Set, Page),
-    Unmap(usize, Set),
-    Retire(usize, usize),
-    Change(Change),
-    Register(Page),
-    /// The next step of somebody on his way.
-    Next(Who),
-    Load(usize, usize),
-    Access(usize, Page),
-    Done(usize),
-}
-
-impl Protocol {
-    fn step(&self, s: &State, who: Who) -> Option<State> {
-        match (s.way(who).step, who) {
-            (Step::Store, Who::Handle(h)) => Some(self.store(s, h)),
-            (Step::MarkLate, Who::Handle(h)) => self.mark_late(s, h),
-            (Step::Kill, _) => self.kill(s, who),
-            (Step::Fence, _) => self.fence(s, who),
-            (Step::Unmark, _) => self.unmark(s, who),
-            (Step::Release, _) => Some(self.release(s, who)),
-            _ => None,
-        }
-    }
-}
-
-impl Model for Protocol {
-    type State = State;
-    type Action = Action;
-
-    fn init_states(&self) -> Vec<State> {
-        let pe = |nth: usize| {
-            let member = nth < self.pes && !(self.join && nth + 1 == self.pes);
-            let member = if member { Member::Yes } else { Member::No };
-            Pe { member, ..Pe::default() }
-        };
-        let stock: [u8; ENTRIES] = std::array::from_fn(|e| u8::from(self.stock && e < self.entries()));
-        vec![State {
-            table: [None; ENTRIES],
-            marks: Set::NONE,
-            debtors: Default::default(),
-            lock: None,
-            counts: [0; PAGES],
-            pinned: Set::below(self.pages),
-            stock,
-            held: Set::below(self.entries()).when(!self.stock),
-            handles: [Handle::default(); HANDLES],
-            writer: Way::default(),
-            change: Change::Retire,
-            pes: std::array::from_fn::<_, PES, _>(pe),
-            promised: Set::NONE,
-            filler: [None; ENTRIES],
-            refused: false,
-        }]
-    }
-
-    fn actions(&self, s: &State, actions: &mut Vec<Action>) {
-        let pages = 0..self.pages as Page;
-        for who in State::everybody().filter(|who| !s.way(*who).idle()) {
-            actions.push(Action::Next(who));
-        }
-        for h in (0..HANDLES).filter(|h| s.handles[*h].way.idle() && s.writer.idle()) {
-            for run in self.all_runs() {
-                actions.extend(pages.clone().map(|page| Action::Map(h, run, page)));
-                actions.push(Action::Unmap(h, run));
-            }
-            actions.extend((1..=s.handles[h].ring.len()).map(|n| Action::Retire(h, n)));
-        }
-        if s.writer.idle() && s.handles.iter().all(|handle| handle.way.idle()) {
-            if self.unregister || self.join {
-                actions.push(Action::Change(Change::Retire));
-            }
-            for page in pages.clone().filter(|_| self.unregister) {
-                let pinned = s.pinned.has(page.into());
-                actions.push(if pinned {
-                    Action::Change(Change::Unregister(page))
-                } else {
-                    Action::Register(page)
-                });
-            }
-            if self.join {
-                let last = self.pes - 1;
-                let is = s.pes[last].member == Member::Yes;
-                let last = last as u8;
-                let change = if is { Change::Leave(last) } else { Change::Join(last) };
-                actions.push(Action::Change(change));
-            }
-        }
-        let lines = self.lines.iter().copied().collect::<BTreeSet<_>>();
-        for pe in 0..self.pes {
-            actions.extend(lines.iter().map(|line| Action::Load(pe, *line)));
-            actions.extend(pages.clone().map(|page| Action::Access(pe, page)));
-            actions.push(Action::Done(pe));
-        }
-    }
-
-    fn next_state(&self, s: &State, action: Action) -> Option<State> {
-        let next = match action {
-            Action::Map(h, run, page) => self.map(s, h, run, page),
-            Action::Unmap(h, run) => self.unmap(s, h, run, self.stock),
-            Action::Retire(h, records) => self.retire(s, h, records),
-            Action::Change(change) => self.change(s, change),
-            Action::Register(page) => self.register(s, page),
-            Action::Next(who) => self.step(s, who),
-            Action::Load(pe, line) => self.load(s, pe, line),
-            Action::Access(pe, page) => self.access(s, pe, page),
-            Action::Done(pe) => self.done(s, pe),
-        };
-        if self.symmetry && self.pages == PAGES { next.map(State::representative) } else { next }
-    }
-
-    fn properties(&self) -> Vec<Property<Self>> {
-        properties::all(self)
-    }
-}
-
-fn told(actions: Vec<Action>) -> String {
-    actions.iter().enumerate().map(|(n, action)| format!("{:3} {action:?}\n", n + 1)).collect()
-}
-
-#[track_caller]
-fn holds(name: &str, protocol: Protocol) {
+/// Looks at all states, or at as many as it takes to break one of the properties.
+fn check(name: &str, p: Protocol, broken: &[&'static str]) -> impl Checker<Protocol> + use<> {
     let began = Instant::now();
-    let protocol = Protocol { symmetry: true, ..protocol };
-    let checker = protocol.clone().checker().finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
-    let seconds = began.elapsed().as_secs_f32();
-    println!("{name}: {} states, depth {}, {seconds:.1} s", checker.unique_state_count(), checker.max_depth());
-    for name in properties::ALWAYS {
-        if checker.discovery(name).is_some() {
-            fails(name, Protocol { symmetry: false, ..protocol }, name);
-            panic!("not so: {name}");
-        }
-    }
-    checker.assert_properties();
+    let until = HasDiscoveries::AnyOf(broken.iter().copied().collect());
+    let checker = p.checker().finish_when(until).spawn_bfs().join();
+    let (states, seconds) = (checker.unique_state_count(), began.elapsed().as_secs_f32());
+    println!("{name}: {states} states, depth {}, {seconds:.1} s", checker.max_depth());
+    checker
 }
 
-#[track_caller]
-fn fails(name: &str, protocol: Protocol, property: &'static str) {
-    let began = Instant::now();
-    let checker = protocol.checker().finish_when(HasDiscoveries::AllOf([property].into())).spawn_bfs().join();
-    let seconds = began.elapsed().as_secs_f32();
-    print!("{name}: {} states, depth {}, {seconds:.1} s: ", checker.unique_state_count(), checker.max_depth());
-    let path = checker.discovery(property);
-    let path = path.unwrap_or_else(|| panic!("{name}: no counterexample to: {property}; but {:?}", checker.discoveries().keys()));
+/// How a property was broken, step by step.
+fn story(checker: &impl Checker<Protocol>, property: &'static str) -> Option<String> {
+    let path = checker.discovery(property)?;
     let last = *path.last_state();
-    println!("{property}\n{}{last:?}", told(path.into_actions()));
+    let steps = path.into_actions().into_iter().enumerate();
+    let steps: String = steps.map(|(n, action)| format!("{:4} {action:?}\n", n + 1)).collect();
+    Some(format!("not so: {property}\n{steps}{last:#?}"))
+}
+
+/// Everything holds but for what is excepted.
+#[track_caller]
+fn holds_but(name: &str, p: &Protocol, excepted: &[&'static str]) {
+    let always: Vec<_> = ALWAYS.into_iter().filter(|name| !excepted.contains(name)).collect();
+    let checker = check(name, Protocol { symmetry: true, ..p.clone() }, &always);
+    if always.iter().any(|property| checker.discovery(property).is_some()) {
+        // Once more, with everybody keeping his name.
+        let checker = check(name, p.clone(), &always);
+        let story = always.iter().find_map(|property| story(&checker, property));
+        panic!("{name}: {}", story.expect("names change nothing"));
+    }
+    for property in p.properties().iter().map(|property| property.name) {
+        let found = checker.discovery(property).is_some();
+        assert!(found || always.contains(&property), "{name}: never so: {property}");
+    }
+}
+
+#[track_caller]
+fn holds(name: &str, p: &Protocol) {
+    holds_but(name, p, &[]);
+}
+
+/// The instance breaks this property.
+#[track_caller]
+fn breaks(name: &str, p: Protocol, property: &'static str) {
+    let checker = check(name, p, &[property]);
+    assert!(story(&checker, property).is_some(), "{name}: nobody noticed. Always: {property}");
+}
+
+#[track_caller]
+fn found_out(mistake: Mistake, p: &Protocol, property: &'static str) {
+    breaks(&format!("{mistake:?}"), Protocol { mistake: Some(mistake), ..p.clone() }, property);
+}
+
+const STRICT: Protocol = Protocol {
+    replace: true,
+    unregister: true,
+    ..Protocol::new(Policy::Strict, FillRule::Always, Cache::ANY)
+};
+const NEVER: Protocol = Protocol {
+    ring: 1,
+    unregister: true,
+    ..Protocol::new(Policy::Deferred, FillRule::Never, Cache::LIVE)
+};
+/// An entry may be twice in a ring.
+const TWICE: Protocol = Protocol { ring: 2, pages: 1, parts: true, ..NEVER };
+const MEMBERS: Protocol = Protocol { pes: 2, pages: 1, join: true, ..NEVER };
+const STOCK: Protocol = Protocol { ring: 2, stock: true, parts: true, ..NEVER };
+const BESIDE: Protocol = Protocol {
+    ring: 1,
+    ..Protocol::new(Policy::Deferred, FillRule::BesideLive, Cache::BESIDE_LIVE)
+};
+const RUNS: Protocol = Protocol { ring: 2, pages: 1, runs: true, unregister: true, ..BESIDE };
+const ALWAYS_FILL: Protocol = Protocol {
+    ring: 1,
+    replace: true,
+    unregister: true,
+    ..Protocol::new(Policy::Deferred, FillRule::Always, Cache::ANY)
+};
+const BATCHED: Protocol = Protocol { policy: Policy::Batched, replace: false, ..ALWAYS_FILL };
+const BATCHED_BESIDE: Protocol = Protocol { policy: Policy::Batched, ..RUNS };
+
+#[test]
+fn strict() {
+    holds("strict", &STRICT);
+    holds("strict, calls overlap", &Protocol { overlap: true, runs: true, ..STRICT });
+    holds("strict, members", &Protocol { pes: 2, join: true, pages: 1, ..STRICT });
 }
 
 #[test]
-fn small() {
-    let p = Protocol::new(Policy::Deferred, FillRule::Never, Cache::LIVE);
-    holds("deferred, never, r1", Protocol { ring: 1, pages: 1, ..p.clone() });
-    holds("deferred, never, r1 p2", Protocol { ring: 1, ..p.clone() });
-    holds("deferred, never, r2", Protocol { ring: 2, ..p.clone() });
-    holds("deferred, never, r2 parts", Protocol { ring: 2, parts: true, ..p.clone() });
-    let p = Protocol::new(Policy::Deferred, FillRule::BesideLive, Cache::BESIDE_LIVE);
-    holds("deferred, beside r1", Protocol { ring: 1, ..p.clone() });
-    holds("deferred, beside r1 runs", Protocol { ring: 2, pages: 1, runs: true, ..p.clone() });
-    let p = Protocol::new(Policy::Strict, FillRule::Always, Cache::ANY);
-    holds("strict", Protocol { ..p.clone() });
-    let p = Protocol::new(Policy::Batched, FillRule::Always, Cache::ANY);
-    holds("batched r1", Protocol { ring: 1, ..p.clone() });
-    holds("batched r2 p1", Protocol { ring: 2, pages: 1, ..p.clone() });
+fn deferred() {
+    holds("deferred", &NEVER);
+    holds("deferred, calls overlap", &Protocol { overlap: true, replace: true, ..NEVER });
+    holds("deferred, twice", &TWICE);
+    holds("deferred, members", &MEMBERS);
+    holds("deferred, stock", &STOCK);
+    holds("deferred, always", &ALWAYS_FILL);
+    holds("deferred, whole PEs", &Protocol { max_page_kills: 0, ring: 2, pages: 1, ..ALWAYS_FILL });
 }
 
 #[test]
-fn mistakes() {
-    use properties::*;
-    let never = Protocol::new(Policy::Deferred, FillRule::Never, Cache::LIVE);
-    let two = Protocol { unregister: true, ..never.clone() };
-    let m = |mistake: Mistake, p: &Protocol, property| {
-        fails(&format!("{mistake:?}"), Protocol { mistake: Some(mistake), ..p.clone() }, property);
-    };
-    let parts = Protocol { parts: true, ..never.clone() };
-    m(Mistake::NoKill, &two, SAFE);
-    m(Mistake::NoKill, &two, GONE);
-    m(Mistake::NoFence, &two, SAFE);
-    m(Mistake::ReleaseBeforeFence, &never, COUNTED);
-    m(Mistake::ReleaseBeforeKill, &never, COUNTED);
-    m(Mistake::UnmarkBeforeKill, &never, FRESH);
-    m(Mistake::NoMark, &never, FRESH);
-    m(Mistake::FillIgnoresMarks, &never, FRESH);
-    m(Mistake::UnmarkWord, &parts, FRESH);
-    m(Mistake::UnmarkAnothers, &parts, FRESH);
-    m(Mistake::TwoDebtors, &never, OWED);
-    m(Mistake::WriterSkipsDebts, &two, IN_USE);
-    m(Mistake::WriterKeepsDebts, &two, EXACT);
-    m(Mistake::WriterKeepsDebts, &two, SAFE);
-    let stock = Protocol { stock: true, ..two.clone() };
-    m(Mistake::WriterKeepsDebts, &stock, ONCE);
-    m(Mistake::StockBeforeKill, &stock, ONCE);
-    let pes = Protocol { pes: 2, ..two.clone() };
-    m(Mistake::FirstMemberOnly, &pes, SAFE);
-    let join = Protocol { pes: 2, join: true, ..never.clone() };
-    m(Mistake::JoinWithoutKill, &join, FOREIGN);
-    m(Mistake::LeaveWithoutKill, &join, FOREIGN);
-    let batched = Protocol::new(Policy::Batched, FillRule::Always, Cache::ANY);
-    m(Mistake::SubmitForgetsFills, &batched, FRESH);
-    let beside = Protocol::new(Policy::Deferred, FillRule::BesideLive, Cache::BESIDE_LIVE);
-    let one = Protocol { ring: 1, ..beside.clone() };
-    m(Mistake::StrictClearsUnseen, &one, FRESH);
-    m(Mistake::MarkLate, &beside, FRESH);
-    m(Mistake::FillIgnoresMarks, &beside, FRESH);
-    m(Mistake::OwnRunUnseen, &Protocol { runs: true, ..beside.clone() }, FRESH);
-    fails("beside, any", Protocol { cache: Cache::ANY, ..beside.clone() }, FRESH);
-    let faults = Cache { keeps: device::Keeps::Everything, ..Cache::BESIDE_LIVE };
-    fails("beside, keeps faults", Protocol { cache: faults, ..beside.clone() }, FRESH);
-    let entry = Cache { drops_line: false, ..Cache::BESIDE_LIVE };
-    fails("beside, drops entry", Protocol { cache: entry, ..beside.clone() }, FRESH);
-    fails("never, beside", Protocol { cache: Cache::BESIDE_LIVE, ..never.clone() }, FRESH);
+fn deferred_beside_live() {
+    holds("beside live", &BESIDE);
+    holds("beside live, runs", &Protocol { overlap: true, ..RUNS });
+    holds("beside live, runs as whole PEs", &Protocol { max_page_kills: 1, ..RUNS });
+    let lines = Protocol { lines: &[0, 0, 1], pages: 1, ..BESIDE };
+    holds("beside live, two lines of a word", &Protocol { words: &[0, 0, 0], ..lines });
+    holds("beside live, two words", &Protocol { words: &[0, 0, 1], ..lines });
+}
+
+#[test]
+fn batched() {
+    holds("batched", &BATCHED);
+    holds("batched, replacing", &Protocol { pages: 1, replace: true, overlap: true, ..BATCHED });
+    holds("batched, beside live", &BATCHED_BESIDE);
+}
+
+/// Where each fill is killed anyway, marks are of no use: what is in debt is killed when it is mapped again.
+#[test]
+fn no_marks_where_each_fill_is_killed() {
+    for (name, p) in [("unmarked, deferred", ALWAYS_FILL), ("unmarked, batched", BATCHED)] {
+        holds_but(name, &Protocol { mistake: Some(Mistake::NoMark), ..p }, &[GONE]);
+    }
+}
+
+/// All states, found in another way than the checker's.
+fn reached(p: &Protocol) -> HashSet<State> {
+    let mut new = p.init_states();
+    let mut all: HashSet<_> = new.iter().copied().collect();
+    while let Some(state) = new.pop() {
+        new.extend(p.next_states(&state).into_iter().filter(|next| all.insert(*next)));
+    }
+    all
+}
+
+/// What the checker does not look at, as it differs from something else by names only, does so.
+#[test]
+fn names_change_nothing() {
+    for (name, p) in [("members", MEMBERS), ("stock", STOCK), ("beside live", BESIDE)] {
+        let named = Protocol { symmetry: true, ..p.clone() };
+        let rename = |state: State| state.representative(p.pages == PAGES);
+        let all: HashSet<_> = reached(&p).into_iter().map(rename).collect();
+        assert!(all == reached(&named), "{name}");
+        assert_eq!(all.len(), check(name, named, &ALWAYS).unique_state_count(), "{name}");
+    }
+}
+
+#[test]
+fn mistakes_in_the_order_of_steps_are_found() {
+    found_out(Mistake::NoKill, &NEVER, SAFE);
+    found_out(Mistake::NoKill, &NEVER, GONE);
+    found_out(Mistake::NoFence, &NEVER, SAFE);
+    found_out(Mistake::ReleaseBeforeFence, &NEVER, COUNTED);
+    found_out(Mistake::ReleaseBeforeKill, &NEVER, COUNTED);
+    found_out(Mistake::UnmarkBeforeKill, &NEVER, FRESH);
+    found_out(Mistake::StockBeforeKill, &STOCK, ONCE);
+    found_out(Mistake::SettleUnderLock, &NEVER, ONWARD);
+    found_out(Mistake::SubmitForgetsFills, &BATCHED, FRESH);
+    for mistake in [Mistake::NoKill, Mistake::NoFence, Mistake::ReleaseBeforeKill] {
+        found_out(mistake, &BATCHED, COUNTED);
+    }
+}
+
+#[test]
+fn mistakes_with_marks_are_found() {
+    found_out(Mistake::NoMark, &NEVER, FRESH);
+    found_out(Mistake::NoMark, &BESIDE, FRESH);
+    found_out(Mistake::MarkLate, &BESIDE, FRESH);
+    found_out(Mistake::FillIgnoresMarks, &NEVER, FRESH);
+    found_out(Mistake::FillIgnoresMarks, &BESIDE, FRESH);
+    found_out(Mistake::UnmarkWord, &TWICE, GONE);
+    found_out(Mistake::UnmarkAnothers, &TWICE, GONE);
+    found_out(Mistake::TwoDebtors, &NEVER, OWED);
+}
+
+#[test]
+fn mistakes_with_others_are_found() {
+    found_out(Mistake::FirstMemberOnly, &MEMBERS, SAFE);
+    found_out(Mistake::JoinWithoutKill, &MEMBERS, FOREIGN);
+    found_out(Mistake::LeaveWithoutKill, &MEMBERS, FOREIGN);
+    found_out(Mistake::WriterSkipsDebts, &NEVER, IN_USE);
+    found_out(Mistake::WriterKeepsDebts, &NEVER, EXACT);
+    found_out(Mistake::WriterKeepsDebts, &NEVER, SAFE);
+    found_out(Mistake::WriterKeepsDebts, &STOCK, ONCE);
+}
+
+#[test]
+fn wrong_rules_for_fills_are_found() {
+    found_out(Mistake::StrictClearsUnseen, &BESIDE, FRESH);
+    found_out(Mistake::OwnRunUnseen, &RUNS, FRESH);
+    let lasting = Cache { drops_line: false, ..Cache::BESIDE_LIVE };
+    breaks("a kill that leaves its line", Protocol { cache: lasting, ..BESIDE }, FRESH);
+    let failed = Cache { keeps: Keeps::Everything, ..Cache::BESIDE_LIVE };
+    breaks("a cache of failed translations", Protocol { cache: failed, ..BESIDE }, FRESH);
+    let empty = Cache { keeps: Keeps::BesideLive, ..Cache::LIVE };
+    breaks("a cache of empty entries", Protocol { cache: empty, ..NEVER }, FRESH);
+}
+
+/// Larger ones.
+#[test]
+#[ignore = "minutes, and gigabytes"]
+fn large() {
+    println!("{}", size_of::<state::State>());
+    holds("large, deferred", &Protocol { ring: 2, parts: true, ..NEVER });
+    holds("large, members", &Protocol { ring: 2, pages: 2, ..MEMBERS });
+    holds(
+        "large, beside live, three entries",
+        &Protocol { lines: &[0, 0, 1], words: &[0, 0, 1], ..RUNS },
+    );
+    holds(
+        "large, beside live, three entries of a line",
+        &Protocol { lines: &[0, 0, 0], words: &[0, 0, 0], ..RUNS },
+    );
+    holds("large, beside live", &Protocol { pages: 2, ..RUNS });
+}
+#[test]
+#[ignore = "minutes, and gigabytes"]
+fn large2() {
+    holds("large, batched", &Protocol { pages: 1, ring: 2, parts: true, replace: true, ..BATCHED });
+    holds("large, batched beside live", &Protocol { pages: 2, ..BATCHED_BESIDE });
 }

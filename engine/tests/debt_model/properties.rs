@@ -3,21 +3,22 @@
 
 use stateright::Property;
 
-use crate::protocol::{FillRule, Policy, Protocol};
-use crate::state::{Cached, ENTRIES, HANDLES, Member, PAGES, Set, State, Step, Who};
+use crate::protocol::{FillRule, Mistake, Policy, Protocol};
+use crate::state::{Actor, Cached, ENTRIES, HANDLES, Member, PAGES, Set, State, Step};
 
 pub(crate) const SAFE: &str = "no access reaches memory that is not pinned";
 pub(crate) const COUNTED: &str = "memory that can be reached has a mapped count";
 pub(crate) const EXACT: &str = "a mapped count is what is live and what is owed";
 pub(crate) const FRESH: &str = "what a map has promised is what devices find";
-pub(crate) const GONE: &str = "an empty entry without a mark is dead, or its unmap has not returned";
+pub(crate) const GONE: &str =
+    "an empty entry without a mark is dead, or its unmap has not returned";
 pub(crate) const FOREIGN: &str = "a PE finds its own container's entries only";
 pub(crate) const OWED: &str = "every mark has its debt";
 pub(crate) const ONCE: &str = "an IOBA is handed out once, and not before it is dead";
 pub(crate) const IN_USE: &str = "what nobody maps can be unregistered";
-pub(crate) const ONWARD: &str = "whoever is on his way can go on, or waits for a device or a lock";
+pub(crate) const ONWARD: &str =
+    "what is under way can go on, or waits for a bridge, a device or a lock";
 
-/// Names of what always holds.
 pub(crate) const ALWAYS: [&str; 10] =
     [SAFE, COUNTED, EXACT, FRESH, GONE, FOREIGN, OWED, ONCE, IN_USE, ONWARD];
 
@@ -34,14 +35,14 @@ fn exact(_: &Protocol, s: &State) -> bool {
     let mut counts = [0_i8; PAGES];
     let mut add = |page: u8, n: i8| counts[usize::from(page)] += n;
     s.table.iter().flatten().for_each(|page| add(*page, 1));
-    for who in State::everybody() {
-        let way = s.way(who);
-        if let Some(page) = way.fill {
-            add(page, way.stores.len() as i8);
+    for actor in State::everybody() {
+        let op = s.op(actor);
+        if let Some(page) = op.fill {
+            add(page, op.stores.len() as i8);
         }
-        let owed = way.owed.iter().enumerate().filter(|_| !way.released);
+        let owed = op.owed.iter().enumerate().filter(|_| !op.released);
         owed.for_each(|(page, n)| add(page as u8, *n as i8));
-        let released = s.retired(who).into_iter().filter(|_| way.released);
+        let released = s.retired(actor).into_iter().filter(|_| op.released);
         released.filter_map(|(_, record)| record.page).for_each(|page| add(page, -1));
     }
     let records = s.handles.iter().flat_map(|handle| handle.ring.iter());
@@ -62,16 +63,16 @@ fn fresh(_: &Protocol, s: &State) -> bool {
 fn gone(_: &Protocol, s: &State) -> bool {
     let dead = Set::below(ENTRIES).without(s.live()).without(s.marks).without(s.busy());
     let members = s.members();
-    members.iter().all(|pe| {
-        dead.iter().all(|e| !matches!(s.pes[pe].cache[e], Cached::Entry(Some(_))))
-    })
+    members
+        .iter()
+        .all(|pe| dead.iter().all(|e| !matches!(s.pes[pe].cache[e], Cached::Entry(Some(_)))))
 }
 
 fn foreign(_: &Protocol, s: &State) -> bool {
     s.pes.iter().all(|pe| match pe.member {
         Member::Yes => !pe.cache.contains(&Cached::Foreign),
         Member::No => pe.reaches().next().is_none(),
-        Member::Leaving => true,
+        Member::Bare => true,
     })
 }
 
@@ -99,12 +100,13 @@ fn in_use(_: &Protocol, s: &State) -> bool {
     !s.refused
 }
 
-fn onward(p: &Protocol, s: &State) -> bool {
-    let locked = |s: &State| s.lock.is_some_and(|h| s.handles[usize::from(h)].way.step == Step::Store);
-    State::everybody().all(|who| match s.way(who).step {
-        Step::Fence => s.way(who).waits.iter().all(|pe| s.pes[pe].flight.is_some()),
-        Step::Unmark | Step::MarkLate => s.lock.is_none() || locked(s),
-        _ => s.way(who).idle() || p.step(s, who).is_some(),
+fn onward(_: &Protocol, s: &State) -> bool {
+    let holder = |h: u8| s.handles[usize::from(h)].op.step == Step::Store;
+    State::everybody().all(|actor| match s.op(actor).step {
+        Step::Kill => s.op(actor).kills.iter().any(|pages| !pages.is_empty()),
+        Step::Fence => s.op(actor).waits.iter().all(|pe| s.pes[pe].flight.is_some()),
+        Step::Unmark | Step::MarkLate => s.lock.is_none_or(holder),
+        _ => true,
     })
 }
 
@@ -121,9 +123,9 @@ fn reused(_: &Protocol, s: &State) -> bool {
 
 fn reused_by_another(p: &Protocol, s: &State) -> bool {
     (0..HANDLES).any(|h| {
-        let way = &s.handles[h].way;
+        let op = &s.handles[h].op;
         let anothers = |e: usize| s.debtors[p.words[e]].is_some_and(|of| usize::from(of) != h);
-        way.step == Step::Kill && way.fill.is_some() && s.marks.and(way.run).iter().any(anothers)
+        op.step == Step::Kill && op.fill.is_some() && s.marks.and(op.run).iter().any(anothers)
     })
 }
 
@@ -136,24 +138,24 @@ fn twice(_: &Protocol, s: &State) -> bool {
 
 fn strict_beside_debt(p: &Protocol, s: &State) -> bool {
     (0..HANDLES).any(|h| {
-        let way = &s.handles[h].way;
+        let op = &s.handles[h].op;
         let anothers = |e: usize| s.debtors[p.words[e]].is_some_and(|of| usize::from(of) != h);
-        way.strict && way.run.iter().any(anothers)
+        op.strict && op.run.iter().any(anothers)
     })
 }
 
 fn retired_by_owner(_: &Protocol, s: &State) -> bool {
-    (0..HANDLES).map(Who::Handle).any(|who| {
-        s.way(who).step == Step::Release && !s.retired(who).is_empty()
-    })
+    (0..HANDLES)
+        .map(Actor::Handle)
+        .any(|actor| s.op(actor).step == Step::Release && !s.retired(actor).is_empty())
 }
 
 fn retired_by_writer(_: &Protocol, s: &State) -> bool {
-    s.writer.step == Step::Release && !s.retired(Who::Writer).is_empty()
+    s.writer.step == Step::Release && !s.retired(Actor::Writer).is_empty()
 }
 
 fn waits(_: &Protocol, s: &State) -> bool {
-    State::everybody().any(|who| s.way(who).step == Step::Fence)
+    State::everybody().any(|actor| s.op(actor).step == Step::Fence)
 }
 
 fn unregistered(p: &Protocol, s: &State) -> bool {
@@ -170,14 +172,9 @@ fn fills_wait(_: &Protocol, s: &State) -> bool {
 
 fn part(_: &Protocol, s: &State) -> bool {
     (0..HANDLES).any(|h| {
-        let n = usize::from(s.handles[h].way.retires[h]);
+        let n = usize::from(s.handles[h].op.retires[h]);
         n > 0 && n < s.handles[h].ring.len()
     })
-}
-
-/// A promise beside another entry of the line, without any kill, is what `BesideLive` is for.
-fn fills_alone(p: &Protocol, s: &State) -> bool {
-    s.promised.iter().any(|e| s.live().and(p.line(p.lines[e])).len() == 1)
 }
 
 pub(crate) fn all(p: &Protocol) -> Vec<Property<Protocol>> {
@@ -195,20 +192,20 @@ pub(crate) fn all(p: &Protocol) -> Vec<Property<Protocol>> {
         Property::sometimes("a fence waits for an access", waits),
     ];
     let debts = p.policy != Policy::Strict;
+    let marks = debts && !p.makes(Mistake::NoMark);
     let mut some = |if_so: bool, name, condition| {
         all.extend(if_so.then(|| Property::sometimes(name, condition)));
     };
-    some(debts, "an unmapped page is still cached", stale_in_debt);
     some(debts, "a handle retires its debts", retired_by_owner);
-    some(debts && !p.stock, "an entry in debt is mapped again", reused);
-    some(debts && !p.stock, "an entry in another's debt is mapped again", reused_by_another);
-    some(debts && !p.stock && p.ring > 1, "a ring has an entry twice", twice);
-    some(debts, "a call is strict beside another's debt", strict_beside_debt);
-    some(debts && p.parts, "a ring is retired in part", part);
     some(debts && (p.unregister || p.join), "a writer retires a handle's debts", retired_by_writer);
+    some(debts && p.parts, "a ring is retired in part", part);
+    some(marks, "a page in debt is still cached", stale_in_debt);
+    some(marks, "a call is strict beside another's debt", strict_beside_debt);
+    some(marks && !p.stock, "an entry in debt is mapped again", reused);
+    some(marks && !p.stock, "an entry in another's debt is mapped again", reused_by_another);
+    some(marks && !p.stock && p.ring > 1, "a ring has an entry twice", twice);
+    some(p.policy == Policy::Batched && p.fill != FillRule::Never, "a fill waits", fills_wait);
     some(p.unregister, "a page is unregistered", unregistered);
     some(p.join, "a PE joins", joined);
-    some(p.policy == Policy::Batched && p.fill != FillRule::Never, "a fill waits", fills_wait);
-    some(debts && p.fill == FillRule::BesideLive, "a fill has its line for itself", fills_alone);
     all
 }

@@ -4,32 +4,33 @@
 use crate::device::Cache;
 use crate::state::{ENTRIES, Set};
 
+/// When kills are issued and waited for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Policy {
-    /// Everything is killed before the call returns.
+    /// Before the call returns.
     Strict,
-    /// Nothing need be killed before the batch is submitted.
+    /// When the batch is submitted, those of fills too. Nothing is promised before.
     Batched,
-    /// Only clears wait.
+    /// Those of clears later, all others before the call returns.
     Deferred,
 }
 
-/// When an entry that was empty has to be killed, too.
+/// When entries that were empty are killed, too.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum FillRule {
     Always,
-    /// If something else in its line could have brought it into a cache. Strict calls take it for
+    /// Where something else of the line may have brought it into a cache. A strict engine takes it for
     /// `Always`.
     BesideLive,
     Never,
 }
 
-/// What somebody could get wrong. The protocol is right without each of these, and no longer with it.
+/// What one could get wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Mistake {
-    /// A debt is retired without a kill.
+    /// Debts are retired without a kill.
     NoKill,
-    /// The first member's cache alone is killed.
+    /// Kills reach the first member's cache only.
     FirstMemberOnly,
     /// Nobody waits for accesses in flight.
     NoFence,
@@ -38,28 +39,28 @@ pub(crate) enum Mistake {
     UnmarkBeforeKill,
     /// Clears that wait leave no mark.
     NoMark,
-    /// The mark is made after the lock was let go of.
+    /// The lock is let go of between a clear and its mark.
     MarkLate,
     FillIgnoresMarks,
-    /// Who retires resets all marks of the words.
+    /// Whoever retires a record resets all marks of its word.
     UnmarkWord,
-    /// Who retires resets its entries' marks, whosever they are.
+    /// Whoever retires a record resets its mark, even if that is another's by now.
     UnmarkAnothers,
-    /// A word's marks are taken over with another's in it.
+    /// Clears wait beside another's debt, and the word becomes theirs.
     TwoDebtors,
-    /// A change of the structure leaves debts open.
+    /// A ring that is full is settled where it is noticed: under the segment's lock.
+    SettleUnderLock,
+    /// A change of the structure retires no debts.
     WriterSkipsDebts,
-    /// A change of the structure retires debts and leaves them in their rings.
+    /// A change of the structure leaves in the rings what it has retired.
     WriterKeepsDebts,
-    /// An IOBA goes back when it is unmapped.
+    /// An IOBA goes back to the stock when it is unmapped.
     StockBeforeKill,
-    /// A PE joins as it is.
     JoinWithoutKill,
-    /// A PE leaves as it is.
     LeaveWithoutKill,
-    /// Fills of a batch are not killed when it is submitted.
+    /// Fills are not among the debts of a batch.
     SubmitForgetsFills,
-    /// `BesideLive` looks at marks and live entries only, not at clears that are under way.
+    /// `BesideLive` does not look for strict clears that are under way.
     StrictClearsUnseen,
     /// `BesideLive` looks at what there was before the call only.
     OwnRunUnseen,
@@ -72,9 +73,9 @@ pub(crate) struct Protocol {
     pub(crate) fill: FillRule,
     pub(crate) cache: Cache,
     pub(crate) mistake: Option<Mistake>,
-    /// The line of each entry; so many entries are there.
+    /// Of each entry that there is, the line of the cache.
     pub(crate) lines: &'static [usize],
-    /// The word of marks of each entry.
+    /// Of each entry, the word of its mark.
     pub(crate) words: &'static [usize],
     /// Registrations of a page each.
     pub(crate) pages: usize,
@@ -83,17 +84,17 @@ pub(crate) struct Protocol {
     pub(crate) ring: usize,
     /// More pages are killed as a whole PE.
     pub(crate) max_page_kills: usize,
-    /// Calls for two entries of a line, beside those for one.
+    /// Calls are for two neighbours, too.
     pub(crate) runs: bool,
-    /// IOBAs come from the allocator and go back to it; else callers choose them.
+    /// Callers have IOBAs from the allocator and give them back; else they choose them.
     pub(crate) stock: bool,
     /// Maps may replace.
     pub(crate) replace: bool,
-    /// Debts may be retired in part.
+    /// Debts may be retired in part, the oldest first.
     pub(crate) parts: bool,
     /// Calls for the same entry may overlap; then nothing is promised of it, but memory is safe.
     pub(crate) overlap: bool,
-    /// The structure changes.
+    /// Memory is unregistered and registered again.
     pub(crate) unregister: bool,
     /// The last PE joins and leaves.
     pub(crate) join: bool,
@@ -102,7 +103,7 @@ pub(crate) struct Protocol {
 }
 
 impl Protocol {
-    /// Two entries of one line, one page, one PE, callers that choose addresses.
+    /// Two entries of one line, two pages, one PE, two records for each handle.
     pub(crate) const fn new(policy: Policy, fill: FillRule, cache: Cache) -> Self {
         Self {
             policy,
@@ -150,7 +151,7 @@ impl Protocol {
     /// What calls are for: each entry, and two neighbours.
     pub(crate) fn all_runs(&self) -> impl Iterator<Item = Set> {
         let two = |e: usize| {
-            let pair = self.runs && self.lines.get(e) == self.lines.get(e + 1);
+            let pair = self.runs && e + 1 < self.entries();
             pair.then(|| Set::of(e).with(Set::of(e + 1)))
         };
         (0..self.entries()).flat_map(move |e| [Some(Set::of(e)), two(e)]).flatten()

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What there is: the table and its marks, the books, who is on the way, and what bridges have cached.
+//! What there is: the table and its marks, the books, what is under way, and what bridges have cached.
 
 use std::fmt;
 
@@ -131,10 +131,10 @@ impl fmt::Debug for Ring {
     }
 }
 
-/// What a call comes to next.
+/// What comes next.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub(crate) enum Step {
-    /// Nobody is on the way.
+    /// Nothing is under way.
     #[default]
     Idle,
     /// Under the segment's lock: the next entry is stored.
@@ -151,9 +151,9 @@ pub(crate) enum Step {
     Release,
 }
 
-/// A call on its way, or a change of the structure on its.
+/// What is under way: a handle's call, or a change of the structure.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
-pub(crate) struct Way {
+pub(crate) struct Op {
     pub(crate) step: Step,
     /// The call's entries.
     pub(crate) run: Set,
@@ -165,8 +165,6 @@ pub(crate) struct Way {
     pub(crate) strict: bool,
     /// Entries whose change goes into the ring.
     pub(crate) queued: Set,
-    /// `unmap_free`: the IOBAs go back.
-    pub(crate) back: bool,
     /// For each PE, pages that are still to be killed.
     pub(crate) kills: [Set; PES],
     /// PEs with an access that was in flight at a kill.
@@ -181,7 +179,7 @@ pub(crate) struct Way {
     pub(crate) released: bool,
 }
 
-impl Way {
+impl Op {
     pub(crate) fn idle(&self) -> bool {
         self.step == Step::Idle
     }
@@ -189,7 +187,7 @@ impl Way {
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub(crate) struct Handle {
-    pub(crate) way: Way,
+    pub(crate) op: Op,
     pub(crate) ring: Ring,
 }
 
@@ -199,6 +197,8 @@ pub(crate) enum Change {
     /// Debts are retired and nothing else: what a timer of the embedder's asks for.
     #[default]
     Retire,
+    /// A handle's oldest record alone is.
+    RetireOldest(u8),
     Unregister(Page),
     Join(u8),
     Leave(u8),
@@ -219,8 +219,8 @@ pub(crate) enum Member {
     #[default]
     No,
     Yes,
-    /// Its window is unset, and it is not killed yet.
-    Leaving,
+    /// Without a window: the last one's is unset, the next one's is not set yet.
+    Bare,
 }
 
 /// A PE, the device behind it, and its part of the bridge's TCE cache.
@@ -261,7 +261,7 @@ pub(crate) struct State {
     /// IOBAs that the callers have, mapped or not.
     pub(crate) held: Set,
     pub(crate) handles: [Handle; HANDLES],
-    pub(crate) writer: Way,
+    pub(crate) writer: Op,
     pub(crate) change: Change,
     pub(crate) pes: [Pe; PES],
     // Nothing in the engine: what its callers have been told.
@@ -273,30 +273,34 @@ pub(crate) struct State {
     pub(crate) refused: bool,
 }
 
-/// Whose way it is.
+/// Whose op it is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub(crate) enum Who {
+pub(crate) enum Actor {
     Handle(usize),
     Writer,
 }
 
 impl State {
-    pub(crate) fn way(&self, who: Who) -> &Way {
-        match who {
-            Who::Handle(h) => &self.handles[h].way,
-            Who::Writer => &self.writer,
+    pub(crate) fn op(&self, actor: Actor) -> &Op {
+        match actor {
+            Actor::Handle(h) => &self.handles[h].op,
+            Actor::Writer => &self.writer,
         }
     }
 
-    pub(crate) fn way_mut(&mut self, who: Who) -> &mut Way {
-        match who {
-            Who::Handle(h) => &mut self.handles[h].way,
-            Who::Writer => &mut self.writer,
+    pub(crate) fn op_mut(&mut self, actor: Actor) -> &mut Op {
+        match actor {
+            Actor::Handle(h) => &mut self.handles[h].op,
+            Actor::Writer => &mut self.writer,
         }
     }
 
-    pub(crate) fn everybody() -> impl Iterator<Item = Who> {
-        (0..HANDLES).map(Who::Handle).chain([Who::Writer])
+    pub(crate) fn everybody() -> impl Iterator<Item = Actor> {
+        (0..HANDLES).map(Actor::Handle).chain([Actor::Writer])
+    }
+
+    pub(crate) fn retired_entries(&self, actor: Actor) -> Set {
+        self.retired(actor).iter().map(|(_, record)| record.entry.into()).collect()
     }
 
     /// A handle's callers are told that all devices find what the table says, unless somebody else
@@ -307,21 +311,27 @@ impl State {
         }
     }
 
-    /// The same but for the names of handles and pages, of which none is special: each state has one
-    /// representative, so that the checker sees a quarter of them.
-    pub(crate) fn representative(self) -> Self {
-        let handles = self.with_handles_swapped();
-        let least = if handles < self { handles } else { self };
-        [self, handles].into_iter().map(Self::with_pages_swapped).fold(least, Self::min)
+    /// The same but for the names of handles and pages, of which none is special: it stands for up to
+    /// four states, so that the checker sees a quarter of them.
+    pub(crate) fn representative(self, pages: bool) -> Self {
+        let least = self.min(self.with_handles_swapped());
+        if !pages {
+            return least;
+        }
+        let other = self.with_pages_swapped();
+        least.min(other).min(other.with_handles_swapped())
     }
 
     fn with_handles_swapped(mut self) -> Self {
         let other = |h: u8| 1 - h;
         self.handles.reverse();
-        State::everybody().for_each(|who| self.way_mut(who).retires.reverse());
+        State::everybody().for_each(|actor| self.op_mut(actor).retires.reverse());
         self.debtors = self.debtors.map(|h| h.map(other));
         self.filler = self.filler.map(|h| h.map(other));
         self.lock = self.lock.map(other);
+        if let Change::RetireOldest(h) = &mut self.change {
+            *h = other(*h);
+        }
         self
     }
 
@@ -330,10 +340,10 @@ impl State {
         self.table = self.table.map(|tce| tce.map(other));
         self.counts.reverse();
         self.pinned = self.pinned.iter().map(|page| 1 - page).collect();
-        for who in State::everybody() {
-            let way = self.way_mut(who);
-            way.owed.reverse();
-            way.fill = way.fill.map(other);
+        for actor in State::everybody() {
+            let op = self.op_mut(actor);
+            op.owed.reverse();
+            op.fill = op.fill.map(other);
         }
         for handle in &mut self.handles {
             for record in handle.ring.0.iter_mut().flatten() {
@@ -354,9 +364,14 @@ impl State {
         self
     }
 
-    /// Entries that calls are on their way to change.
+    /// True if nothing is under way, so that `Container::state` can be held alone.
+    pub(crate) fn alone(&self) -> bool {
+        State::everybody().all(|actor| self.op(actor).idle())
+    }
+
+    /// Entries that calls are on their op to change.
     pub(crate) fn busy(&self) -> Set {
-        self.handles.iter().fold(Set::NONE, |busy, handle| busy.with(handle.way.run))
+        self.handles.iter().fold(Set::NONE, |busy, handle| busy.with(handle.op.run))
     }
 
     pub(crate) fn live(&self) -> Set {
@@ -367,10 +382,10 @@ impl State {
         (0..PES).filter(|pe| self.pes[*pe].member == Member::Yes).collect()
     }
 
-    /// The records that somebody on his way retires, each with whose it is.
-    pub(crate) fn retired(&self, who: Who) -> Vec<(usize, Record)> {
+    /// The records that an actor retires with what is under way, each with whose it is.
+    pub(crate) fn retired(&self, actor: Actor) -> Vec<(usize, Record)> {
         let of = |h: usize| {
-            let n = self.way(who).retires[h].into();
+            let n = self.op(actor).retires[h].into();
             self.handles[h].ring.iter().take(n).map(move |record| (h, record))
         };
         (0..HANDLES).flat_map(of).collect()

@@ -3,13 +3,13 @@
 //! of the segment's lock.
 
 use crate::protocol::{FillRule, Mistake, Policy, Protocol};
-use crate::state::{Handle, Page, Record, Set, State, Step, Way, Who};
+use crate::state::{Actor, Handle, Op, Page, Record, Set, State, Step};
 
 impl Protocol {
     /// A call begins, and shares `Container::state` until it ends: so no change of the structure is
     /// under way. It takes the lock of the segment.
     fn begin(&self, s: &State, h: usize, run: Set) -> Option<State> {
-        let may = s.writer.idle() && s.handles[h].way.idle() && s.lock.is_none();
+        let may = s.writer.idle() && s.handles[h].op.idle() && s.lock.is_none();
         let others = s.busy().and(run);
         if !may || (!others.is_empty() && !self.overlap) {
             return None;
@@ -18,11 +18,11 @@ impl Protocol {
         s.promised = s.promised.without(run);
         run.iter().for_each(|e| s.filler[e] = (!others.has(e)).then_some(h as u8));
         s.lock = Some(h as u8);
-        s.handles[h].way = Way { step: Step::Store, run, stores: run, ..Way::default() };
+        s.handles[h].op = Op { step: Step::Store, run, stores: run, ..Op::default() };
         Some(s)
     }
 
-    /// A map: look, claim, and store the first entry.
+    /// A map: look, claim, and store the first entry. All that can fail comes before.
     pub(crate) fn map(&self, s: &State, h: usize, run: Set, page: Page) -> Option<State> {
         let replaced = s.live().and(run);
         let callers = run.iter().all(|e| s.held.has(e) || s.stock[e] > 0);
@@ -35,7 +35,8 @@ impl Protocol {
             s.held.add(e);
         }
         s.counts[usize::from(page)] += run.len() as i8;
-        // What is in debt is killed whatever the rules say, and so is what is replaced.
+        // What is in debt is killed before the return whatever the rules say, and so, if it does not
+        // wait, is what is replaced.
         let blind = self.makes(Mistake::FillIgnoresMarks);
         let marked = if blind { Set::NONE } else { s.marks.and(run) };
         let kill = self.kills_of_fill(&s, run).with(replaced).with(marked);
@@ -43,19 +44,20 @@ impl Protocol {
         let waits = self.policy == Policy::Batched && self.room(&s, h, unmarked);
         let (now, queued) = if waits { (marked, unmarked) } else { (kill, Set::NONE) };
         let forgets = self.makes(Mistake::SubmitForgetsFills);
-        let way = &mut s.handles[h].way;
-        way.fill = Some(page);
-        way.queued = if forgets { queued.and(replaced) } else { queued };
+        let op = &mut s.handles[h].op;
+        op.fill = Some(page);
+        op.queued = if forgets { queued.and(replaced) } else { queued };
         self.plan_kills(&mut s, h, now);
         Some(self.store(&s, h))
     }
 
-    /// Which of the entries that are filled have to be killed though they were empty.
+    /// Which of the entries that are filled have to be killed though they were empty. Entries of the call
+    /// itself are beside one another: a walk between two of its stores finds one live and one empty.
     fn kills_of_fill(&self, s: &State, run: Set) -> Set {
         if self.fill == FillRule::Never {
             return Set::NONE;
         }
-        let strict = s.handles.iter().any(|handle| handle.way.strict);
+        let strict = s.handles.iter().any(|handle| handle.op.strict);
         let clears = strict && !self.makes(Mistake::StrictClearsUnseen);
         if self.fill == FillRule::Always || self.policy == Policy::Strict || clears {
             return run;
@@ -68,26 +70,26 @@ impl Protocol {
     }
 
     /// An unmap: look whether it can wait, and clear the first entry.
-    pub(crate) fn unmap(&self, s: &State, h: usize, run: Set, back: bool) -> Option<State> {
-        let callers = run.without(s.live()).is_empty() && run.without(s.held).is_empty();
-        if !callers || back != self.stock {
+    pub(crate) fn unmap(&self, s: &State, h: usize, run: Set) -> Option<State> {
+        if !run.without(s.live()).is_empty() || !run.without(s.held).is_empty() {
             return None;
         }
         let mut s = self.begin(s, h, run)?;
         run.iter().for_each(|e| s.filler[e] = None);
-        if back {
-            s.held = s.held.without(run);
-        }
+        s.held = s.held.without(run.when(self.stock));
         let own = |e: usize| s.debtors[self.words[e]].is_none_or(|of| usize::from(of) == h);
         let may = run.iter().all(own) || self.makes(Mistake::TwoDebtors);
         let later = self.policy != Policy::Strict && self.room(&s, h, run) && may;
-        let way = &mut s.handles[h].way;
-        way.back = back;
         if later {
-            way.queued = run;
+            s.handles[h].op.queued = run;
         } else {
-            way.strict = true;
-            self.plan_kills(&mut s, h, run);
+            s.handles[h].op.strict = true;
+            let mut kill = run;
+            if self.makes(Mistake::SettleUnderLock) && !self.room(&s, h, run) {
+                s.handles[h].op.retires[h] = s.handles[h].ring.len() as u8;
+                kill = kill.with(s.retired_entries(Actor::Handle(h)));
+            }
+            self.plan_kills(&mut s, h, kill);
         }
         Some(self.store(&s, h))
     }
@@ -99,43 +101,43 @@ impl Protocol {
     /// What this call will kill; if that is whole PEs, its handle's debts go with it.
     fn plan_kills(&self, s: &mut State, h: usize, run: Set) {
         let members = s.members();
-        let Self { max_page_kills, .. } = *self;
         let handle = &mut s.handles[h];
-        members.iter().for_each(|pe| handle.way.kills[pe] = run);
-        if run.len() > max_page_kills {
-            handle.way.retires[h] = handle.ring.len() as u8;
+        members.iter().for_each(|pe| handle.op.kills[pe] = run);
+        if run.len() > self.max_page_kills {
+            handle.op.retires[h] = handle.ring.len() as u8;
         }
     }
 
-    /// Under the segment's lock: an entry is stored, and with it the mark and the record, if this
-    /// change is to wait. After the last one the lock is let go of.
+    /// Under the segment's lock: an entry is stored, and with it the record and the mark, if this change
+    /// is to wait. After the last one the lock is let go of.
     pub(crate) fn store(&self, s: &State, h: usize) -> State {
         let mut s = *s;
-        let way = &mut s.handles[h].way;
-        let e = way.stores.first().expect("an entry is left to be stored");
-        way.stores.remove(e);
-        let way = *way;
-        let page = std::mem::replace(&mut s.table[e], way.fill);
-        if way.queued.has(e) {
-            let early = way.back && self.makes(Mistake::StockBeforeKill);
+        let Handle { op, ring } = &mut s.handles[h];
+        let e = op.stores.first().expect("an entry is left to be stored");
+        op.stores.remove(e);
+        let Op { stores, queued, fill, retires, .. } = *op;
+        let page = std::mem::replace(&mut s.table[e], fill);
+        let back = self.stock && fill.is_none();
+        if queued.has(e) {
+            let early = back && self.makes(Mistake::StockBeforeKill);
             s.stock[e] += u8::from(early);
-            let back = way.back && !early;
-            s.handles[h].ring.push(Record { entry: e as u8, page, back, fill: way.fill.is_some() });
+            let back = back && !early;
+            ring.push(Record { entry: e as u8, page, back, fill: fill.is_some() });
             if !self.makes(Mistake::MarkLate) {
                 self.mark(&mut s, h, e);
             }
         } else {
-            let way = &mut s.handles[h].way;
-            page.into_iter().for_each(|page| way.owed[usize::from(page)] += 1);
-            way.freed = way.freed.with(Set::of(e).when(way.back));
+            page.into_iter().for_each(|page| op.owed[usize::from(page)] += 1);
+            op.freed = op.freed.with(Set::of(e).when(back));
         }
-        if way.stores.is_empty() {
-            s.lock = None;
-            let late = self.makes(Mistake::MarkLate) && !way.queued.is_empty();
-            if late {
-                s.handles[h].way.step = Step::MarkLate;
+        if stores.is_empty() {
+            if !self.makes(Mistake::SettleUnderLock) || retires[h] == 0 {
+                s.lock = None;
+            }
+            if self.makes(Mistake::MarkLate) && !queued.is_empty() {
+                s.handles[h].op.step = Step::MarkLate;
             } else {
-                self.go_on(&mut s, Who::Handle(h));
+                self.go_on(&mut s, Actor::Handle(h));
             }
         }
         s
@@ -143,7 +145,7 @@ impl Protocol {
 
     /// Only what was cleared is marked.
     fn mark(&self, s: &mut State, h: usize, e: usize) {
-        if s.handles[h].way.fill.is_none() && !self.makes(Mistake::NoMark) {
+        if s.handles[h].op.fill.is_none() && !self.makes(Mistake::NoMark) {
             s.marks.add(e);
             s.debtors[self.words[e]] = Some(h as u8);
         }
@@ -152,26 +154,20 @@ impl Protocol {
     /// By mistake: the lock is taken a second time for the marks.
     pub(crate) fn mark_late(&self, s: &State, h: usize) -> Option<State> {
         let mut s = s.lock.is_none().then_some(*s)?;
-        let queued = s.handles[h].way.queued;
+        let queued = s.handles[h].op.queued;
         queued.iter().for_each(|e| self.mark(&mut s, h, e));
-        self.go_on(&mut s, Who::Handle(h));
+        self.go_on(&mut s, Actor::Handle(h));
         Some(s)
     }
 
     /// `submit`, a ring that is full, or a debt that is old: so many records are retired.
     pub(crate) fn retire(&self, s: &State, h: usize, records: usize) -> Option<State> {
-        let Handle { way, ring } = s.handles[h];
-        let part = records < ring.len();
-        if !s.writer.idle() || !way.idle() || !(1..=ring.len()).contains(&records) {
-            return None;
-        }
-        if part && !self.parts {
-            return None;
-        }
-        let mut s = *s;
-        s.handles[h].way.retires[h] = records as u8;
-        self.plan_retirement(&mut s, Who::Handle(h));
-        self.go_on(&mut s, Who::Handle(h));
+        let Handle { op, ring } = s.handles[h];
+        let allowed = records == ring.len() || self.parts;
+        let mut s = (s.writer.idle() && op.idle() && allowed).then_some(*s)?;
+        s.handles[h].op.retires[h] = records as u8;
+        self.plan_retirement(&mut s, Actor::Handle(h));
+        self.go_on(&mut s, Actor::Handle(h));
         Some(s)
     }
 }
