@@ -35,14 +35,12 @@ impl Protocol {
             s.held.add(e);
         }
         s.counts[usize::from(page)] += run.len() as i8;
-        // What is in debt is killed before the return whatever the rules say, and so, if it does not
-        // wait, is what is replaced.
+        // What is in debt and what is replaced is killed whatever the rule says.
         let blind = self.makes(Mistake::FillIgnoresMarks);
         let marked = if blind { Set::NONE } else { s.marks.and(run) };
         let kill = self.kills_of_fill(&s, run).with(replaced).with(marked);
-        let unmarked = kill.without(marked);
-        let waits = self.policy == Policy::Batched && self.room(&s, h, unmarked);
-        let (now, queued) = if waits { (marked, unmarked) } else { (kill, Set::NONE) };
+        let waits = self.policy == Policy::Batched && self.room(&s, h, kill);
+        let (now, queued) = if waits { (Set::NONE, kill) } else { (kill, Set::NONE) };
         let forgets = self.makes(Mistake::SubmitForgetsFills);
         let op = &mut s.handles[h].op;
         op.fill = Some(page);

@@ -90,7 +90,7 @@ fn once(p: &Protocol, s: &State) -> bool {
         let behind = s.live().with(s.marks).with(s.busy()).has(e);
         match s.stock[e] {
             0 => true,
-            1 => !s.held.has(e) && (!behind || p.overlap),
+            1 => !s.held.has(e) && !behind,
             _ => false,
         }
     })

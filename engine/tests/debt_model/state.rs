@@ -141,9 +141,9 @@ pub(crate) enum Step {
     Store,
     /// Under the lock once more, by one of the mistakes only.
     MarkLate,
-    /// One store to a kill register.
+    /// Bridges carry out what was stored to their kill registers.
     Kill,
-    /// Waits for accesses that were in flight.
+    /// Accesses that were in flight at a kill come to their end.
     Fence,
     /// Under the lock: the marks of what is retired are reset.
     Unmark,
