@@ -263,7 +263,7 @@ fn wrong_rules_for_fills_are_found() {
 
 /// More of everything.
 #[test]
-#[ignore = "16 million states, minutes"]
+#[ignore = "18 million states, minutes"]
 fn large() {
     holds("large, deferred", &Protocol { ring: 2, pages: 2, ..TWICE });
     holds("large, members", &Protocol { ring: 2, pages: 2, ..MEMBERS });
