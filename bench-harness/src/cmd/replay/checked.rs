@@ -68,8 +68,10 @@ impl Pass<'_> {
                 self.step(step);
                 self.model.apply(step, self.script);
             }
+            self.machine.look();
             progress.done(batch.len())?;
         }
+        self.sum.kills += self.machine.submit_all().kills;
         ControlFlow::Continue(())
     }
 
@@ -78,7 +80,7 @@ impl Pass<'_> {
             Call::Xlate { liobn, ioba, value } => self.xlate(step.line, liobn, ioba, value),
             Call::Create { .. } | Call::Remove { .. } | Call::Reset { .. } => self.window(step),
             call => {
-                let outcome = self.machine.hypercall(&call, &self.script.words);
+                let outcome = self.machine.hypercall(step, &self.script.words);
                 self.sum.add(&call, &outcome.receipt);
                 if outcome.code != step.ret {
                     let (expected, got) = (Code(step.ret), Code(outcome.code));
@@ -268,6 +270,7 @@ impl fmt::Display for Named<'_> {
             Call::Remove { liobn } => write!(f, "window-remove {liobn:#x}"),
             Call::Reset { phb } => write!(f, "window-reset {phb:#x}"),
             Call::Xlate { liobn, ioba, .. } => write!(f, "xlate {liobn:#x} {ioba:#x}"),
+            Call::Submit => f.write_str("the end of a batch"),
         }
     }
 }
