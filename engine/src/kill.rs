@@ -8,8 +8,10 @@
 pub(crate) mod exposure;
 pub mod queue;
 
+use std::time::Duration;
+
 use crate::addr::{Ioba, PageShift};
-use crate::backend::{KillCaps, KillPort, KillScope};
+use crate::backend::{FillRule, KillCaps, KillPort, KillScope};
 use crate::sabotage::{Guard, stands};
 use crate::table::Old;
 
@@ -17,6 +19,18 @@ use exposure::{Exposure, Longest};
 use queue::Coalescer;
 
 /// When kills are issued and waited for.
+///
+/// Whatever the policy, memory stays pinned and mapped counts stay up until the kills of what was
+/// unmapped have been waited for, and an address that a handle allocated is not given back before. So a
+/// device that is late reaches memory that the container still holds, never memory that it has given
+/// back. Policies other than [`Strict`](Self::Strict) concern the calls of handles
+/// ([`Mapper`](crate::container::Mapper), [`Vcpu`](crate::papr::Vcpu)), which have a place for what
+/// is owed; a call on a [`Container`](crate::container::Container) itself always is strict. Where a
+/// kernel owns the tables it kills as it sees fit, and the policy says nothing.
+///
+/// Whatever needs the truth settles all debts of the container first: to register memory or give it
+/// back, to create or remove a window, to attach or detach a group, to close, and to drop a handle its
+/// own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum KillPolicy {
@@ -24,6 +38,46 @@ pub enum KillPolicy {
     /// its memory may be reused. Costs a fence a call.
     #[default]
     Strict,
+    /// At [`Mapper::submit`](crate::container::Mapper::submit) or
+    /// [`Vcpu::submit`](crate::papr::Vcpu::submit), the end of a batch, of fills as of clears: one
+    /// fence for all of them, and one kill of the PE where they are many. Until then devices may find
+    /// what was there before: old entries, and emptiness where something was mapped. A batch with more
+    /// than [`KillPolicy::MAX_PAGES`] pages is settled in parts.
+    Batched,
+    /// Clears are settled together and later; fills never wait: when a map has returned, devices find
+    /// the new entries, whatever was there before. What is *unmapped* devices may reach until the
+    /// handle holds back `max_pages` pages, or the oldest of them for `max_age`. Fewer fences and
+    /// fewer kills, for a window in which a device that misbehaves still reaches what its driver has
+    /// let go of, as under Linux's lazy IOTLB flushing.
+    Deferred {
+        /// Most pages that one handle holds back. 0 counts as 1, and more than
+        /// [`KillPolicy::MAX_PAGES`] as that.
+        max_pages: u32,
+        /// Looked at in each call of the handle that has debt; the engine has no clock of its own.
+        /// A handle that may be idle for longer needs somebody to call
+        /// [`Container::retire_debts`](crate::container::Container::retire_debts).
+        /// [`Duration::MAX`]: without limit, and no clock is read.
+        max_age: Duration,
+    },
+}
+
+impl KillPolicy {
+    /// Most pages that a handle holds back, whatever was asked for.
+    pub const MAX_PAGES: u32 = 4096;
+}
+
+/// What became of debts since the engine was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct DebtMetrics {
+    /// Times that a handle's debt was settled.
+    pub retirements: u64,
+    /// Pages that were unmapped, held back, and released then.
+    pub pages: u64,
+    /// Most pages that one handle held back.
+    pub most_pages: u64,
+    /// The longest that a page was held back; only with
+    /// [`measure_exposure`](crate::engine::EngineOptions::measure_exposure).
+    pub longest: Option<Duration>,
 }
 
 /// What killing took.
@@ -127,7 +181,7 @@ impl KillDebt {
     /// True if entries that were empty before have to be killed too.
     #[inline]
     pub(crate) fn on_fill(&self) -> bool {
-        self.caps.is_some_and(|caps| caps.on_fill) && stands(Guard::KillFill)
+        self.caps.is_some_and(|caps| caps.fill != FillRule::Never) && stands(Guard::KillFill)
     }
 
     /// Most pages that are killed one by one; 0 also where a kernel kills.
@@ -171,13 +225,11 @@ impl KillDebt {
     #[inline]
     pub(crate) fn settle_one(
         &mut self,
-        policy: KillPolicy,
         port: &mut dyn KillPort,
         members: usize,
         (start, page): (Ioba, PageShift),
         release: impl FnOnce(),
     ) -> KillCount {
-        let KillPolicy::Strict = policy;
         let mut kills = KillCount::default();
         if let Some(caps) = self.caps {
             kills.asked = members as u64;
@@ -199,13 +251,11 @@ impl KillDebt {
     /// Nothing is owed after it.
     pub(crate) fn settle(
         &mut self,
-        policy: KillPolicy,
         port: &mut dyn KillPort,
         members: usize,
         (start, page): (Ioba, PageShift),
         release: impl FnMut((usize, u64)),
     ) -> KillCount {
-        let KillPolicy::Strict = policy;
         let mut kills = KillCount::default();
         if let Some(caps) = self.caps.filter(|_| self.queue.pages() > 0) {
             kills.asked = self.queue.pages() * members as u64;

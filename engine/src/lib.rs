@@ -167,7 +167,7 @@ pub use error::{
 };
 pub use geometry::{Geometry, Levels, WindowSpec};
 pub use ioba::{IobaAllocator, IobaOptions, IobaSpace, Magazine};
-pub use kill::{KillCount, KillPolicy};
+pub use kill::{DebtMetrics, KillCount, KillPolicy};
 pub use ledger::{ChargeKind, Ledger, LedgerEntry};
 pub use mem::{ArenaUse, TablePages};
 pub use papr::{GuestMemory, HCode, Papr, PhbSpec, RtasStatus, Vcpu};

@@ -69,9 +69,9 @@ impl Container {
 impl Call<'_> {
     /// Kill → fence → release.
     pub(super) fn settle(&mut self, window: &Window) -> KillCount {
-        let Self { engine, state, hand: Hand { debt, port, counts, .. }, .. } = self;
+        let Self { state, hand: Hand { debt, port, counts, .. }, .. } = self;
         let at = (window.start, window.table.geometry().page());
-        debt.settle(engine.policy, *port, state.member_ids.len(), at, |(number, n)| {
+        debt.settle(*port, state.member_ids.len(), at, |(number, n)| {
             state.registrations.unclaim(*counts, number, n);
         })
     }

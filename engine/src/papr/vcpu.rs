@@ -6,6 +6,7 @@ use super::{Answer, Compat, GuestMemory, HCode, Papr, copy_list, several, too_ma
 use crate::addr::{Ioba, Liobn};
 use crate::container::{LIST_MAX, Mapper, Place, Receipt};
 use crate::error::EntryError;
+use crate::kill::KillCount;
 use crate::sync::{Arc, read};
 use crate::tce::Tce;
 
@@ -161,6 +162,19 @@ impl Vcpu {
             return Answer::refused(HCode::P4);
         }
         self.with(liobn, |on, _| compat.stuff(on, ioba, tce, count))
+    }
+
+    /// [`Mapper::submit`] for all windows that the vCPU has used.
+    pub fn submit(&mut self) -> KillCount {
+        let mut kills = KillCount::default();
+        self.mappers.iter_mut().for_each(|(_, mapper)| kills += mapper.submit());
+        kills
+    }
+
+    /// [`Mapper::held_back`] of all windows that the vCPU has used.
+    #[must_use]
+    pub fn held_back(&self) -> u64 {
+        self.mappers.iter().map(|(_, mapper)| mapper.held_back()).sum()
     }
 
     /// [`Papr::get_tce`].

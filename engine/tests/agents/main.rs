@@ -11,8 +11,8 @@ use driver::{Outcome, Plan, drive};
 use tce_engine::backend::KillCaps;
 use tce_engine::backend::mock::TceCache;
 
-const SMALL: TceCache = TceCache { entries: 64, line: 4 };
-const NO_NEIGHBOURS: TceCache = TceCache { entries: 1024, line: 1 };
+const SMALL: TceCache = TceCache { entries: 64, line: 4, keep_faults: true };
+const NO_NEIGHBOURS: TceCache = TceCache { entries: 1024, line: 1, keep_faults: true };
 
 /// Few pages are many, so both kinds of kills are used.
 const FEW_PAGES: KillCaps = KillCaps { max_page_kills: 12, ..KillCaps::PHB3 };

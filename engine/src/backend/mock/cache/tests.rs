@@ -157,7 +157,7 @@ fn a_window_that_goes_leaves_its_lines() {
 
 #[test]
 fn it_holds_no_more_than_its_entries() {
-    let t = table(TceCache { entries: 32, line: 4 }, 1, PageShift::K4);
+    let t = table(TceCache { entries: 32, line: 4, keep_faults: true }, 1, PageShift::K4);
     (0..400).for_each(|entry| t.put(entry, Some(1)));
     (0..400).for_each(|entry| assert_eq!(t.dma(0, entry), Some(1)));
     (0..400).for_each(|entry| t.put(entry, Some(2)));
@@ -291,12 +291,13 @@ fn the_history_of_a_line_is_in_order() {
 
 #[test]
 fn shapes_that_cannot_be_are_refused() {
+    let shape = |entries, line| TceCache { entries, line, keep_faults: true };
     for (entries, line) in [(0, 1), (1024, 0), (1000, 8), (1024, 3), (4, 8), (1024, 1024)] {
-        let done = MockBuilder::new(1).tce_cache(TceCache { entries, line }).try_build();
+        let done = MockBuilder::new(1).tce_cache(shape(entries, line)).try_build();
         assert_eq!(done.err(), Some(MockError::TceCache { entries, line }));
     }
     for (entries, line) in [(1, 1), (512, 512), (1024, 8)] {
-        assert!(MockBuilder::new(1).tce_cache(TceCache { entries, line }).try_build().is_ok());
+        assert!(MockBuilder::new(1).tce_cache(shape(entries, line)).try_build().is_ok());
     }
 }
 
