@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! When translations are killed, as it is typed and written to results: `strict`, `batched=32`,
-//! `batched=50us`, `deferred=256,10ms`; and what fills need, `always`, `beside-live=16`, `never`.
+//! `batched=50us`, `deferred=256`, `deferred=256,10ms`; and what fills need, `always`, `beside-live=16`, `never`.
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use tce_engine::backend::FillRule;
 use tce_engine::kill::KillPolicy;
 
 use crate::size::parse_duration;
@@ -13,9 +14,7 @@ use crate::size::parse_duration;
 /// Pages that [`Policy::Deferred`] holds back unless told otherwise.
 const PAGES: u32 = 256;
 /// Most that it can be told to.
-const MOST_PAGES: u32 = 4096;
-/// How long it holds them back: as Linux's own flush queues.
-const AGE: Duration = Duration::from_millis(10);
+const MOST_PAGES: u32 = KillPolicy::MAX_PAGES;
 /// Most calls of a batch that can be asked for.
 const MOST_CALLS: u32 = 1 << 20;
 /// Entries of a line of the TCE cache, if nobody says: 128 bytes, a cache line of POWER.
@@ -31,10 +30,10 @@ pub enum Policy {
     Batched(Option<Batch>),
     /// When so many pages wait for it, or the oldest for so long.
     Deferred {
-        /// 1 to 4096.
+        /// 1 to [`KillPolicy::MAX_PAGES`].
         max_pages: u32,
-        /// Above zero.
-        max_age: Duration,
+        /// Above zero; `None`: however long.
+        max_age: Option<Duration>,
     },
 }
 
@@ -45,6 +44,13 @@ pub enum Batch {
     Calls(u32),
     /// Those that follow each other within this time, by the clock of the trace.
     Gap(Duration),
+}
+
+impl Batch {
+    /// What is usual for recorded calls: what one vCPU does without a pause.
+    pub const RECORDED: Self = Self::Gap(Duration::from_micros(50));
+    /// What is usual for calls that are made up.
+    pub const MADE_UP: Self = Self::Calls(32);
 }
 
 impl Policy {
@@ -61,7 +67,7 @@ impl Policy {
     /// `deferred` without numbers.
     #[must_use]
     pub const fn deferred() -> Self {
-        Self::Deferred { max_pages: PAGES, max_age: AGE }
+        Self::Deferred { max_pages: PAGES, max_age: None }
     }
 
     /// The same with a batch that is known.
@@ -82,13 +88,33 @@ impl Policy {
         }
     }
 
-    /// The engine's name for it.
+    /// How long pages are held back at most, if there is a limit.
     #[must_use]
-    pub const fn kill_policy(self) -> KillPolicy {
+    pub const fn max_age(self) -> Option<Duration> {
         match self {
-            Self::Strict => KillPolicy::Strict,
-            Self::Batched(_) => KillPolicy::Strict,
-            Self::Deferred { .. } => KillPolicy::Strict,
+            Self::Deferred { max_age, .. } => max_age,
+            _ => None,
+        }
+    }
+
+    /// The same for which no clock is read.
+    #[must_use]
+    pub const fn ageless(self) -> Self {
+        match self {
+            Self::Deferred { max_pages, .. } => Self::Deferred { max_pages, max_age: None },
+            other => other,
+        }
+    }
+}
+
+impl From<Policy> for KillPolicy {
+    fn from(policy: Policy) -> Self {
+        match policy {
+            Policy::Strict => Self::Strict,
+            Policy::Batched(_) => Self::Batched,
+            Policy::Deferred { max_pages, max_age } => {
+                Self::Deferred { max_pages, max_age: max_age.unwrap_or(Duration::MAX) }
+            }
         }
     }
 }
@@ -124,11 +150,11 @@ impl FromStr for Policy {
             ("deferred", None) => Ok(Self::deferred()),
             ("deferred", Some(n)) => {
                 let (pages, age) = match n.split_once(',') {
-                    Some((pages, age)) => (pages, time(age)),
-                    None => (n, Some(AGE)),
+                    Some((pages, age)) => (pages, Some(time(age).ok_or_else(wrong)?)),
+                    None => (n, None),
                 };
-                let (max_pages, max_age) = whole(pages, MOST_PAGES).zip(age).ok_or_else(wrong)?;
-                Ok(Self::Deferred { max_pages, max_age })
+                let max_pages = whole(pages, MOST_PAGES).ok_or_else(wrong)?;
+                Ok(Self::Deferred { max_pages, max_age: age })
             }
             _ => Err(wrong()),
         }
@@ -142,7 +168,10 @@ impl fmt::Display for Policy {
             Self::Strict | Self::Batched(None) => Ok(()),
             Self::Batched(Some(Batch::Calls(calls))) => write!(f, "={calls}"),
             Self::Batched(Some(Batch::Gap(gap))) => write!(f, "={}", typed(*gap)),
-            Self::Deferred { max_pages, max_age } => write!(f, "={max_pages},{}", typed(*max_age)),
+            Self::Deferred { max_pages, max_age: None } => write!(f, "={max_pages}"),
+            Self::Deferred { max_pages, max_age: Some(age) } => {
+                write!(f, "={max_pages},{}", typed(*age))
+            }
         }
     }
 }
@@ -173,6 +202,16 @@ pub enum Fill {
 impl Fill {
     /// `beside-live` without a number.
     pub const BESIDE_LIVE: Self = Self::BesideLive(LINE);
+}
+
+impl From<Fill> for FillRule {
+    fn from(fill: Fill) -> Self {
+        match fill {
+            Fill::Always => Self::Always,
+            Fill::BesideLive(line) => Self::BesideLive { line },
+            Fill::Never => Self::Never,
+        }
+    }
 }
 
 impl FromStr for Fill {
@@ -210,17 +249,27 @@ mod tests {
     #[test]
     fn policies_print_as_they_are_typed() {
         for text in
-            ["strict", "batched", "batched=1", "batched=50us", "deferred=256,10ms", "deferred=1,3ns"]
+            ["strict", "batched", "batched=1", "batched=50us", "deferred=9", "deferred=256,10ms"]
         {
             assert_eq!(text.parse::<Policy>().unwrap().to_string(), text);
         }
         assert_eq!("deferred".parse(), Ok(Policy::deferred()));
-        assert_eq!("deferred=9".parse::<Policy>().unwrap().to_string(), "deferred=9,10ms");
+        assert_eq!(Policy::deferred().to_string(), "deferred=256");
         let usual = "batched".parse::<Policy>().unwrap().or_batch(Batch::Calls(7));
         assert_eq!((usual.to_string(), usual.batch()), ("batched=7".into(), Some(Batch::Calls(7))));
         for text in [
-            "", "Strict", "strict=1", "batched=", "batched=0", "batched=0us", "batched=-1",
-            "deferred=0", "deferred=4097", "deferred=1,", "deferred=1,0s", "deferred=1,2,3",
+            "",
+            "Strict",
+            "strict=1",
+            "batched=",
+            "batched=0",
+            "batched=0us",
+            "batched=-1",
+            "deferred=0",
+            "deferred=4097",
+            "deferred=1,",
+            "deferred=1,0s",
+            "deferred=1,2,3",
             "deferred=+1",
         ] {
             let error = text.parse::<Policy>().unwrap_err();

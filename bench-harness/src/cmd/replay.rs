@@ -4,6 +4,7 @@
 
 mod books;
 mod checked;
+mod handles;
 mod machine;
 mod mismatch;
 mod model;

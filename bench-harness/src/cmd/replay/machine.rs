@@ -4,10 +4,11 @@
 use std::sync::Arc;
 
 use tce_engine::addr::{Gra, GroupId, Ioba, Liobn, PageShift, PageSizes, PeNumber};
-use tce_engine::backend::Backend;
 use tce_engine::backend::mock::{Fault, KillCost, Mock, MockBuilder, MockEvent};
+use tce_engine::backend::{Backend, KillCaps};
 use tce_engine::container::{Container, Receipt};
 use tce_engine::engine::{Engine, EngineOptions};
+use tce_engine::kill::KillCount;
 use tce_engine::papr::{Compat, GuestMemory, HCode, Papr, PhbSpec, Vcpu};
 use tce_engine::platform::Platform;
 use tce_engine::simd::Tier;
@@ -129,6 +130,7 @@ impl Machine {
         let phbs = script.phbs.len() as u16;
         let mut builder = MockBuilder::new(phbs * setup.pes)
             .platform(setup.platform)
+            .kill(KillCaps { fill: setup.fill.into(), ..KillCaps::of(setup.platform) })
             .host_page(setup.host_page)
             .seed(setup.seed)
             .record(setup.look == Look::Kills);
@@ -145,7 +147,7 @@ impl Machine {
         let mock = builder.build();
         let options = EngineOptions {
             tier: Some(setup.tier),
-            policy: setup.policy.kill_policy(),
+            policy: setup.policy.into(),
             measure_exposure: setup.look == Look::Exposure,
             ..EngineOptions::default()
         };
@@ -173,8 +175,16 @@ impl Machine {
         }
         let vcpus = (0..script.vcpus).map(|_| papr.vcpu()).collect();
         let (setup_stores, seen) = (mock.register_stores(), KillsSeen::default());
-        let mut machine =
-            Self { mock, engine, papr, vcpus, setup_stores, look: setup.look, seen, counted: (0, 0) };
+        let mut machine = Self {
+            mock,
+            engine,
+            papr,
+            vcpus,
+            setup_stores,
+            look: setup.look,
+            seen,
+            counted: (0, 0),
+        };
         machine.look();
         machine.seen = seen;
         let _ = machine.engine.take_exposure();
@@ -205,9 +215,21 @@ impl Machine {
         self.seen
     }
 
+    /// Ends the batch of a handle.
+    pub(super) fn submit(&mut self, vcpu: u16) -> KillCount {
+        self.vcpus[usize::from(vcpu)].submit()
+    }
+
     /// Ends the batches of all handles.
-    pub(super) fn submit_all(&mut self) -> Receipt {
-        self.vcpus.iter_mut().map(submit).fold(Receipt::default(), added)
+    pub(super) fn submit_all(&mut self) -> KillCount {
+        let mut kills = KillCount::default();
+        self.vcpus.iter_mut().for_each(|vcpu| kills += vcpu.submit());
+        kills
+    }
+
+    /// Pages that a handle holds back.
+    pub(super) fn held_back(&self, vcpu: u16) -> u64 {
+        self.vcpus[usize::from(vcpu)].held_back()
     }
 
     /// Makes a hypercall, or ends a batch; other calls do nothing.
@@ -231,7 +253,10 @@ impl Machine {
                 let receipt = Receipt { tces, ..Receipt::default() };
                 return Outcome { code: code.0, value, receipt };
             }
-            Call::Submit => return Outcome { code: 0, value: 0, receipt: submit(vcpu) },
+            Call::Submit => {
+                let receipt = Receipt { kills: vcpu.submit(), ..Receipt::NONE };
+                return Outcome { code: 0, value: 0, receipt };
+            }
             _ => return Outcome { code: 0, value: 0, receipt: Receipt::default() },
         };
         Outcome { code: answer.code.0, value: 0, receipt: answer.receipt }
@@ -288,17 +313,6 @@ impl Machine {
             }
         }))
     }
-}
-
-/// Ends the batch of a handle.
-fn submit(_: &mut Vcpu) -> Receipt {
-    Receipt::default()
-}
-
-fn added(a: Receipt, b: Receipt) -> Receipt {
-    let mut kills = a.kills;
-    kills += b.kills;
-    Receipt { kills, ..a }
 }
 
 /// What the PHB made of a bus address.

@@ -205,6 +205,7 @@ impl Outcome {
                 ram_bytes: config.ram_bytes,
                 passes: config.passes.iter().map(|pass| pass.name().to_string()).collect(),
                 compat: config.compat.name().to_string(),
+                policy: config.policy.to_string(),
                 host_page_shift: config.host_page_shift,
                 simd: setup.tier.name().to_string(),
             }),

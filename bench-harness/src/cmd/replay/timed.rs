@@ -87,7 +87,7 @@ pub(super) fn throughput(
         // No bar here: drawing it would be measured.
         flow = go_on();
     }
-    sum.kills += machine.submit_all().kills;
+    sum.kills += machine.submit_all();
     let took = start.elapsed();
     out.complete = flow.is_continue();
     out.books = Books::close(machine, script, &sum);
@@ -134,7 +134,7 @@ pub(super) fn latency(
         }
         flow = progress.done(batch.len());
     }
-    sum.kills += machine.submit_all().kills;
+    sum.kills += machine.submit_all();
     out.complete = flow.is_continue();
     out.books = Books::close(machine, script, &sum);
     out.sum = sum;
