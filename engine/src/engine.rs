@@ -8,6 +8,7 @@ use crate::addr::GroupId;
 use crate::backend::{Backend, Caps, Memory};
 use crate::container::{Container, State};
 use crate::error::ProcessError;
+use crate::kill::debts::Books;
 use crate::kill::exposure::{self, Longest};
 use crate::kill::{DebtMetrics, KillDebt, KillPolicy};
 use crate::ledger::Ledger;
@@ -24,8 +25,10 @@ pub(crate) struct Shared {
     pub(crate) tier: &'static Tier,
     pub(crate) policy: KillPolicy,
     pub(crate) detach: DetachPolicy,
+    /// What became of the debts of handles.
+    pub(crate) debts: Books,
     /// The longest exposure, if it is measured.
-    exposure: Option<Longest>,
+    pub(crate) exposure: Option<Longest>,
     /// The process that made the engine.
     process: u32,
     /// Groups and their containers, ascending: cheaper than a tree up to a bridge's 256.
@@ -162,6 +165,7 @@ impl Engine {
             tier: options.tier.unwrap_or_else(Tier::best),
             policy: options.policy,
             detach: options.detach,
+            debts: Books::default(),
             exposure: (options.measure_exposure && caps.tables.kill().is_some())
                 .then(Longest::default),
             process: std::process::id(),
@@ -214,7 +218,7 @@ impl Engine {
     /// What became of the debts of handles ([`KillPolicy`]) since the engine was made.
     #[must_use]
     pub fn debts(&self) -> DebtMetrics {
-        DebtMetrics::default()
+        self.shared.debts.read()
     }
 
     /// What the platform is like.

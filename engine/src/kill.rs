@@ -5,13 +5,14 @@
 //! counts that fall due. Only `KillDebt::settle` hands the counts out, after the fence. So nothing
 //! can be released before the kill has been waited for.
 
+pub(crate) mod debts;
 pub(crate) mod exposure;
 pub mod queue;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::addr::{Ioba, PageShift};
-use crate::backend::{FillRule, KillCaps, KillPort, KillScope};
+use crate::backend::{KillCaps, KillPort, KillScope};
 use crate::sabotage::{Guard, stands};
 use crate::table::Old;
 
@@ -69,15 +70,14 @@ impl KillPolicy {
 /// What became of debts since the engine was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct DebtMetrics {
-    /// Times that a handle's debt was settled.
+    /// Times that what a handle owed was settled.
     pub retirements: u64,
-    /// Pages that were unmapped, held back, and released then.
+    /// Pages whose kills waited.
     pub pages: u64,
     /// Most pages that one handle held back.
     pub most_pages: u64,
-    /// The longest that a page was held back; only with
-    /// [`measure_exposure`](crate::engine::EngineOptions::measure_exposure).
-    pub longest: Option<Duration>,
+    /// The longest that a page was held back.
+    pub longest: Duration,
 }
 
 /// What killing took.
@@ -93,6 +93,15 @@ impl std::ops::AddAssign for KillCount {
     fn add_assign(&mut self, other: Self) {
         self.asked += other.asked;
         self.issued += other.issued;
+    }
+}
+
+impl std::ops::Add for KillCount {
+    type Output = Self;
+
+    fn add(mut self, other: Self) -> Self {
+        self += other;
+        self
     }
 }
 
@@ -155,6 +164,8 @@ pub(crate) struct KillDebt {
     whole: KillScope,
     /// Only where it is to be measured.
     exposure: Option<Exposure>,
+    /// What was settled last took a kill of everything.
+    all_killed: bool,
 }
 
 impl KillDebt {
@@ -162,7 +173,8 @@ impl KillDebt {
     pub(crate) fn new(caps: Option<KillCaps>, longest: Option<&Longest>) -> Self {
         let whole = caps.map_or(KillScope::Pe, KillCaps::whole);
         let exposure = longest.cloned().map(Exposure::new);
-        Self { queue: Coalescer::new(), owed: Tally::default(), caps, whole, exposure }
+        let (queue, owed) = (Coalescer::new(), Tally::default());
+        Self { queue, owed, caps, whole, exposure, all_killed: false }
     }
 
     /// True if somebody wants to know how long released pages stay reachable.
@@ -181,7 +193,7 @@ impl KillDebt {
     /// True if entries that were empty before have to be killed too.
     #[inline]
     pub(crate) fn on_fill(&self) -> bool {
-        self.caps.is_some_and(|caps| caps.fill != FillRule::Never) && stands(Guard::KillFill)
+        self.caps.is_some_and(|caps| caps.fill.always()) && stands(Guard::KillFill)
     }
 
     /// Most pages that are killed one by one; 0 also where a kernel kills.
@@ -238,12 +250,85 @@ impl KillDebt {
             } else {
                 kills.issued = port.kill(self.whole);
                 port.fence();
+                self.all_killed = true;
             }
         }
         if let Some(exposure) = &mut self.exposure {
             exposure.end(true);
         }
         release();
+        kills
+    }
+
+    /// True if what was settled last took a kill of everything, which was waited for: then all that
+    /// the caller changed before is killed, too. Says so once.
+    #[inline]
+    pub(crate) fn take_all_killed(&mut self) -> bool {
+        std::mem::take(&mut self.all_killed)
+    }
+
+    /// Calls `f` with ranges, merged and ascending. Nothing is owed meanwhile.
+    pub(crate) fn merged(
+        &mut self,
+        ranges: impl Iterator<Item = (u64, u64)>,
+        mut f: impl FnMut(u64, u64),
+    ) {
+        ranges.for_each(|(first, count)| self.queue.push(first, count, count));
+        self.queue.coalesce().for_each(|(first, count)| f(first, count));
+        self.queue.clear();
+    }
+
+    /// Hands all of it to who settles it later: ranges and counts, and since when they are exposed if
+    /// that is measured.
+    pub(crate) fn put_off(
+        &mut self,
+        mut kill: impl FnMut(u64, u64),
+        release: impl FnMut((usize, u64)),
+    ) {
+        self.queue.coalesce().for_each(|(first, count)| kill(first, count));
+        self.queue.clear();
+        self.owed.iter().for_each(release);
+        self.owed.clear();
+        self.exposure.iter_mut().for_each(Exposure::pass_on);
+    }
+
+    /// Pages to be killed, and records that [`put_off`](Self::put_off) would make at most.
+    pub(crate) fn size(&mut self) -> (u64, usize) {
+        let ranges = self.queue.coalesce();
+        let pages = ranges.clone().map(|(_, count)| count).sum();
+        (pages, ranges.len() + self.owed.iter().count())
+    }
+
+    /// Since when what is owed is exposed, if that is measured.
+    pub(crate) fn exposed_since(&self) -> Option<Instant> {
+        self.exposure.as_ref().and_then(Exposure::since)
+    }
+
+    /// Kills what is owed in several windows, by `port`, which has so many members, and waits. `pages`
+    /// are all of them; `each` calls its argument with each window and its part of what is owed.
+    pub(crate) fn kill_all_of(
+        &mut self,
+        port: &mut dyn KillPort,
+        members: usize,
+        pages: u64,
+        each: impl FnOnce(&mut dyn FnMut((Ioba, PageShift), &mut dyn Iterator<Item = (u64, u64)>)),
+    ) -> KillCount {
+        let mut kills = KillCount { asked: pages * members as u64, issued: 0 };
+        let most = self.max_page_kills();
+        if pages > most {
+            kills.issued = port.kill(self.whole);
+        } else {
+            let queue = &mut self.queue;
+            each(&mut |(start, page), ranges| {
+                ranges.for_each(|(first, count)| queue.push(first, count, count));
+                for (first, count) in queue.coalesce() {
+                    let start = Ioba(start.0 + (first << page.get()));
+                    kills.issued += port.kill(self::pages(start, count, page));
+                }
+                queue.clear();
+            });
+        }
+        port.fence();
         kills
     }
 
@@ -261,6 +346,7 @@ impl KillDebt {
             kills.asked = self.queue.pages() * members as u64;
             if self.queue.pages() > caps.max_page_kills {
                 kills.issued = port.kill(self.whole);
+                self.all_killed = true;
             } else {
                 for (first, count) in self.queue.coalesce() {
                     let start = Ioba(start.0 + (first << page.get()));

@@ -12,7 +12,7 @@ mod br_lock;
 mod turns;
 
 pub(crate) use bias::{BiasLock, Who};
-pub(crate) use br_lock::{BrLock, Inside, Reader, Seen, Version};
+pub(crate) use br_lock::{BrLock, Inside, Reader, Seen, Version, Write};
 pub(crate) use turns::Turns;
 
 #[cfg(loom)]

@@ -68,6 +68,14 @@ pub enum FillRule {
     Never,
 }
 
+impl FillRule {
+    /// True if each fill is killed.
+    pub(crate) fn always(self) -> bool {
+        // TODO
+        !matches!(self, Self::Never)
+    }
+}
+
 /// What one kill covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KillScope {

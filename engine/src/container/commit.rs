@@ -46,6 +46,8 @@ impl Call<'_> {
         let on_fill = debt.on_fill();
         if on_fill {
             writer.parts().iter().for_each(|(first, count)| debt.changed(*first, *count));
+        } else if !window.kernel {
+            writer.in_debt(|first, count| debt.changed(first, count));
         }
         claim.iter().for_each(|(number, n)| registrations.claim(self.hand.counts, number, n));
         debt.expose();

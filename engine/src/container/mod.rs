@@ -9,6 +9,7 @@ mod batch;
 mod call;
 mod commit;
 mod deal;
+mod debtor;
 mod eeh;
 mod entries;
 mod fast;
@@ -28,18 +29,16 @@ pub use mapper::Mapper;
 pub use mapping::{LIST_MAX, Mode, Receipt};
 pub use windows::{Reach, Removal, WindowInfo};
 
-use std::time::Duration;
-
 use crate::addr::{GroupId, Uaddr};
 use crate::backend::layout::Extent;
 use crate::backend::{GroupCaps, MAX_WINDOWS, Memory};
 use crate::engine::Shared;
 use crate::error::{MapError, RegisterError, UnregisterError};
-use crate::kill::KillCount;
 use crate::mem::{ArenaUse, TableChunk};
 use crate::regions::{Region, Registrations};
 use crate::sabotage::{Guard, stands};
 use crate::sync::{Arc, BrLock, Mutex, lock};
+use debtor::Debtors;
 use groups::Common;
 use isolate::Side;
 use windows::Window;
@@ -59,6 +58,7 @@ pub(crate) struct State {
     common: Option<Common>,
     windows: [Option<Window>; MAX_WINDOWS],
     registrations: Registrations,
+    debtors: Debtors,
 }
 
 impl State {
@@ -130,7 +130,7 @@ impl Container {
             return Err(RegisterError::Wraps { start, bytes });
         }
         let _structure = lock(&self.structure);
-        let mut state = self.state.write();
+        let mut state = self.alone();
         if state.members.is_empty() {
             return Err(RegisterError::NoGroup);
         }
@@ -165,7 +165,7 @@ impl Container {
         self.engine.same_process()?;
         let start = Uaddr(memory.start());
         let _structure = lock(&self.structure);
-        let mut state = self.state.write();
+        let mut state = self.alone();
         let Some(number) = state.registrations.find(memory) else {
             return Err(UnregisterError::NotFound { start, bytes: memory.bytes() });
         };
@@ -192,15 +192,6 @@ impl Container {
     fn give_back(&self, region: Arc<Region>) -> bool {
         let kept = self.space.unregister(region.memory, region.doubtful());
         self.engine.registry.release(&*self.engine.backend, region, kept)
-    }
-
-    /// Settles what handles owe, if the oldest of it is at least `min_age` old: for a timer of the
-    /// embedder's under [`KillPolicy::Deferred`](crate::kill::KillPolicy::Deferred), as handles look
-    /// at their debts' age in their own calls only. Waits for every handle that is in a call, if there is
-    /// something to settle. [`Duration::ZERO`]: whatever its age. Returns the kills that it took.
-    pub fn retire_debts(&self, min_age: Duration) -> KillCount {
-        let _ = min_age;
-        KillCount::default()
     }
 
     /// The extents of contiguous real memory behind a range of registered process memory, in

@@ -106,18 +106,25 @@ impl Call<'_> {
             self.hand.debt.expose();
         }
         one.set(old, tce, owner, write_only);
+        // An empty entry may be cached too, or what it was before, if it is filled now.
+        let fills = tce != Tce::EMPTY && (self.hand.debt.on_fill() || one.in_debt());
         drop(one);
-        // An empty entry may be cached too, if it is filled now.
-        let fills = self.hand.debt.on_fill() && tce != Tce::EMPTY;
         let kills = if fills || !old.is_empty() {
             let at = (window.bus(index, 1).at, window.table.geometry().page());
-            let Hand { debt, port, counts, .. } = &mut self.hand;
-            debt.settle_one(*port, self.state.member_ids.len(), at, || {
-                if !old.is_empty() {
-                    let number = was.or_else(|| registrations.number_of_entry(old.address()));
-                    number.into_iter().for_each(|n| registrations.unclaim(*counts, n, 1));
-                }
-            })
+            let number = || match old.is_empty() {
+                true => None,
+                false => was.or_else(|| registrations.number_of_entry(old.address())),
+            };
+            if self.hand.debtor.is_some() && self.put_off_one(at.0, number, tce == Tce::EMPTY) {
+                KillCount::default()
+            } else {
+                let Hand { debt, port, counts, .. } = &mut self.hand;
+                let kills = debt.settle_one(*port, self.state.member_ids.len(), at, || {
+                    number().into_iter().for_each(|n| registrations.unclaim(*counts, n, 1));
+                });
+                self.forgive();
+                kills
+            }
         } else {
             KillCount::default()
         };

@@ -126,7 +126,7 @@ impl Container {
     ) -> Result<WindowInfo, WindowError> {
         self.engine.same_process()?;
         let _structure = lock(&self.structure);
-        let mut state = self.state.write();
+        let mut state = self.alone();
         let caps = state.caps().ok_or(WindowError::NoGroup)?;
         let slots = caps.window_starts.iter().flatten().count();
         let free = (0..MAX_WINDOWS)
@@ -236,7 +236,7 @@ impl Container {
     pub fn remove_window(&self, start: Ioba, removal: Removal) -> Result<Receipt, WindowError> {
         self.engine.same_process()?;
         let _structure = lock(&self.structure);
-        let mut state = self.state.write();
+        let mut state = self.alone();
         let inside = |w: &Window| start.0.wrapping_sub(w.start.0) < w.table.geometry().covered();
         let named = |w: &&Window| w.start == start || !stands(Guard::ExactStart) && inside(w);
         let found = state.windows.iter().flatten().find(named);
@@ -302,7 +302,7 @@ impl Container {
     pub fn leave_to_kvm(&self, start: Ioba) -> Result<(), WindowError> {
         self.engine.same_process()?;
         let _structure = lock(&self.structure);
-        let mut state = self.state.write();
+        let mut state = self.alone();
         let found = state.windows.iter_mut().flatten().find(|w| w.start == start);
         let window = found.ok_or(WindowError::NotFound(start))?;
         match window.table.live() {

@@ -111,6 +111,11 @@ impl Vcpu {
 
     #[cold]
     fn put_slowly(&mut self, liobn: u64, ioba: u64, tce: u64) -> Answer {
+        if let Some((mapper, start)) = self.mapper(liobn)
+            && let Some(receipt) = mapper.try_one_later(start, Ioba(ioba), Tce::from_value(tce))
+        {
+            return Answer::done(receipt);
+        }
         let compat = self.compat;
         self.with(liobn, |on, _| compat.put(on, ioba, tce))
     }
@@ -160,6 +165,12 @@ impl Vcpu {
         let compat = self.compat;
         if too_many(compat, count) {
             return Answer::refused(HCode::P4);
+        }
+        if Tce::from_value(tce) == Tce::EMPTY
+            && let Some((mapper, start)) = self.mapper(liobn)
+            && let Some(receipt) = mapper.try_clear_later(start, Ioba(ioba), count)
+        {
+            return Answer::done(receipt);
         }
         self.with(liobn, |on, _| compat.stuff(on, ioba, tce, count))
     }

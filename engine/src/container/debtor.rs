@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What handles owe, and how it is settled: kill → fence → unmark → release.
+
+use std::time::Duration;
+
+use super::call::{Call, Hand};
+use super::windows::Window;
+use super::{Container, State};
+use crate::addr::Ioba;
+use crate::engine::Shared;
+use crate::kill::debts::{Debts, Owed};
+use crate::kill::{KillCount, KillPolicy, exposure};
+use crate::regions::Counts;
+use crate::sabotage::{Guard, stands};
+use crate::sync::{Arc, Seen, Write};
+use crate::table::Entry;
+
+/// A handle's side of its debts.
+pub(super) struct Debtor {
+    pub(super) debts: Arc<Debts>,
+    /// By which name its entries are marked.
+    id: u32,
+    /// Most pages that it may owe.
+    most: u32,
+    max_age: Duration,
+    /// Filled entries may be killed later, too.
+    pub(super) fills: bool,
+    /// Not every fill kills, so entries in debt are marked.
+    marks: bool,
+    /// The structure that it owes in; nothing where the engine does not kill.
+    pub(super) seen: Seen,
+}
+
+impl Debtor {
+    /// The debtor of a handle under a policy that knows debts; `debts` become the structure's too.
+    pub(super) fn new(engine: &Shared, state: &mut State) -> Option<Self> {
+        let caps = engine.caps.tables.kill()?;
+        let (most, max_age, fills) = match engine.policy {
+            KillPolicy::Strict => return None,
+            KillPolicy::Batched => (KillPolicy::MAX_PAGES, Duration::MAX, true),
+            KillPolicy::Deferred { max_pages, max_age } => {
+                (max_pages.clamp(1, KillPolicy::MAX_PAGES), max_age, false)
+            }
+        };
+        let debts = Arc::new(Debts::new(most));
+        let id = state.debtors.open(debts.clone());
+        let marks = !caps.fill.always();
+        Some(Self { debts, id, most, max_age, fills, marks, seen: Seen::NOTHING })
+    }
+
+    /// True if what is owed has to be settled before so many more pages are.
+    pub(super) fn is_due(&self, more: u64) -> bool {
+        let owed = self.debts.pages();
+        let most = u64::from(self.most);
+        let too_many = more <= most && u64::from(owed) + more > most;
+        let limited = self.max_age != Duration::MAX;
+        owed > 0 && (too_many || limited && self.debts.age() >= self.max_age)
+    }
+
+    /// True if so many pages can be owed in so many records.
+    pub(super) fn has_room(&self, pages: u64, records: usize) -> bool {
+        u64::from(self.debts.pages()) + pages <= self.most.into() && records <= self.debts.room()
+    }
+
+    /// True if `count` entries from this one on may be cleared on credit, as far as marks go.
+    pub(super) fn may_owe(&self, first: &Entry<'_>, count: usize) -> bool {
+        !self.marks || first.may_mark(count, self.id)
+    }
+
+    /// Owes for `count` live entries in a row that were cleared: those that are `skip` behind `first`,
+    /// which is still locked.
+    pub(super) fn owe(
+        &self,
+        first: &Entry<'_>,
+        skip: usize,
+        (at, pages): (Ioba, u32),
+        number: usize,
+        free: bool,
+    ) {
+        if self.marks && stands(Guard::DebtMark) {
+            first.mark_debt(skip, pages as usize, self.id);
+        }
+        self.debts.push(Owed { at: Some(at), pages, number: Some(number), free });
+    }
+}
+
+/// The debts of a container's handles.
+#[derive(Default)]
+pub(super) struct Debtors(Vec<Option<Arc<Debts>>>);
+
+impl Debtors {
+    /// Another handle's; the number that it goes by.
+    fn open(&mut self, debts: Arc<Debts>) -> u32 {
+        let free = self.0.iter().position(Option::is_none);
+        let nth = free.unwrap_or(self.0.len());
+        if free.is_none() {
+            self.0.push(None);
+        }
+        self.0[nth] = Some(debts);
+        nth as u32
+    }
+
+    /// The handle is gone.
+    pub(super) fn close(&mut self, debtor: &Debtor) {
+        self.0[debtor.id as usize] = None;
+    }
+
+    /// Those that owe something, with the numbers that they go by.
+    fn owing(&self) -> impl Iterator<Item = (u32, &Debts)> {
+        let each = (0..).zip(&self.0);
+        each.filter_map(|(id, d)| d.as_deref().filter(|d| d.pages() > 0).map(|d| (id, d)))
+    }
+
+    /// The same of those of which the oldest has waited for so long.
+    fn older(&self, min_age: Duration) -> impl Iterator<Item = (u32, &Debts)> {
+        self.owing().filter(move |(_, debts)| debts.age() >= min_age)
+    }
+}
+
+impl Container {
+    /// The structure, for one who changes what debts are of, and finds none.
+    pub(super) fn alone(&self) -> Write<'_, State> {
+        let state = self.state.write();
+        self.retire_older(&state, Duration::ZERO);
+        state
+    }
+
+    /// Settles what handles owe, if the oldest of it is at least `min_age` old: for a timer of the
+    /// embedder's under [`KillPolicy::Deferred`], as handles look at their debts' age in their own calls
+    /// only. Waits for every handle that is in a call, if there is something to settle; they all look
+    /// up again, then, what they have remembered. [`Duration::ZERO`]: whatever its age. Returns the
+    /// kills that it took.
+    pub fn retire_debts(&self, min_age: Duration) -> KillCount {
+        let due = |state: &State| state.debtors.older(min_age).next().is_some();
+        if self.engine.same_process().is_err() || !due(&self.state.read()) {
+            return KillCount::default();
+        }
+        self.retire_older(&self.state.write(), min_age)
+    }
+
+    /// For who has the structure alone.
+    fn retire_older(&self, state: &State, min_age: Duration) -> KillCount {
+        let mut kills = KillCount::default();
+        for (id, debts) in state.debtors.older(min_age) {
+            kills += self.call_on(state, |call| call.retire(debts, id, true));
+        }
+        kills
+    }
+}
+
+impl Call<'_> {
+    /// Settles what the handle owes.
+    pub(super) fn retire_own(&mut self) -> KillCount {
+        let Some(debtor) = self.hand.debtor else { return KillCount::default() };
+        self.retire(&debtor.debts, debtor.id, false)
+    }
+
+    /// Kill → fence → unmark → release. Who has the structure `alone` need not lock what is marked.
+    fn retire(&mut self, debts: &Debts, id: u32, alone: bool) -> KillCount {
+        if debts.pages() == 0 {
+            return KillCount::default();
+        }
+        let state = self.state;
+        let Hand { debt, port, .. } = &mut self.hand;
+        let (pages, members) = (u64::from(debts.pages()), state.member_ids.len());
+        let guard = if alone { Guard::DebtOthers } else { Guard::DebtKill };
+        let kills = if stands(guard) {
+            debt.kill_all_of(*port, members, pages, |each| {
+                for window in state.windows.iter().flatten() {
+                    let at = (window.start, window.table.geometry().page());
+                    each(at, &mut records(debts, window));
+                }
+            })
+        } else {
+            KillCount::default()
+        };
+        self.release(debts, id, alone);
+        kills
+    }
+
+    /// Unmarks and releases what was killed and waited for.
+    fn release(&mut self, debts: &Debts, id: u32, alone: bool) {
+        let (state, engine) = (self.state, self.engine);
+        let (who, counts) = match alone {
+            true => (None, Counts::SHARED),
+            false => (Some(self.hand.user.who), self.hand.counts),
+        };
+        if !engine.caps.tables.kill().is_some_and(|caps| caps.fill.always()) {
+            for window in state.windows.iter().flatten() {
+                self.hand.debt.merged(records(debts, window), |first, count| {
+                    window.table.unmark(who, first, count, id);
+                });
+            }
+        }
+        let age = debts.age();
+        engine.debts.settled(debts.pages(), age);
+        let mut released = false;
+        for (number, pages) in debts.records().filter_map(|owed| Some((owed.number?, owed.pages))) {
+            state.registrations.unclaim(counts, number, pages.into());
+            released = true;
+        }
+        if let Some(longest) = engine.exposure.as_ref().filter(|_| released) {
+            exposure::tell(longest, age);
+        }
+        debts.settled();
+    }
+
+    /// Leaves what is owed to the end of a batch, if the handle may and has room for it.
+    pub(super) fn put_off(&mut self, window: &Window) -> bool {
+        let Hand { debt, debtor, .. } = &mut self.hand;
+        // What is cleared would have to be marked.
+        let Some(debtor) = debtor.filter(|debtor| debtor.fills && !debtor.marks) else {
+            return false;
+        };
+        let (pages, records) = debt.size();
+        if pages == 0 || !debtor.has_room(pages, records) {
+            return false;
+        }
+        let debts = &debtor.debts;
+        debts.begin(debt.exposed_since());
+        debt.put_off(
+            |first, count| {
+                let at = Some(window.bus(first, count).at);
+                debts.push(Owed { at, pages: count as u32, number: None, free: false });
+            },
+            |(number, pages)| {
+                let pages = pages as u32;
+                debts.push(Owed { at: None, pages, number: Some(number), free: false });
+            },
+        );
+        true
+    }
+
+    /// The same for one entry: whose it was if it was live, and whether it was cleared.
+    pub(super) fn put_off_one(
+        &mut self,
+        at: Ioba,
+        number: impl FnOnce() -> Option<usize>,
+        cleared: bool,
+    ) -> bool {
+        let Hand { debt, debtor, .. } = &mut self.hand;
+        let Some(debtor) = debtor.filter(|debtor| debtor.fills && debtor.has_room(1, 1)) else {
+            return false;
+        };
+        // What is cleared is to be marked, or killed.
+        if cleared && debtor.marks {
+            return false;
+        }
+        debtor.debts.begin(debt.exposed_since());
+        debtor.debts.push(Owed { at: Some(at), pages: 1, number: number(), free: false });
+        debt.put_off(|_, _| (), |_| ());
+        true
+    }
+
+    /// What the handle owes is killed if everything was.
+    #[inline]
+    pub(super) fn forgive(&mut self) {
+        if let Some(debtor) = self.hand.debtor
+            && (self.hand.debt.take_all_killed() || !stands(Guard::DebtAll))
+            && debtor.debts.pages() > 0
+        {
+            self.release(&debtor.debts, debtor.id, false);
+        }
+    }
+}
+
+/// What is owed in a window: first entry and number of entries.
+fn records<'a>(debts: &'a Debts, window: &'a Window) -> impl Iterator<Item = (u64, u64)> + 'a {
+    let geometry = window.table.geometry();
+    let ranges = debts.records().filter_map(|owed| Some((owed.at?, owed.pages)));
+    ranges.filter_map(move |(at, pages)| {
+        let offset = at.0.checked_sub(window.start.0).filter(|o| *o < geometry.covered())?;
+        Some((offset >> geometry.page().get(), pages.into()))
+    })
+}

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Calls of handles that may owe kills.
+
+use super::{At, Done, Fast, Mapper};
+use crate::addr::{Ioba, PageShift, Uaddr};
+use crate::container::call::Call;
+use crate::container::debtor::Debtor;
+use crate::container::{Receipt, State};
+use crate::error::UnmapError;
+use crate::kill::KillCount;
+use crate::sync::Inside;
+use crate::tce::{Perm, Tce};
+
+impl Mapper {
+    /// Settles what the handle owes: kills, waits, releases. The end of a batch under
+    /// [`KillPolicy::Batched`](crate::kill::KillPolicy::Batched). Returns the kills that it took.
+    pub fn submit(&mut self) -> KillCount {
+        let kills = match &self.debtor {
+            Some(debtor) if debtor.debts.pages() > 0 => self.call(None, |call| call.retire_own()),
+            _ => KillCount::default(),
+        };
+        self.take_back();
+        kills + std::mem::take(&mut self.untold)
+    }
+
+    /// Pages that the handle has changed and whose kills it owes. What was unmapped of them is held
+    /// back: pinned, counted as mapped, its address taken. 0 under
+    /// [`KillPolicy::Strict`](crate::kill::KillPolicy::Strict).
+    #[must_use]
+    pub fn held_back(&self) -> u64 {
+        self.debtor.as_ref().map_or(0, |debtor| debtor.debts.pages().into())
+    }
+
+    /// The addresses whose debt was settled, be it by somebody else.
+    fn take_back(&mut self) {
+        if let Some(debtor) = &self.debtor {
+            let magazine = &mut self.magazine;
+            debtor.debts.take_back(|at, pages| {
+                magazine.iter_mut().for_each(|magazine| magazine.give(at, pages));
+            });
+        }
+    }
+
+    /// Makes room for so many more pages, or settles what has waited for long enough.
+    fn make_room(&mut self, more: u64) {
+        match &self.debtor {
+            Some(debtor) if debtor.is_due(more) => self.untold = self.submit(),
+            _ => self.take_back(),
+        }
+    }
+
+    /// A receipt with the kills that no other has told of.
+    pub(super) fn told(&mut self, receipt: Receipt) -> Receipt {
+        let kills = receipt.kills + std::mem::take(&mut self.untold);
+        Receipt { kills, ..receipt }
+    }
+
+    /// A call on the general path.
+    pub(super) fn general<E>(
+        &mut self,
+        one: Option<Ioba>,
+        f: impl FnOnce(&mut Call<'_>) -> Result<Receipt, E>,
+    ) -> Result<Receipt, E> {
+        self.make_room(0);
+        let done = self.call(one, f)?;
+        Ok(self.told(done))
+    }
+
+    /// Takes addresses of which some are owed.
+    #[cold]
+    pub(super) fn take_owed(&mut self, pages: u64) -> Option<Ioba> {
+        self.debtor.as_ref()?;
+        self.untold = self.submit();
+        self.magazine.as_mut()?.take(pages).ok()
+    }
+
+    /// Unmaps on the general path, and returns the number of live entries that went and are killed.
+    pub(super) fn unmap_and_submit(&mut self, at: Ioba, bytes: u64) -> Result<u64, UnmapError> {
+        let done = self.unmap_generally(at, bytes)?;
+        let later = self.submit();
+        self.untold = done.kills + later;
+        Ok(done.released)
+    }
+
+    /// Inside, if what is remembered still holds, with what may be owed.
+    fn usual_later(&mut self) -> Option<(Inside<'_, State>, &mut Fast, &mut At, &Debtor)> {
+        let debtor = self.debtor.as_ref()?;
+        let inside = self.state.enter_if(&debtor.seen)?;
+        Some((inside, &mut self.fast, &mut self.at, debtor))
+    }
+
+    /// Maps one page of the usual kind; `None` if it is not, and nothing was done.
+    pub(super) fn map_later(
+        &mut self,
+        at: Ioba,
+        memory: Uaddr,
+        bytes: u64,
+        perm: Perm,
+    ) -> Option<Done> {
+        let page = PageShift::from_bytes(bytes)?;
+        self.make_room(u64::from(self.debtor.as_ref()?.fills));
+        let (_inside, fast, call, debtor) = self.usual_later()?;
+        fast.map_later(call, debtor, at, memory, page, perm)
+    }
+
+    /// The same for an unmap of a run, whose addresses may go back to the magazine.
+    pub(super) fn unmap_later(&mut self, at: Ioba, bytes: u64, free: bool) -> Option<Done> {
+        self.debtor.as_ref()?;
+        self.make_room(self.fast.pages(at, bytes));
+        let (_inside, fast, call, debtor) = self.usual_later()?;
+        fast.unmap_later(call, debtor, at, bytes, free)
+    }
+
+    /// Stores one entry of the usual kind and owes for it; `None` if it is not, and nothing was done.
+    pub(crate) fn try_one_later(&mut self, window: Ioba, at: Ioba, tce: Tce) -> Option<Receipt> {
+        self.debtor.as_ref()?;
+        self.make_room(1);
+        let (inside, fast, call, debtor) = self.usual_later()?;
+        let done = fast.store_later(call, debtor, window, at, tce)?;
+        let steps = u64::from(tce == Tce::EMPTY);
+        drop(inside);
+        Some(self.told(Receipt { tces: 1, steps, ..done.receipt() }))
+    }
+
+    /// Clears a run of the usual kind and owes for it; `None` if it is not, and nothing was done.
+    pub(crate) fn try_clear_later(
+        &mut self,
+        window: Ioba,
+        at: Ioba,
+        count: u64,
+    ) -> Option<Receipt> {
+        self.debtor.as_ref()?;
+        self.make_room(count);
+        let (inside, fast, call, debtor) = self.usual_later()?;
+        let done = fast.clear_guest_later(call, debtor, window, at, count)?;
+        drop(inside);
+        Some(self.told(Receipt { tces: count, steps: 1, ..done.receipt() }))
+    }
+}
