@@ -8,6 +8,7 @@ use super::windows::Window;
 use super::{Container, State};
 use crate::addr::Ioba;
 use crate::engine::Shared;
+use crate::ioba::Magazine;
 use crate::kill::debts::{Debts, Owed};
 use crate::kill::{KillCount, KillPolicy, exposure};
 use crate::regions::Counts;
@@ -60,6 +61,14 @@ impl Debtor {
     /// True if so many pages can be owed in so many records.
     pub(super) fn has_room(&self, pages: u64, records: usize) -> bool {
         u64::from(self.debts.pages()) + pages <= self.most.into() && records <= self.debts.room()
+    }
+
+    /// Gives addresses back whose debt was settled, be it by somebody else.
+    #[inline]
+    pub(super) fn take_back(&self, magazine: &mut Option<Magazine>) {
+        self.debts.take_back(|at, pages| {
+            magazine.iter_mut().for_each(|magazine| magazine.give(at, pages));
+        });
     }
 
     /// True if `count` entries from this one on may be cleared on credit, as far as marks go.

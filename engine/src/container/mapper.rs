@@ -116,6 +116,9 @@ impl Mapper {
             self.at.fill_register = self.at.register.clone().filter(|_| self.at.on_fill);
             self.at.members = state.member_ids.len() as u32;
         }
+        if let Some(debtor) = &self.debtor {
+            debtor.take_back(&mut self.magazine);
+        }
         let streak = one.map_or(0, |at| self.fast.streak(at));
         let hand = Hand {
             debt: &mut self.debt,
@@ -213,11 +216,11 @@ impl Mapper {
         if let Some(done) = usual {
             return Ok(self.told(Receipt { tces: 1, requests: 1, ..done.receipt() }));
         }
-        let done = self.call(Some(at), |call| call.map(at, memory, bytes, perm, mode))?;
+        let done = self.general(Some(at), |call| call.map(at, memory, bytes, perm, mode))?;
         if done.tces == 1 {
             self.learn(at, Some(memory));
         }
-        Ok(self.told(done))
+        Ok(done)
     }
 
     /// See [`Container::map_list`].

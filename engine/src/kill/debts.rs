@@ -128,13 +128,15 @@ impl Debts {
     /// Everything was killed, waited for and released.
     pub(crate) fn settled(&self) {
         self.pages.store(0, Ordering::Relaxed);
-        self.settled.store(self.len() > 0, Ordering::Relaxed);
+        // Release: an address is used again only after its kill.
+        self.settled.store(self.len() > 0, Ordering::Release);
     }
 
-    /// For the handle: the addresses that go back, once what was there is settled.
+    /// For the handle: the addresses that go back, once what was there is settled. To be called inside
+    /// before anything is added.
     #[inline]
     pub(crate) fn take_back(&self, mut give: impl FnMut(Ioba, u64)) {
-        if self.settled.load(Ordering::Relaxed) {
+        if self.settled.load(Ordering::Acquire) {
             for owed in self.records().filter(|owed| owed.free) {
                 owed.at.into_iter().for_each(|at| give(at, owed.pages.into()));
             }

@@ -19,7 +19,9 @@ impl Mapper {
             Some(debtor) if debtor.debts.pages() > 0 => self.call(None, |call| call.retire_own()),
             _ => KillCount::default(),
         };
-        self.take_back();
+        if let Some(debtor) = &self.debtor {
+            debtor.take_back(&mut self.magazine);
+        }
         kills + std::mem::take(&mut self.untold)
     }
 
@@ -31,21 +33,10 @@ impl Mapper {
         self.debtor.as_ref().map_or(0, |debtor| debtor.debts.pages().into())
     }
 
-    /// The addresses whose debt was settled, be it by somebody else.
-    fn take_back(&mut self) {
-        if let Some(debtor) = &self.debtor {
-            let magazine = &mut self.magazine;
-            debtor.debts.take_back(|at, pages| {
-                magazine.iter_mut().for_each(|magazine| magazine.give(at, pages));
-            });
-        }
-    }
-
     /// Makes room for so many more pages, or settles what has waited for long enough.
     fn make_room(&mut self, more: u64) {
-        match &self.debtor {
-            Some(debtor) if debtor.is_due(more) => self.untold = self.submit(),
-            _ => self.take_back(),
+        if self.debtor.as_ref().is_some_and(|debtor| debtor.is_due(more)) {
+            self.untold = self.submit();
         }
     }
 
@@ -86,6 +77,7 @@ impl Mapper {
     fn usual_later(&mut self) -> Option<(Inside<'_, State>, &mut Fast, &mut At, &Debtor)> {
         let debtor = self.debtor.as_ref()?;
         let inside = self.state.enter_if(&debtor.seen)?;
+        debtor.take_back(&mut self.magazine);
         Some((inside, &mut self.fast, &mut self.at, debtor))
     }
 
