@@ -187,7 +187,9 @@ impl Work for Pairs<'_> {
 
     fn end(&mut self, meters: &mut Meters) -> anyhow::Result<()> {
         self.unmap(meters)?;
-        self.handles.iter_mut().for_each(|handle| drop(handle.mapper.submit()));
+        for handle in &mut self.handles {
+            handle.mapper.submit();
+        }
         Ok(())
     }
 
