@@ -5,6 +5,7 @@ mod checks;
 mod churn;
 mod compare;
 mod config;
+mod policies;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -21,12 +22,14 @@ use clap::{Args, Parser, Subcommand};
 use tce_engine::backend::mock::KillCost;
 use tce_engine::platform::Platform;
 
+use crate::policy::Policy;
 use crate::size::{parse_duration, parse_size};
 use crate::style::Style;
 
 use checks::{CostArgs, DmaArgs, HazardsArgs, LimitsArgs, SharingArgs, TeardownArgs};
 use churn::ChurnArgs;
 use compare::{CompareArgs, GateArgs};
+use policies::PoliciesArgs;
 
 pub use checks::{
     CostConfig, DmaConfig, HazardsConfig, LimitsConfig, SharingConfig, TeardownConfig,
@@ -34,6 +37,7 @@ pub use checks::{
 pub use churn::ChurnConfig;
 pub use compare::{CompareConfig, Compared, Format, PairsConfig};
 pub use config::{Output, ReplayConfig, RunConfig};
+pub use policies::PoliciesConfig;
 pub use values::{BackendChoice, Detach, Levels, Limit, Pass, Phase, Rules, Simd};
 
 /// Exit code of a command line that cannot be understood or asks for what cannot be.
@@ -109,6 +113,9 @@ Examples:
 
 Exit code 1 if anything was lost, or the books moved (schema tce-bench.churn/1).";
 
+/// How a policy is typed.
+const POLICY_FORMS: &str = "strict|batched[=CALLS|TIME]|deferred[=PAGES[,AGE]]";
+
 #[derive(Debug, Parser)]
 #[command(name = "tce-bench", version, about = ABOUT, after_help = EXAMPLES)]
 #[command(args_conflicts_with_subcommands = true, allow_negative_numbers = true)]
@@ -127,6 +134,9 @@ enum Command {
     /// Replay recorded hypercalls of real guests and check every answer
     #[command(allow_negative_numbers = true)]
     Replay(ReplayArgs),
+    /// Replay one workload under each kill policy, beside what Linux's own rules would cost
+    #[command(allow_negative_numbers = true, after_help = policies::EXAMPLES)]
+    Policies(PoliciesArgs),
     /// Have devices read and write memory through every kind of window, and check what arrives
     #[command(allow_negative_numbers = true)]
     Dma(DmaArgs),
@@ -298,6 +308,11 @@ struct ReplayArgs {
         hide_possible_values = true
     )]
     compat: Rules,
+    /// When translations are killed. strict: before each call returns. batched: at the end of so many calls,
+    /// or of calls that follow each other within a time of the trace's clock. deferred: clears when so many
+    /// pages wait for it, or the oldest for so long; fills at once. All calls are one handle's
+    #[arg(long, value_name = POLICY_FORMS, default_value = "strict", value_parser = values::policy)]
+    policy: Policy,
     /// Instructions that fill tables: portable, avx2, … (as this machine has), or auto for the best
     #[arg(long, value_name = "TIER", default_value = "auto", value_parser = values::simd)]
     simd: Simd,
@@ -343,6 +358,8 @@ pub enum Invocation {
     Run(RunConfig),
     /// Replay traces.
     Replay(ReplayConfig),
+    /// Compare kill policies.
+    Policies(PoliciesConfig),
     /// Have devices try windows.
     Dma(DmaConfig),
     /// Measure the way to the kernel.
@@ -402,6 +419,7 @@ where
         None => RunConfig::try_from(cli.run).map(Invocation::Run),
         Some(Command::Run(run)) => RunConfig::try_from(*run).map(Invocation::Run),
         Some(Command::Replay(replay)) => ReplayConfig::try_from(replay).map(Invocation::Replay),
+        Some(Command::Policies(args)) => PoliciesConfig::try_from(args).map(Invocation::Policies),
         Some(Command::Dma(dma)) => Ok(Invocation::Dma(dma.into())),
         Some(Command::Cost(cost)) => CostConfig::try_from(cost).map(Invocation::Cost),
         Some(Command::Limits(limits)) => Ok(Invocation::Limits(limits.into())),

@@ -12,6 +12,7 @@ use tce_engine::platform::Platform;
 use super::values::{BackendChoice, Detach, Levels, Pass, Phase, ProfileArg, Rules, Simd};
 use super::{OutputArgs, ReplayArgs, RunArgs};
 use crate::outfile::OutFile;
+use crate::policy::{Batch, Policy};
 use crate::profile;
 use crate::size::format_arg;
 
@@ -106,6 +107,8 @@ pub struct ReplayConfig {
     pub passes: Vec<Pass>,
     /// Whose rules the hypercalls are under.
     pub compat: Rules,
+    /// When translations are killed; a batch is known.
+    pub policy: Policy,
     /// Not yet checked against the CPU.
     pub simd: Simd,
     /// Of all random choices.
@@ -253,6 +256,7 @@ impl TryFrom<ReplayArgs> for ReplayConfig {
             ram_bytes: args.ram,
             passes,
             compat: args.compat,
+            policy: args.policy.or_batch(Batch::RECORDED),
             simd: args.simd,
             seed: args.seed,
             host_page_shift: args.host_page,

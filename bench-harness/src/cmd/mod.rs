@@ -13,6 +13,8 @@ pub mod run;
 pub mod sharing;
 pub mod teardown;
 
+pub use replay::policies;
+
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, SystemTime};
 

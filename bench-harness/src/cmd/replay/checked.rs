@@ -7,11 +7,12 @@ use std::ops::ControlFlow;
 use tce_engine::backend::mock::Fault;
 
 use super::books::{Books, Sum};
+use super::handles::{HeldBack, Watch};
 use super::machine::{Machine, Seen, Setup};
 use super::mismatch::{Code, Given, Mismatches};
 use super::model::Model;
 use super::progress::{BATCH, Flow, Progress};
-use super::script::{Call, Script, Step};
+use super::script::{Call, Script, Step, When};
 use crate::trace::TraceError;
 
 /// What the pass found.
@@ -23,6 +24,7 @@ pub(super) struct Checked {
     /// Entries compared by H_GET_TCE after the trace; the PHB's walker saw the same ones.
     pub(super) entries: u64,
     pub(super) books: Books,
+    pub(super) held: HeldBack,
     /// False if a signal ended the pass.
     pub(super) complete: bool,
 }
@@ -37,10 +39,13 @@ pub(super) fn checked(
     ram: u64,
     progress: &Progress,
 ) -> Result<Checked, TraceError> {
-    let machine = Machine::new(script, setup, ram)?;
+    // Pages grow old by the clock of the trace here, so that the same calls take the same kills.
+    let ageless = Setup { policy: setup.policy.ageless(), ..*setup };
+    let machine = Machine::new(script, &ageless, ram)?;
     let mut pass = Pass {
         script,
         machine,
+        watch: Watch::new(script.vcpus, setup.policy.max_age()),
         model: Model::new(script, setup.compat),
         sum: Sum::default(),
         out: Checked::default(),
@@ -56,6 +61,7 @@ pub(super) fn checked(
 struct Pass<'a> {
     script: &'a Script,
     machine: Machine,
+    watch: Watch,
     model: Model,
     sum: Sum,
     out: Checked,
@@ -63,13 +69,23 @@ struct Pass<'a> {
 
 impl Pass<'_> {
     fn run(&mut self, progress: &Progress) -> Flow {
-        for batch in self.script.steps.chunks(BATCH) {
-            for step in batch {
+        let script = self.script;
+        for (batch, when) in script.steps.chunks(BATCH).zip(script.when.chunks(BATCH)) {
+            for (step, When { t_ns, .. }) in batch.iter().zip(when) {
+                if step.call.kind().is_some() && self.watch.too_old(step.vcpu, *t_ns) {
+                    self.sum.kills += self.machine.submit(step.vcpu);
+                    self.watch.see(&self.machine, *t_ns);
+                }
                 self.step(step);
-                self.model.apply(step, self.script);
+                self.watch.see(&self.machine, *t_ns);
+                self.model.apply(step, script);
             }
+            self.machine.look();
             progress.done(batch.len())?;
         }
+        self.sum.kills += self.machine.submit_all();
+        self.watch.see(&self.machine, script.when.last().map_or(0, |when| when.t_ns));
+        self.out.held = self.watch.found();
         ControlFlow::Continue(())
     }
 
@@ -78,7 +94,7 @@ impl Pass<'_> {
             Call::Xlate { liobn, ioba, value } => self.xlate(step.line, liobn, ioba, value),
             Call::Create { .. } | Call::Remove { .. } | Call::Reset { .. } => self.window(step),
             call => {
-                let outcome = self.machine.hypercall(&call, &self.script.words);
+                let outcome = self.machine.hypercall(step, &self.script.words);
                 self.sum.add(&call, &outcome.receipt);
                 if outcome.code != step.ret {
                     let (expected, got) = (Code(step.ret), Code(outcome.code));
@@ -268,6 +284,7 @@ impl fmt::Display for Named<'_> {
             Call::Remove { liobn } => write!(f, "window-remove {liobn:#x}"),
             Call::Reset { phb } => write!(f, "window-reset {phb:#x}"),
             Call::Xlate { liobn, ioba, .. } => write!(f, "xlate {liobn:#x} {ioba:#x}"),
+            Call::Submit => f.write_str("the end of a batch"),
         }
     }
 }

@@ -4,14 +4,17 @@
 use std::sync::Arc;
 
 use tce_engine::addr::{Gra, GroupId, Ioba, Liobn, PageShift, PageSizes, PeNumber};
-use tce_engine::backend::Backend;
-use tce_engine::backend::mock::{Fault, Mock, MockBuilder};
-use tce_engine::container::Receipt;
+use tce_engine::backend::mock::{Fault, KillCost, Mock, MockBuilder, MockEvent};
+use tce_engine::backend::{Backend, KillCaps};
+use tce_engine::container::{Container, Receipt};
 use tce_engine::engine::{Engine, EngineOptions};
+use tce_engine::kill::KillCount;
 use tce_engine::papr::{Compat, GuestMemory, HCode, Papr, PhbSpec, Vcpu};
+use tce_engine::platform::Platform;
 use tce_engine::simd::Tier;
 
-use super::script::{Call, PhbSetup, Script, phb_of};
+use super::script::{Call, PhbSetup, Script, Step, phb_of};
+use crate::policy::{Fill, Policy};
 use crate::trace::TraceError;
 
 /// Where the guest's list page lies; any page will do, as nothing else reads guest memory.
@@ -26,7 +29,61 @@ pub(super) struct Setup {
     /// Guest RAM; `None` = as the trace needs.
     pub(super) ram: Option<u64>,
     pub(super) compat: Compat,
+    pub(super) policy: Policy,
+    pub(super) fill: Fill,
+    pub(super) platform: Platform,
+    /// PEs behind each PHB of the trace.
+    pub(super) pes: u16,
+    pub(super) kill_cost: Option<KillCost>,
+    pub(super) look: Look,
 }
+
+/// What a pass looks at beside its own things. Both take time that a timed pass does not have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Look {
+    #[default]
+    Nothing,
+    /// What kills of which kind, and the levels that have to be read again after them. The time that
+    /// kills cost is then not what was asked for.
+    Kills,
+    /// How long released pages stay reachable.
+    Exposure,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            tier: Tier::best(),
+            host_page: PageShift::K64,
+            seed: 1,
+            ram: None,
+            compat: Compat::Arch,
+            policy: Policy::Strict,
+            fill: Fill::Always,
+            platform: Platform::Phb3,
+            pes: 1,
+            kill_cost: None,
+            look: Look::Nothing,
+        }
+    }
+}
+
+/// What kill registers saw, without what attaching groups and making windows took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct KillsSeen {
+    /// Stores that killed a page.
+    pub(super) pages: u64,
+    /// Stores that killed a PE, or everything.
+    pub(super) whole: u64,
+    pub(super) fences: u64,
+    /// Levels that have to be read again for what `whole` threw away.
+    pub(super) refills: u64,
+}
+
+/// Charges a nanosecond for each level that is read again, so that the charge counts them.
+const COUNT_REFILLS: KillCost = KillCost { store_ns: 0, fence_ns: 0, refill_ns: 1 };
+/// In a word for a PHB3's register, kill this PE, or kill all.
+const WHOLE: u64 = 0b11 << 62;
 
 /// The guest's list page while one call runs.
 struct ListPage<'a>(&'a [u64]);
@@ -55,10 +112,13 @@ pub(super) struct Machine {
     pub(super) mock: Arc<Mock>,
     pub(super) engine: Engine,
     pub(super) papr: Arc<Papr>,
-    /// All calls are one vCPU's.
-    pub(super) vcpu: Vcpu,
+    vcpus: Vec<Vcpu>,
     /// Stores to kill registers that attaching groups and making windows took.
     pub(super) setup_stores: u64,
+    look: Look,
+    seen: KillsSeen,
+    /// Fences and charge when `seen` was last brought up to date.
+    counted: (u64, u64),
 }
 
 impl Machine {
@@ -67,16 +127,30 @@ impl Machine {
     /// # Errors
     /// If a default window cannot be had, with its line, or no guest of that size.
     pub(super) fn new(script: &Script, setup: &Setup, ram: u64) -> Result<Self, TraceError> {
-        let mut builder =
-            MockBuilder::new(script.phbs.len() as u16).host_page(setup.host_page).seed(setup.seed);
-        for (group, _) in groups(&script.phbs) {
+        let phbs = script.phbs.len() as u16;
+        let mut builder = MockBuilder::new(phbs * setup.pes)
+            .platform(setup.platform)
+            .kill(KillCaps { fill: setup.fill.into(), ..KillCaps::of(setup.platform) })
+            .host_page(setup.host_page)
+            .seed(setup.seed)
+            .record(setup.look == Look::Kills);
+        let cost = if setup.look == Look::Kills { Some(COUNT_REFILLS) } else { setup.kill_cost };
+        if let Some(cost) = cost {
+            builder = builder.kill_cost(cost);
+        }
+        for group in (0..phbs * setup.pes).map(|nth| GroupId(nth.into())) {
             // What the recorded platform offered, this one offers too.
             builder = builder.group(group, |caps| {
                 caps.page_sizes = PageSizes(caps.page_sizes.0 | script.page_sizes.0);
             });
         }
         let mock = builder.build();
-        let options = EngineOptions { tier: Some(setup.tier), ..EngineOptions::default() };
+        let options = EngineOptions {
+            tier: Some(setup.tier),
+            policy: setup.policy.into(),
+            measure_exposure: setup.look == Look::Exposure,
+            ..EngineOptions::default()
+        };
         let engine = Engine::new(mock.clone(), options);
         let papr = Arc::new(Papr::new(ram).compat(setup.compat));
         for (group, phb) in groups(&script.phbs) {
@@ -86,36 +160,102 @@ impl Machine {
                 liobn: Liobn(phb.liobn),
                 window: phb.window,
             };
-            papr.add_phb(&engine, spec).map_err(|error| TraceError {
+            let fail = |error: &dyn std::fmt::Display| TraceError {
                 file: script.file.clone(),
                 line: phb.line,
                 text: format!("PHB {:#x} cannot be set up: {error}", phb.phb()),
-            })?;
+            };
+            papr.add_phb(&engine, spec).map_err(|error| fail(&error))?;
+            let more = (1..setup.pes).map(|nth| GroupId(group.0 + u32::from(nth * phbs)));
+            let attach = |container: &Container| {
+                more.into_iter().try_for_each(|group| container.attach(group).map(drop))
+            };
+            let attached = papr.with_container(u64::from(phb.phb()), attach);
+            attached.unwrap_or(Ok(())).map_err(|error| fail(&error))?;
         }
-        let setup_stores = mock.register_stores();
-        let vcpu = papr.vcpu();
-        Ok(Self { mock, engine, papr, vcpu, setup_stores })
+        let vcpus = (0..script.vcpus).map(|_| papr.vcpu()).collect();
+        let (setup_stores, seen) = (mock.register_stores(), KillsSeen::default());
+        let mut machine = Self {
+            mock,
+            engine,
+            papr,
+            vcpus,
+            setup_stores,
+            look: setup.look,
+            seen,
+            counted: (0, 0),
+        };
+        machine.look();
+        machine.seen = seen;
+        let _ = machine.engine.take_exposure();
+        Ok(machine)
     }
 
-    /// Makes a hypercall; other calls do nothing.
+    /// Counts what kill registers have seen since the last time.
+    pub(super) fn look(&mut self) {
+        if self.look != Look::Kills {
+            return;
+        }
+        for event in self.mock.take_events() {
+            match event {
+                MockEvent::Kill(_, word) if word & WHOLE != 0 => self.seen.whole += 1,
+                MockEvent::Kill(..) => self.seen.pages += 1,
+                _ => {}
+            }
+        }
+        let now = (self.mock.fences(), self.mock.kill_charge().refill_ns);
+        self.seen.fences += now.0 - self.counted.0;
+        self.seen.refills += now.1 - self.counted.1;
+        self.counted = now;
+    }
+
+    /// What was counted.
+    pub(super) fn kills_seen(&mut self) -> KillsSeen {
+        self.look();
+        self.seen
+    }
+
+    /// Ends the batch of a handle.
+    pub(super) fn submit(&mut self, vcpu: u16) -> KillCount {
+        self.vcpus[usize::from(vcpu)].submit()
+    }
+
+    /// Ends the batches of all handles.
+    pub(super) fn submit_all(&mut self) -> KillCount {
+        let mut kills = KillCount::default();
+        self.vcpus.iter_mut().for_each(|vcpu| kills += vcpu.submit());
+        kills
+    }
+
+    /// Pages that a handle holds back.
+    pub(super) fn held_back(&self, vcpu: u16) -> u64 {
+        self.vcpus[usize::from(vcpu)].held_back()
+    }
+
+    /// Makes a hypercall, or ends a batch; other calls do nothing.
     #[inline]
-    pub(super) fn hypercall(&mut self, call: &Call, words: &[u64]) -> Outcome {
-        let answer = match *call {
-            Call::Put { liobn, ioba, tce } => self.vcpu.put_tce(u64::from(liobn), ioba, tce),
+    pub(super) fn hypercall(&mut self, step: &Step, words: &[u64]) -> Outcome {
+        let vcpu = &mut self.vcpus[usize::from(step.vcpu)];
+        let answer = match step.call {
+            Call::Put { liobn, ioba, tce } => vcpu.put_tce(u64::from(liobn), ioba, tce),
             Call::Indirect { liobn, ioba, start, end } => {
                 let list = &words[start as usize..end as usize];
                 let count = list.len() as u64;
                 let memory = ListPage(list);
-                self.vcpu.put_tce_indirect(u64::from(liobn), ioba, LIST_PAGE, count, &memory)
+                vcpu.put_tce_indirect(u64::from(liobn), ioba, LIST_PAGE, count, &memory)
             }
             Call::Stuff { liobn, ioba, value, count } => {
-                self.vcpu.stuff_tce(u64::from(liobn), ioba, value, count)
+                vcpu.stuff_tce(u64::from(liobn), ioba, value, count)
             }
             Call::Get { liobn, ioba, .. } => {
-                let (code, value) = self.vcpu.get_tce(u64::from(liobn), ioba);
+                let (code, value) = vcpu.get_tce(u64::from(liobn), ioba);
                 let tces = u64::from(code == HCode::SUCCESS);
                 let receipt = Receipt { tces, ..Receipt::default() };
                 return Outcome { code: code.0, value, receipt };
+            }
+            Call::Submit => {
+                let receipt = Receipt { kills: vcpu.submit(), ..Receipt::NONE };
+                return Outcome { code: 0, value: 0, receipt };
             }
             _ => return Outcome { code: 0, value: 0, receipt: Receipt::default() },
         };
@@ -125,7 +265,8 @@ impl Machine {
     /// Makes a window call: its RTAS status, and what a new window is called and where it begins.
     /// Other calls do nothing.
     pub(super) fn rtas(&mut self, call: &Call) -> (i64, Option<(u32, u64)>) {
-        let before = self.mock.register_stores();
+        self.look();
+        let (before, seen) = (self.mock.register_stores(), self.seen);
         let done = match *call {
             Call::Create { phb, page_shift, entries, .. } => {
                 // A guest that was refused may have asked for a window of no size (shift 0).
@@ -139,10 +280,19 @@ impl Machine {
             _ => Ok(None),
         };
         self.setup_stores += self.mock.register_stores() - before;
+        self.look();
+        self.seen = seen;
         match done {
             Ok(given) => (0, given),
             Err(status) => (status.0, None),
         }
+    }
+
+    /// Takes guest and handles away; what is left of the rest tells of leaks.
+    pub(super) fn close(self) -> (Arc<Mock>, Engine) {
+        let Self { mock, engine, papr, vcpus, .. } = self;
+        drop((vcpus, papr));
+        (mock, engine)
     }
 
     /// Translates as the device of the PE behind a LIOBN would have it; `None` if the trace set

@@ -2,7 +2,6 @@
 //! What a run's document says of the settings, the machine and what was counted.
 
 use tce_engine::addr::GroupId;
-use tce_engine::backend::mock::KillCost;
 use tce_engine::kill::KillCount;
 use tce_engine::mem::TablePages;
 
@@ -41,9 +40,7 @@ pub(super) fn settings(config: &RunConfig, plan: &Plan, rig: &Rig) -> RunSetting
         simd: plan.tier.name().to_owned(),
         contiguous: config.contiguous && !rig.machine.has_kernel(),
         memlock_bytes: config.memlock_bytes,
-        kill_cost: config.kill_cost.map(|KillCost { store_ns, fence_ns, refill_ns }| {
-            KillCostSettings { store_ns, fence_ns, refill_ns }
-        }),
+        kill_cost: config.kill_cost.map(KillCostSettings::from),
         detach: config.detach.map(|policy| leave::name(policy).to_owned()),
     }
 }
