@@ -208,8 +208,9 @@ impl Engine {
     }
 
     /// The longest time since the last call that a released page stayed reachable: from before its
-    /// entry was cleared, or given another value, until the fence after its kill was done. Zero if none
-    /// was released; `None` unless [`EngineOptions::measure_exposure`] was set and the engine kills.
+    /// entry was cleared, or given another value, until the fence after its kill was done. Under
+    /// [`KillPolicy::Deferred`] and [`KillPolicy::Batched`] that is when what its handle owed was settled,
+    /// and all of that counts from the oldest on. Zero if none was released; `None` unless [`EngineOptions::measure_exposure`] was set and the engine kills.
     #[must_use]
     pub fn take_exposure(&self) -> Option<Duration> {
         self.shared.exposure.as_ref().map(exposure::take)

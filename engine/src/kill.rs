@@ -292,11 +292,9 @@ impl KillDebt {
         self.exposure.iter_mut().for_each(Exposure::pass_on);
     }
 
-    /// Pages to be killed, and records that [`put_off`](Self::put_off) would make at most.
-    pub(crate) fn size(&mut self) -> (u64, usize) {
-        let ranges = self.queue.coalesce();
-        let pages = ranges.clone().map(|(_, count)| count).sum();
-        (pages, ranges.len() + self.owed.iter().count())
+    /// What is to be killed: first entries and numbers.
+    pub(crate) fn ranges(&mut self) -> impl Iterator<Item = (u64, u64)> {
+        self.queue.coalesce()
     }
 
     /// Since when what is owed is exposed, if that is measured.

@@ -70,6 +70,9 @@ impl Guard {
         Self::DebtMark,
     ];
 
+    /// Those of kills that wait.
+    pub const DEBTS: [Self; 4] = [Self::DebtKill, Self::DebtOthers, Self::DebtAll, Self::DebtMark];
+
     /// Those against traps.
     pub const TRAPS: [Self; 8] = [
         Self::Mapped,

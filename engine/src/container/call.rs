@@ -71,9 +71,10 @@ impl Container {
 }
 
 impl Call<'_> {
-    /// Kill → fence → release, or all of it at the end of a batch.
-    pub(super) fn settle(&mut self, window: &Window) -> KillCount {
-        if self.hand.debtor.is_some() && self.put_off(window) {
+    /// Kill → fence → release; all of that later on `credit`, which has room for it.
+    pub(super) fn settle(&mut self, window: &Window, credit: Option<&Debtor>) -> KillCount {
+        if let Some(debtor) = credit {
+            self.put_off(window, debtor);
             return KillCount::default();
         }
         let Self { state, hand: Hand { debt, port, counts, .. }, .. } = self;

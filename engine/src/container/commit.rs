@@ -54,7 +54,8 @@ impl Call<'_> {
         let mut gone = |gone: Gone<'_>| owe(registrations, debt, !on_fill, &gone);
         let released = store(&mut writer, &mut gone);
         drop(writer);
-        let kills = self.settle(window);
+        let credit = self.hand.debtor.filter(|debtor| debtor.lends_to_fills(tces));
+        let kills = self.settle(window, credit);
         Receipt { tces, released, kills, ..Receipt::default() }
     }
 
@@ -62,8 +63,10 @@ impl Call<'_> {
     pub(super) fn clear(&mut self, window: &Window, held: Held<'_>) -> Receipt {
         if !stands(Guard::ClearFirst) {
             held.live(|old| self.hand.debt.gone(old));
-            self.settle(window);
+            self.settle(window, None);
         }
+        let count = held.count();
+        let credit = self.hand.debtor.filter(|debtor| debtor.lends_to(&held));
         let (registrations, debt) = (&self.state.registrations, &mut *self.hand.debt);
         let mut released = 0;
         debt.expose();
@@ -71,7 +74,12 @@ impl Call<'_> {
             released += gone.live();
             owe(registrations, debt, stands(Guard::ClearFirst), &gone);
         });
-        let kills = self.settle(window);
+        if let Some(debtor) = credit {
+            debtor.mark(debt, &held);
+            debtor.free_if(released == count);
+        }
+        drop(held);
+        let kills = self.settle(window, credit);
         Receipt { tces: released, released, steps, kills, ..Receipt::default() }
     }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What handles owe, and how it is settled: kill → fence → unmark → release.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use super::call::{Call, Hand};
@@ -10,11 +11,12 @@ use crate::addr::Ioba;
 use crate::engine::Shared;
 use crate::ioba::Magazine;
 use crate::kill::debts::{Debts, Owed};
-use crate::kill::{KillCount, KillPolicy, exposure};
+use crate::kill::{KillCount, KillDebt, KillPolicy, exposure};
 use crate::regions::Counts;
 use crate::sabotage::{Guard, stands};
 use crate::sync::{Arc, Seen, Write};
-use crate::table::Entry;
+use crate::table::{Entry, Held};
+use crate::tce::Tce;
 
 /// A handle's side of its debts.
 pub(super) struct Debtor {
@@ -28,6 +30,8 @@ pub(super) struct Debtor {
     pub(super) fills: bool,
     /// Not every fill kills, so entries in debt are marked.
     marks: bool,
+    /// The call that is being made gives addresses back.
+    free: Cell<bool>,
     /// The structure that it owes in; nothing where the engine does not kill.
     pub(super) seen: Seen,
 }
@@ -43,10 +47,12 @@ impl Debtor {
                 (max_pages.clamp(1, KillPolicy::MAX_PAGES), max_age, false)
             }
         };
-        let debts = Arc::new(Debts::new(most));
+        // A page is in one record of a range, and in one of a count at most.
+        let debts = Arc::new(Debts::new(2 * most));
         let id = state.debtors.open(debts.clone());
         let marks = !caps.fill.always();
-        Some(Self { debts, id, most, max_age, fills, marks, seen: Seen::NOTHING })
+        let (free, seen) = (Cell::new(false), Seen::NOTHING);
+        Some(Self { debts, id, most, max_age, fills, marks, free, seen })
     }
 
     /// True if what is owed has to be settled before so many more pages are.
@@ -58,9 +64,56 @@ impl Debtor {
         owed > 0 && (too_many || limited && self.debts.age() >= self.max_age)
     }
 
-    /// True if so many pages can be owed in so many records.
-    pub(super) fn has_room(&self, pages: u64, records: usize) -> bool {
-        u64::from(self.debts.pages()) + pages <= self.most.into() && records <= self.debts.room()
+    /// True if so many more pages can be owed.
+    #[inline]
+    pub(super) fn has_room(&self, pages: u64) -> bool {
+        u64::from(self.debts.pages()) + pages <= self.most.into()
+    }
+
+    /// True if so many entries of any kind may be written on credit. What is cleared among them would have
+    /// to be marked.
+    pub(super) fn lends_to_fills(&self, count: u64) -> bool {
+        self.fills && !self.marks && self.has_room(count)
+    }
+
+    /// True if what is held may be cleared on credit.
+    pub(super) fn lends_to(&self, held: &Held<'_>) -> bool {
+        self.has_room(held.count()) && (!self.marks || held.may_mark(self.id))
+    }
+
+    /// True if an entry may become `tce` on credit.
+    pub(super) fn lends_to_one(&self, entry: &Entry<'_>, tce: Tce) -> bool {
+        let may = if tce.is_empty() { self.may_owe(entry, 1) } else { self.fills };
+        may && self.has_room(1)
+    }
+
+    /// Marks what was cleared of what is held, as `debt` says.
+    pub(super) fn mark(&self, debt: &mut KillDebt, held: &Held<'_>) {
+        if self.marks && stands(Guard::DebtMark) {
+            debt.ranges().for_each(|(first, count)| held.mark_debt(first, count, self.id));
+        }
+    }
+
+    /// Marks an entry that was live if it was cleared.
+    pub(super) fn mark_one(&self, entry: &Entry<'_>, tce: Tce) {
+        if tce.is_empty() && self.marks && stands(Guard::DebtMark) {
+            entry.mark_debt(0, 1, self.id);
+        }
+    }
+
+    /// The addresses of what is cleared next go back to the magazine when that is settled.
+    pub(super) fn ask_free(&self, yes: bool) {
+        self.free.set(yes);
+    }
+
+    /// All that they were asked for is live, or they stay.
+    pub(super) fn free_if(&self, all_live: bool) {
+        self.free.set(self.free.get() && all_live);
+    }
+
+    /// True once if that was asked for.
+    pub(super) fn takes_free(&self) -> bool {
+        self.free.replace(false)
     }
 
     /// Gives addresses back whose debt was settled, be it by somebody else.
@@ -214,51 +267,30 @@ impl Call<'_> {
         debts.settled();
     }
 
-    /// Leaves what is owed to the end of a batch, if the handle may and has room for it.
-    pub(super) fn put_off(&mut self, window: &Window) -> bool {
-        let Hand { debt, debtor, .. } = &mut self.hand;
-        // What is cleared would have to be marked.
-        let Some(debtor) = debtor.filter(|debtor| debtor.fills && !debtor.marks) else {
-            return false;
-        };
-        let (pages, records) = debt.size();
-        if pages == 0 || !debtor.has_room(pages, records) {
-            return false;
-        }
-        let debts = &debtor.debts;
+    /// Has what is owed settled later.
+    pub(super) fn put_off(&mut self, window: &Window, debtor: &Debtor) {
+        let (debt, debts) = (&mut *self.hand.debt, &debtor.debts);
         debts.begin(debt.exposed_since());
+        let free = debtor.takes_free();
         debt.put_off(
             |first, count| {
                 let at = Some(window.bus(first, count).at);
-                debts.push(Owed { at, pages: count as u32, number: None, free: false });
+                debts.push(Owed { at, pages: count as u32, number: None, free });
             },
             |(number, pages)| {
                 let pages = pages as u32;
                 debts.push(Owed { at: None, pages, number: Some(number), free: false });
             },
         );
-        true
     }
 
-    /// The same for one entry: whose it was if it was live, and whether it was cleared.
-    pub(super) fn put_off_one(
-        &mut self,
-        at: Ioba,
-        number: impl FnOnce() -> Option<usize>,
-        cleared: bool,
-    ) -> bool {
-        let Hand { debt, debtor, .. } = &mut self.hand;
-        let Some(debtor) = debtor.filter(|debtor| debtor.fills && debtor.has_room(1, 1)) else {
-            return false;
-        };
-        // What is cleared is to be marked, or killed.
-        if cleared && debtor.marks {
-            return false;
-        }
-        debtor.debts.begin(debt.exposed_since());
-        debtor.debts.push(Owed { at: Some(at), pages: 1, number: number(), free: false });
+    /// The same for one entry, and whose it was if it was live.
+    pub(super) fn put_off_one(&mut self, debtor: &Debtor, at: Ioba, number: Option<usize>) {
+        let (debt, debts) = (&mut *self.hand.debt, &debtor.debts);
+        debts.begin(debt.exposed_since());
+        let free = number.is_some() && debtor.takes_free();
+        debts.push(Owed { at: Some(at), pages: 1, number, free });
         debt.put_off(|_, _| (), |_| ());
-        true
     }
 
     /// What the handle owes is killed if everything was.

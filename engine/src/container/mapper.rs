@@ -384,11 +384,12 @@ impl Mapper {
             return Ok(());
         }
         // Says what else is wrong with the range.
-        let live = match self.debtor {
-            Some(_) => self.unmap_and_submit(at, bytes)?,
-            None => self.unmap(at, bytes)?.released,
+        let (live, owed) = match self.debtor {
+            Some(_) => self.unmap_owing(at, bytes)?,
+            None => (self.unmap(at, bytes)?.released, false),
         };
         match &mut self.magazine {
+            Some(_) if live == pages && owed => {}
             Some(magazine) if live == pages => magazine.give(at, pages),
             _ => return Err(UnmapError::NotMapped { start: at, pages, live }),
         }

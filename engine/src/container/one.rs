@@ -108,6 +108,12 @@ impl Call<'_> {
         one.set(old, tce, owner, write_only);
         // An empty entry may be cached too, or what it was before, if it is filled now.
         let fills = tce != Tce::EMPTY && (self.hand.debt.on_fill() || one.in_debt());
+        let credit = self.hand.debtor.filter(|debtor| debtor.lends_to_one(&one, tce));
+        if let Some(debtor) = credit
+            && !old.is_empty()
+        {
+            debtor.mark_one(&one, tce);
+        }
         drop(one);
         let kills = if fills || !old.is_empty() {
             let at = (window.bus(index, 1).at, window.table.geometry().page());
@@ -115,7 +121,8 @@ impl Call<'_> {
                 true => None,
                 false => was.or_else(|| registrations.number_of_entry(old.address())),
             };
-            if self.hand.debtor.is_some() && self.put_off_one(at.0, number, tce == Tce::EMPTY) {
+            if let Some(debtor) = credit {
+                self.put_off_one(debtor, at.0, number());
                 KillCount::default()
             } else {
                 let Hand { debt, port, counts, .. } = &mut self.hand;

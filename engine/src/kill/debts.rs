@@ -68,11 +68,6 @@ impl Debts {
         self.pages.load(Ordering::Relaxed)
     }
 
-    /// Records that there is room for.
-    pub(crate) fn room(&self) -> usize {
-        self.records.len() - self.len() as usize
-    }
-
     fn len(&self) -> u32 {
         self.len.load(Ordering::Relaxed)
     }
@@ -189,13 +184,13 @@ mod tests {
         debts.begin(None);
         [live, fill, count].into_iter().for_each(|owed| debts.push(owed));
         assert!(debts.records().eq([live, fill, count]));
-        assert_eq!((debts.pages(), debts.room()), (4097, 0));
+        assert_eq!(debts.pages(), 4097);
         debts.take_back(|at, _| panic!("{at} is still owed"));
         debts.settled();
-        assert_eq!((debts.pages(), debts.room()), (0, 0));
+        assert_eq!((debts.pages(), debts.len()), (0, 3));
         let mut back = Vec::new();
         debts.take_back(|at, pages| back.push((at, pages)));
-        assert_eq!((back, debts.room()), (vec![(Ioba(0x1000), 4096)], 3));
+        assert_eq!((back, debts.len()), (vec![(Ioba(0x1000), 4096)], 0));
         debts.settled();
         debts.take_back(|at, _| panic!("{at} was given back"));
     }

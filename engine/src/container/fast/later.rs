@@ -92,7 +92,7 @@ impl Fast {
         count: u64,
         free: bool,
     ) -> Option<Done> {
-        if !debtor.has_room(count, count as usize) {
+        if !debtor.has_room(count) {
             return None;
         }
         let first = lane.lane.entry(at.who, place)?;
@@ -167,7 +167,7 @@ impl At {
     /// False if a fill that has to be killed now would take a kill of everything.
     fn can_fill(&self, debtor: &Debtor, entry: &Entry<'_>) -> bool {
         if debtor.fills {
-            debtor.has_room(1, 1)
+            debtor.has_room(1)
         } else {
             self.max_page_kills > 0 || !self.fill_kills(entry)
         }

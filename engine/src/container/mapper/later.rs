@@ -65,12 +65,16 @@ impl Mapper {
         self.magazine.as_mut()?.take(pages).ok()
     }
 
-    /// Unmaps on the general path, and returns the number of live entries that went and are killed.
-    pub(super) fn unmap_and_submit(&mut self, at: Ioba, bytes: u64) -> Result<u64, UnmapError> {
-        let done = self.unmap_generally(at, bytes)?;
-        let later = self.submit();
-        self.untold = done.kills + later;
-        Ok(done.released)
+    /// Unmaps on the general path; the live entries that went, and true if their addresses go back when
+    /// the debt is settled.
+    pub(super) fn unmap_owing(&mut self, at: Ioba, bytes: u64) -> Result<(u64, bool), UnmapError> {
+        let ask = |mapper: &Self, yes| mapper.debtor.iter().for_each(|debtor| debtor.ask_free(yes));
+        ask(self, true);
+        let done = self.unmap_generally(at, bytes);
+        let owed = self.debtor.as_ref().is_some_and(|debtor| !debtor.takes_free());
+        let done = done?;
+        self.untold = done.kills;
+        Ok((done.released, owed))
     }
 
     /// Inside, if what is remembered still holds, with what may be owed.
