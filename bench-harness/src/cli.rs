@@ -285,6 +285,17 @@ struct RunArgs {
     #[arg(long, value_name = "default|STORE,FENCE,REFILL", value_parser = values::kill_cost)]
     #[arg(help_heading = "How it is measured")]
     kill_cost: Option<KillCost>,
+    /// When translations of the mock are killed. strict: before each call returns. batched: at the end of so
+    /// many calls. deferred: clears when so many pages wait for it, or the oldest for so long; fills at once.
+    /// It concerns handles, which ring and single then use; other phases ask the container and are strict
+    #[arg(
+        long,
+        value_name = "strict|batched[=CALLS]|deferred[=PAGES[,AGE]]",
+        default_value = "strict"
+    )]
+    #[arg(value_parser = values::policy)]
+    #[arg(help_heading = "How it is measured")]
+    policy: Policy,
 
     #[command(flatten)]
     output: OutputArgs,

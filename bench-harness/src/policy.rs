@@ -88,6 +88,15 @@ impl Policy {
         }
     }
 
+    /// Calls of a batch, if a number says when it ends.
+    #[must_use]
+    pub fn calls(self) -> Option<u64> {
+        match self.batch()? {
+            Batch::Calls(calls) => Some(calls.into()),
+            Batch::Gap(_) => None,
+        }
+    }
+
     /// How long pages are held back at most, if there is a limit.
     #[must_use]
     pub const fn max_age(self) -> Option<Duration> {

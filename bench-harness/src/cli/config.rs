@@ -89,6 +89,8 @@ pub struct RunConfig {
     pub simulated: (Profile, Platform),
     /// What kills of the mock are to cost; `None` = what they cost here.
     pub kill_cost: Option<KillCost>,
+    /// When the mock's translations are killed; a batch is a number of calls.
+    pub policy: Policy,
     /// Measure how long released pages stay reachable, instead of times. Not an option: a run does it by
     /// itself, in a pass of its own.
     pub measure_exposure: bool,
@@ -224,6 +226,7 @@ impl TryFrom<RunArgs> for RunConfig {
             detach: args.detach.map(DetachPolicy::from),
             simulated,
             kill_cost: args.kill_cost,
+            policy: args.policy.or_batch(Batch::MADE_UP),
             measure_exposure: false,
             output: args.output.try_into()?,
         })
@@ -322,6 +325,15 @@ fn backend(args: &RunArgs, kernel: Option<&Profile>) -> Result<BackendChoice, St
 fn check_layout(args: &RunArgs, backend: BackendChoice) -> Result<BackendChoice, String> {
     if args.kill_cost.is_some() && backend != BackendChoice::Mock {
         return Err("--kill-cost is of the mock's kills; accepted: --backend mock".to_owned());
+    }
+    if args.policy != Policy::Strict && backend != BackendChoice::Mock {
+        return Err("--policy is of the mock's kills; accepted: --backend mock".to_owned());
+    }
+    if let Some(Batch::Gap(_)) = args.policy.batch() {
+        return Err(format!(
+            "--policy {}: a run has no clock of a trace; accepted: batched=CALLS, as batched=32",
+            args.policy
+        ));
     }
     let laid_out = [("--backing", args.backing.is_some()), ("--contiguous", args.contiguous)];
     match laid_out.into_iter().find(|(_, given)| *given && backend.has_kernel()) {

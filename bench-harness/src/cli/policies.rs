@@ -14,7 +14,7 @@ A row is a policy on a platform, and what it costs. Kills stand beside those of 
 same calls: on a PHB3 (POWER8) one store to a register for each page and PE, filled or cleared; on a PHB4
 (POWER9) one call for each hypercall and PE, which kills the whole PE. Stores are compared with stores and
 calls with calls. What a policy saves is paid for with exposure: the time that a released page stays
-reachable. Each vCPU has a handle of its own; one thread makes all calls, in the order of the trace.
+reachable. One thread makes all calls, in the order of the trace; each vCPU has a handle of its own.
 
 Linux kills each entry that is filled, as a PHB may have cached that it was empty. No platform says when it
 does not: rows with a fill rule other than always hold on a PHB of which somebody knows more.
@@ -50,6 +50,9 @@ pub(super) struct PoliciesArgs {
     /// PEs behind each PHB of the guest; all have to forget what one does
     #[arg(long, value_name = "N", default_value = "1", value_parser = values::count::<64>)]
     groups: u32,
+    /// Make all calls by one handle, as replay does, instead of one for each vCPU
+    #[arg(long)]
+    one_handle: bool,
     /// Have kills take as long as on a machine where they are slow: ns for a store to a kill register, for
     /// a fence, and for each level that is read again; default is 100,1000,200, an assumption
     #[arg(long, value_name = "default|STORE,FENCE,REFILL", value_parser = values::kill_cost)]
@@ -106,6 +109,8 @@ pub struct PoliciesConfig {
     pub platforms: Vec<Platform>,
     /// PEs behind each PHB, 1 to 64.
     pub groups: u32,
+    /// One handle makes all calls.
+    pub one_handle: bool,
     /// What kills are to cost; `None` = what they cost here.
     pub kill_cost: Option<KillCost>,
     /// At least 1.
@@ -145,6 +150,7 @@ impl TryFrom<PoliciesArgs> for PoliciesConfig {
             fills: each_once(args.fill),
             platforms: each_once(args.platform),
             groups: args.groups,
+            one_handle: args.one_handle,
             kill_cost: args.kill_cost,
             repeat: args.repeat,
             calls: args.calls,

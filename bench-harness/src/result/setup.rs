@@ -159,6 +159,9 @@ pub struct RunSettings {
     /// `--kill-cost`; null = kills cost nothing but their own code.
     #[serde(default)]
     pub kill_cost: Option<KillCostSettings>,
+    /// `--policy`, with its numbers. Documents of versions that knew only the first do not say so.
+    #[serde(default = "strict")]
+    pub policy: String,
 }
 
 /// What kills were made to cost: an assumption, whatever the numbers.

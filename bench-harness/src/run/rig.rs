@@ -205,6 +205,7 @@ impl Rig {
         let options = EngineOptions {
             memlock: config.memlock_bytes,
             tier: Some(plan.tier),
+            policy: config.policy.into(),
             detach: config.detach.unwrap_or_default(),
             measure_exposure: config.measure_exposure,
             ..EngineOptions::default()

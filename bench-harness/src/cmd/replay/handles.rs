@@ -94,10 +94,14 @@ impl Watch {
         }
     }
 
-    /// True if the oldest page of a handle that is about to make a call is too old.
-    pub(super) fn too_old(&self, vcpu: u16, now: u64) -> bool {
-        let since = self.handles[usize::from(vcpu)].1;
-        self.max_age.zip(since).is_some_and(|(age, since)| now.saturating_sub(since) >= age)
+    /// A handle whose oldest page is too old by now, and since when.
+    pub(super) fn too_old(&self, now: u64) -> Option<(u16, u64)> {
+        let age = self.max_age?;
+        let due = |since: Option<u64>| since.map(|since| since.saturating_add(age));
+        let old = |(vcpu, handle): (u16, &(u64, Option<u64>))| {
+            due(handle.1).filter(|due| *due <= now).map(|due| (vcpu, due))
+        };
+        (0..).zip(&self.handles).find_map(old)
     }
 
     /// A handle has made a call, or all handles' debts may have been settled.

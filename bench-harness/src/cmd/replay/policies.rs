@@ -54,7 +54,9 @@ pub fn policies(config: &PoliciesConfig, argv: Vec<String>) -> anyhow::Result<St
         Ok(script) => script,
         Err(message) => return Ok(Status::Usage(message)),
     };
-    script.on_vcpus();
+    if !config.one_handle {
+        script.on_vcpus();
+    }
     let mut cases = Cases::new(config, script)?;
     let steps = cases.rows.len() as u64 * (1 + u64::from(config.repeat));
     let progress = bar(steps, config.quiet);
@@ -223,7 +225,7 @@ impl Cases {
                 recorded: !guests::NAMES.contains(&config.workload.as_str()),
                 hypercalls: script.counts.calls(),
                 tces_mapped: script.counts.mapped,
-                vcpus: script.vcpus.into(),
+                handles: script.vcpus.into(),
                 phbs: script.phbs.len() as u64,
                 seconds: last as f64 / 1e9,
             },

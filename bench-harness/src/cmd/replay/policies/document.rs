@@ -38,7 +38,8 @@ pub(super) struct Workload {
     pub(super) recorded: bool,
     pub(super) hypercalls: u64,
     pub(super) tces_mapped: u64,
-    pub(super) vcpus: u64,
+    /// As many as vCPUs made calls, or one.
+    pub(super) handles: u64,
     pub(super) phbs: u64,
     /// From the first call to the last, by the trace's clock.
     pub(super) seconds: f64,

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashSet};
 use serde::Serialize;
 use tce_engine::addr::PageShift;
 use tce_engine::backend::mock::TceCache;
-use tce_engine::geometry::Geometry;
+use tce_engine::geometry::{Geometry, WindowSpec};
 
 use super::super::script::{Call, PhbSetup, Script, phb_of, window_spec};
 
@@ -52,10 +52,7 @@ struct Window {
 
 impl Window {
     fn new(start: u64, shift: u8, entries: u64, host_page: PageShift) -> Self {
-        let geometry = window_spec(shift, entries)
-            .ok()
-            .and_then(|spec| Geometry::new(spec, host_page, MAX_BLOCK).ok());
-        let levels = geometry.map_or(1, |geometry| geometry.levels().into());
+        let levels = window_spec(shift, entries).map_or(1, |spec| levels(spec, host_page));
         Self { start, shift: shift.into(), entries, levels, live: HashSet::new() }
     }
 
@@ -76,6 +73,12 @@ impl Window {
         }
         valid
     }
+}
+
+/// Levels of a window's table, if the engine picks them.
+pub(super) fn levels(spec: WindowSpec, host_page: PageShift) -> u64 {
+    let geometry = Geometry::new(spec, host_page, MAX_BLOCK);
+    geometry.map_or(1, |geometry| geometry.levels().into())
 }
 
 impl Linux {
