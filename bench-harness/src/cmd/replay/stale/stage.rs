@@ -82,12 +82,12 @@ pub(super) struct Stage<'a> {
     over: AtomicBool,
 }
 
-/// Ends everything if a thread ends that should not.
-struct Ends<'a>(&'a Stage<'a>);
+/// Ends others when this thread ends, if only by a panic.
+struct Ends<'a>(&'a AtomicBool);
 
 impl Drop for Ends<'_> {
     fn drop(&mut self) {
-        self.0.end();
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -159,7 +159,7 @@ impl<'a> Stage<'a> {
                 let agent = self.expect.agent(self.config.seed * 1000 + u64::from(nth) + 1);
                 let done = &done;
                 scope.spawn(move || {
-                    let _ends = Ends(self);
+                    let _ends = Ends(&self.over);
                     agent.run(done);
                 });
             }
@@ -167,16 +167,17 @@ impl<'a> Stage<'a> {
                 .map(|nth| {
                     let papr = papr.clone();
                     scope.spawn(inherit(move || {
-                        let ends = Ends(self);
+                        let ends = Ends(&self.over);
                         let ran = Guest::new(self, papr, nth).run();
                         std::mem::forget(ends);
                         ran
                     }))
                 })
                 .collect();
+            let devices_end = Ends(&done);
             let ends: Vec<_> = threads.into_iter().map(thread::ScopedJoinHandle::join).collect();
             self.close(papr);
-            done.store(true, Ordering::Relaxed);
+            drop(devices_end);
             let mut sum = (Counts::default(), Mismatches::default());
             for end in ends {
                 match end {
