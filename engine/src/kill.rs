@@ -190,10 +190,10 @@ impl KillDebt {
         }
     }
 
-    /// True if entries that were empty before have to be killed too.
+    /// True if entries that were empty before have to be killed too, unless somebody has looked.
     #[inline]
     pub(crate) fn on_fill(&self) -> bool {
-        self.caps.is_some_and(|caps| caps.fill.always()) && stands(Guard::KillFill)
+        self.caps.is_some_and(|caps| caps.fill.unseen()) && stands(Guard::KillFill)
     }
 
     /// Most pages that are killed one by one; 0 also where a kernel kills.

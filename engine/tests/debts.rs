@@ -3,14 +3,14 @@
 
 mod common;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::*;
 use proptest::prelude::*;
 use tce_engine::addr::{Ioba, Liobn, PageShift, Uaddr};
-use tce_engine::backend::KillCaps;
 use tce_engine::backend::mock::MockBuilder;
+use tce_engine::backend::{FillRule, KillCaps};
 use tce_engine::container::{Container, MapRequest, Mapper, Mode, Removal, UnmapRequest};
 use tce_engine::engine::EngineOptions;
 use tce_engine::error::MapError;
@@ -386,6 +386,48 @@ fn a_fill_of_an_entry_in_debt_kills() {
     m.submit();
     other.submit();
     assert_eq!(mapped(&c, A), 0);
+}
+
+/// Where fills kill beside live entries only, those in debt and those that are just being cleared count.
+#[test]
+fn a_fill_kills_beside_what_may_be_cached() {
+    let kill = KillCaps { fill: FillRule::BesideLive { line: 8 }, ..KillCaps::PHB3 };
+    let rig = rig(deferred(64), kill);
+    let c = container(&rig);
+    let (before, after) = (Arc::new(Mutex::new(None::<Mapper>)), Arc::new(Mutex::new(None)));
+    let (waits, done) = (before.clone(), after.clone());
+    rig.faulty.watch(move |step| {
+        let mapper = match step {
+            Step::Kill(..) => waits.lock().unwrap().take(),
+            _ => None,
+        };
+        if let Some(mut m) = mapper {
+            let fill = m.map(Ioba(17 * P), memory(1), P, RW, Mode::Refuse).unwrap();
+            *done.lock().unwrap() = Some((m, fill.kills.issued));
+        }
+    });
+    let mut m = settled(&c, 1);
+    let fill = |m: &mut Mapper, page: u64| {
+        m.map(Ioba(page * P), memory(1), P, RW, Mode::Refuse).unwrap().kills.issued
+    };
+    assert_eq!([fill(&mut m, 32), fill(&mut m, 33), fill(&mut m, 47)], [0, 2, 0]);
+    // Others and longer maps kill each time.
+    assert_eq!(c.map(Ioba(56 * P), memory(1), P, RW, Mode::Refuse).unwrap().kills.issued, 2);
+    assert_eq!(m.map(Ioba(64 * P), memory(1), 2 * P, RW, Mode::Refuse).unwrap().kills.issued, 4);
+
+    // Between a clear and its kill.
+    c.map(Ioba(16 * P), memory(1), P, RW, Mode::Refuse).unwrap();
+    *before.lock().unwrap() = Some(m);
+    c.unmap(Ioba(16 * P), P).unwrap();
+    let (mut m, issued) = after.lock().unwrap().take().unwrap();
+    assert_eq!(issued, 2);
+    // In debt, and not any more.
+    unmap(&mut m, 17);
+    assert_eq!((m.held_back(), fill(&mut m, 18)), (1, 2));
+    unmap(&mut m, 18);
+    m.submit();
+    assert_eq!(fill(&mut m, 19), 0);
+    c.unmap(Ioba(0), 64 * M).unwrap();
 }
 
 #[derive(Clone, Copy, Debug)]

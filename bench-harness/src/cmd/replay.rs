@@ -5,6 +5,7 @@
 mod books;
 mod checked;
 mod handles;
+mod live;
 mod machine;
 mod mismatch;
 mod model;

@@ -69,10 +69,22 @@ pub enum FillRule {
 }
 
 impl FillRule {
-    /// True if each fill is killed.
+    /// True if every fill is killed, whoever fills.
     pub(crate) fn always(self) -> bool {
-        // TODO
-        !matches!(self, Self::Never)
+        self == Self::Always
+    }
+
+    /// True if a fill is killed where nobody looks what is beside it.
+    pub(crate) fn unseen(self) -> bool {
+        self != Self::Never
+    }
+
+    /// Entries of a line, if that decides.
+    pub(crate) fn line(self) -> Option<u32> {
+        match self {
+            Self::BesideLive { line } => Some(line),
+            Self::Always | Self::Never => None,
+        }
     }
 }
 

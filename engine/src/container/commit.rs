@@ -51,10 +51,12 @@ impl Call<'_> {
         }
         claim.iter().for_each(|(number, n)| registrations.claim(self.hand.counts, number, n));
         debt.expose();
+        let credit = self.hand.debtor.filter(|debtor| debtor.lends_to_fills(tces));
+        let _clearing = self.clearing(credit);
+        let debt = &mut *self.hand.debt;
         let mut gone = |gone: Gone<'_>| owe(registrations, debt, !on_fill, &gone);
         let released = store(&mut writer, &mut gone);
         drop(writer);
-        let credit = self.hand.debtor.filter(|debtor| debtor.lends_to_fills(tces));
         let kills = self.settle(window, credit);
         Receipt { tces, released, kills, ..Receipt::default() }
     }
@@ -67,6 +69,7 @@ impl Call<'_> {
         }
         let count = held.count();
         let credit = self.hand.debtor.filter(|debtor| debtor.lends_to(&held));
+        let _clearing = self.clearing(credit);
         let (registrations, debt) = (&self.state.registrations, &mut *self.hand.debt);
         let mut released = 0;
         debt.expose();

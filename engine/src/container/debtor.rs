@@ -14,7 +14,7 @@ use crate::kill::debts::{Debts, Owed};
 use crate::kill::{KillCount, KillDebt, KillPolicy, exposure};
 use crate::regions::Counts;
 use crate::sabotage::{Guard, stands};
-use crate::sync::{Arc, Seen, Write};
+use crate::sync::{Arc, AtomicU32, Ordering, Seen, Slot, Write};
 use crate::table::{Entry, Held};
 use crate::tce::Tce;
 
@@ -30,6 +30,8 @@ pub(super) struct Debtor {
     pub(super) fills: bool,
     /// Not every fill kills, so entries in debt are marked.
     marks: bool,
+    /// Entries of a line, where fills kill beside live ones only.
+    line: Option<u32>,
     /// The call that is being made gives addresses back.
     free: Cell<bool>,
     /// The structure that it owes in; nothing where the engine does not kill.
@@ -52,7 +54,9 @@ impl Debtor {
         let id = state.debtors.open(debts.clone());
         let marks = !caps.fill.always();
         let (free, seen) = (Cell::new(false), Seen::NOTHING);
-        Some(Self { debts, id, most, max_age, fills, marks, free, seen })
+        let possible = |line: &u32| line.is_power_of_two() && *line <= 64;
+        let line = caps.fill.line().filter(possible).filter(|_| stands(Guard::KillFill));
+        Some(Self { debts, id, most, max_age, fills, marks, line, free, seen })
     }
 
     /// True if what is owed has to be settled before so many more pages are.
@@ -68,6 +72,21 @@ impl Debtor {
     #[inline]
     pub(super) fn has_room(&self, pages: u64) -> bool {
         u64::from(self.debts.pages()) + pages <= self.most.into()
+    }
+
+    /// True if an entry of a segment that is locked may be filled without a kill because of what is
+    /// beside it; `line` gives the entries and their place, and `state` is where.
+    pub(super) fn is_quiet<'a>(
+        &self,
+        state: &State,
+        entry: &Entry<'_>,
+        slots: impl FnOnce(u32) -> &'a [Slot],
+    ) -> bool {
+        let Some(line) = self.line else { return false };
+        let empty = |slot: &Slot| Tce::from_be_word(slot.load(Ordering::Relaxed)).is_empty();
+        // Acquire: the kills of those who were at it are complete.
+        let nobody = state.clearing.load(Ordering::Acquire) == 0;
+        nobody && slots(line).iter().all(empty) && !entry.line_in_debt(line)
     }
 
     /// True if so many entries of any kind may be written on credit. What is cleared among them would have
@@ -302,6 +321,30 @@ impl Call<'_> {
         {
             self.release(&debtor.debts, debtor.id, false);
         }
+    }
+}
+
+/// Says that a call clears entries and kills them itself, until it is dropped.
+pub(super) struct Clearing<'a>(&'a AtomicU32);
+
+impl Drop for Clearing<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Release);
+    }
+}
+
+impl<'a> Call<'a> {
+    /// To be said while what is about to be cleared is locked, if fills beside it have to know.
+    pub(super) fn clearing(&self, credit: Option<&Debtor>) -> Option<Clearing<'a>> {
+        let Shared { policy, caps, .. } = self.engine;
+        let line = caps.tables.kill().and_then(|caps| caps.fill.line());
+        if *policy == KillPolicy::Strict || credit.is_some() {
+            return None;
+        }
+        line?;
+        let count = &self.state.clearing;
+        count.fetch_add(1, Ordering::Relaxed);
+        Some(Clearing(count))
     }
 }
 

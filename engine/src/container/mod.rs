@@ -37,7 +37,7 @@ use crate::error::{MapError, RegisterError, UnregisterError};
 use crate::mem::{ArenaUse, TableChunk};
 use crate::regions::{Region, Registrations};
 use crate::sabotage::{Guard, stands};
-use crate::sync::{Arc, BrLock, Mutex, lock};
+use crate::sync::{Arc, AtomicU32, BrLock, Mutex, lock};
 use debtor::Debtors;
 use groups::Common;
 use isolate::Side;
@@ -59,6 +59,9 @@ pub(crate) struct State {
     windows: [Option<Window>; MAX_WINDOWS],
     registrations: Registrations,
     debtors: Debtors,
+    /// Calls that have cleared entries, or may have, and whose kills are not complete; counted only
+    /// where it matters for fills beside them.
+    clearing: AtomicU32,
 }
 
 impl State {

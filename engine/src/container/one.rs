@@ -2,6 +2,7 @@
 //! A single page: the same steps as for a range, without what only ranges need.
 
 use super::call::{Call, Hand};
+use super::debtor::Debtor;
 use super::mapping::{Mode, Receipt};
 use super::windows::Window;
 use crate::addr::Uaddr;
@@ -84,6 +85,15 @@ impl Call<'_> {
         Ok(Receipt { requests: 0, steps, ..done })
     }
 
+    /// True if an entry has to be killed once it is filled.
+    #[inline]
+    fn fill_kills(&self, window: &Window, index: u64, one: &One<'_>) -> bool {
+        let quiet = |debtor: &Debtor| {
+            debtor.is_quiet(self.state, one, |line| window.table.line(index, line))
+        };
+        self.hand.debt.on_fill() && !self.hand.debtor.is_some_and(quiet) || one.in_debt()
+    }
+
     /// Claim → write → unlock → kill → fence → release, for one entry.
     #[inline]
     #[expect(clippy::too_many_arguments, reason = "one private place where three callers meet")]
@@ -105,15 +115,16 @@ impl Call<'_> {
         if !old.is_empty() {
             self.hand.debt.expose();
         }
-        one.set(old, tce, owner, write_only);
-        // An empty entry may be cached too, or what it was before, if it is filled now.
-        let fills = tce != Tce::EMPTY && (self.hand.debt.on_fill() || one.in_debt());
         let credit = self.hand.debtor.filter(|debtor| debtor.lends_to_one(&one, tce));
         if let Some(debtor) = credit
             && !old.is_empty()
         {
             debtor.mark_one(&one, tce);
         }
+        let _clearing = if old.is_empty() { None } else { self.clearing(credit) };
+        // An empty entry may be cached too, or what it was before, if it is filled now.
+        let fills = tce != Tce::EMPTY && self.fill_kills(window, index, &one);
+        one.set(old, tce, owner, write_only);
         drop(one);
         let kills = if fills || !old.is_empty() {
             let at = (window.bus(index, 1).at, window.table.geometry().page());

@@ -265,6 +265,15 @@ impl TceTable {
         self.tree.lane(index)
     }
 
+    /// The entries that share a line of so many with entry `index`, whose levels exist.
+    pub(crate) fn line(&self, index: u64, line: u32) -> &[Slot] {
+        let line = u64::from(line);
+        match self.tree.walk(index & !(line - 1), line).next() {
+            Some(Step::Run(run)) => run.slots,
+            _ => &[],
+        }
+    }
+
     /// Resets the debtor's marks of `count` entries from `first`, which are inside the table; `who`
     /// locks their segments, or nobody needs to.
     pub(crate) fn unmark(&self, who: Option<Who>, first: u64, count: u64, debtor: u32) {

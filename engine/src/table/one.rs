@@ -82,6 +82,14 @@ impl Entry<'_> {
         some
     }
 
+    /// The same of any entry of its line of so many.
+    pub(crate) fn line_in_debt(&self, line: u32) -> bool {
+        let mut some = false;
+        let first = self.at & !(line as usize - 1);
+        self.segment.in_debt(first..first + line as usize, |_, _| some = true);
+        some
+    }
+
     /// True if `count` entries from this one on can be marked as the debtor's.
     #[inline]
     pub(crate) fn may_mark(&self, count: usize, debtor: u32) -> bool {

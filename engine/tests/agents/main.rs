@@ -11,12 +11,20 @@ use common::phb3;
 use driver::{Outcome, Plan, drive};
 use std::time::Duration;
 
-use tce_engine::backend::KillCaps;
 use tce_engine::backend::mock::TceCache;
+use tce_engine::backend::mock::agents::Kind;
+use tce_engine::backend::{FillRule, KillCaps};
 use tce_engine::kill::KillPolicy;
 
 const SMALL: TceCache = TceCache { entries: 64, line: 4, keep_faults: true };
 const NO_NEIGHBOURS: TceCache = TceCache { entries: 1024, line: 1, keep_faults: true };
+
+/// Holds empty entries beside a live one alone.
+const BESIDE: TceCache = TceCache { entries: 256, line: 4, keep_faults: false };
+
+fn beside(line: u32) -> KillCaps {
+    KillCaps { fill: FillRule::BesideLive { line }, ..KillCaps::PHB3 }
+}
 
 /// Few pages are many, so both kinds of kills are used.
 const FEW_PAGES: KillCaps = KillCaps { max_page_kills: 12, ..KillCaps::PHB3 };
@@ -70,6 +78,27 @@ fn nothing_is_stale(policy: KillPolicy) {
     let kill = phb3(false);
     clean(Plan { cache, kill, ..basic });
     clean(Plan { cache, kill, one_region: true, ..basic });
+    // Where they are beside live ones, fills kill beside live ones.
+    clean(Plan { cache: BESIDE, kill: beside(4), ..basic });
+    clean(Plan { cache: BESIDE, kill: beside(4), one_region: true, threads: 4, ..basic });
+    clean(Plan { cache: BESIDE, kill: beside(16), jitter: false, threads: 1, ..basic });
+}
+
+/// Rules about fills that are not those of the cache.
+#[test]
+fn fills_that_need_a_kill_and_get_none_are_seen() {
+    let keeps_faults = TceCache { keep_faults: true, ..BESIDE };
+    for (cache, kill) in [
+        (keeps_faults, beside(4)),
+        (TceCache { line: 8, ..BESIDE }, beside(2)),
+        (BESIDE, phb3(false)),
+        (TceCache::POWER8, phb3(false)),
+    ] {
+        let seen =
+            drive(Plan { cache, kill, policy: DEFERRED, ..plan(1, false, false, 1_000_000) });
+        let first = seen.violations.first();
+        assert_eq!(first.map(|first| first.kind), Some(Kind::StaleEmpty), "{cache:?}, {kill:?}");
+    }
 }
 
 #[test]
@@ -144,13 +173,18 @@ mod seeded {
         for guard in Guard::DEBTS {
             for (threads, jitter, one_region) in shapes(guard) {
                 let plan = Plan { policy: DEFERRED, ..plan(threads, jitter, one_region, MOST) };
-                if guard == Guard::DebtMark {
-                    let cache = TceCache { keep_faults: false, ..NO_NEIGHBOURS };
-                    caught(guard, Plan { cache, kill: phb3(false), ..plan });
-                    continue;
+                match guard {
+                    Guard::DebtMark => {
+                        let cache = TceCache { keep_faults: false, ..NO_NEIGHBOURS };
+                        caught(guard, Plan { cache, kill: phb3(false), ..plan });
+                    }
+                    // All few pages wait for the end of a batch.
+                    Guard::DebtAll => caught(guard, plan),
+                    _ => {
+                        caught(guard, plan);
+                        caught(guard, Plan { policy: KillPolicy::Batched, ..plan });
+                    }
                 }
-                caught(guard, plan);
-                caught(guard, Plan { policy: KillPolicy::Batched, ..plan });
             }
         }
     }

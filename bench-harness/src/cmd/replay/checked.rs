@@ -8,7 +8,8 @@ use tce_engine::backend::mock::Fault;
 
 use super::books::{Books, Sum};
 use super::handles::{HeldBack, Watch};
-use super::machine::{Machine, Seen, Setup};
+use super::live::Live;
+use super::machine::{Look, Machine, Seen, Setup};
 use super::mismatch::{Code, Given, Mismatches};
 use super::model::Model;
 use super::progress::{BATCH, Flow, Progress};
@@ -46,6 +47,7 @@ pub(super) fn checked(
         script,
         machine,
         watch: Watch::new(script.vcpus, setup.policy.max_age()),
+        live: (setup.look == Look::Kills).then(|| Live::new(script, setup.host_page)),
         model: Model::new(script, setup.compat),
         sum: Sum::default(),
         out: Checked::default(),
@@ -62,6 +64,8 @@ struct Pass<'a> {
     script: &'a Script,
     machine: Machine,
     watch: Watch,
+    /// Only if kills are looked at.
+    live: Option<Live>,
     model: Model,
     sum: Sum,
     out: Checked,
@@ -80,8 +84,8 @@ impl Pass<'_> {
                 self.step(step);
                 self.watch.see(&self.machine, *t_ns);
                 self.model.apply(step, script);
+                self.refill(step);
             }
-            self.machine.look();
             progress.done(batch.len())?;
         }
         self.sum.kills += self.machine.submit_all();
@@ -110,6 +114,16 @@ impl Pass<'_> {
                     self.mismatch(step.line, Named(&call), expected, got);
                 }
             }
+        }
+    }
+
+    /// Counts what kills of whole PEs have thrown away in a step, and before it.
+    fn refill(&mut self, step: &Step) {
+        let Some(live) = &mut self.live else { return };
+        live.apply(step, self.script);
+        for nth in self.machine.look() {
+            let levels = self.script.phbs.get(nth).map_or(0, |phb| live.refills(phb.phb()));
+            self.machine.add_refills(levels);
         }
     }
 

@@ -43,8 +43,7 @@ pub(super) struct Setup {
 pub(super) enum Look {
     #[default]
     Nothing,
-    /// What kills of which kind, and the levels that have to be read again after them. The time that
-    /// kills cost is then not what was asked for.
+    /// What kills of which kind.
     Kills,
     /// How long released pages stay reachable.
     Exposure,
@@ -80,8 +79,6 @@ pub(super) struct KillsSeen {
     pub(super) refills: u64,
 }
 
-/// Charges a nanosecond for each level that is read again, so that the charge counts them.
-const COUNT_REFILLS: KillCost = KillCost { store_ns: 0, fence_ns: 0, refill_ns: 1 };
 /// In a word for a PHB3's register, kill this PE, or kill all.
 const WHOLE: u64 = 0b11 << 62;
 
@@ -115,10 +112,11 @@ pub(super) struct Machine {
     vcpus: Vec<Vcpu>,
     /// Stores to kill registers that attaching groups and making windows took.
     pub(super) setup_stores: u64,
+    phbs: usize,
     look: Look,
     seen: KillsSeen,
-    /// Fences and charge when `seen` was last brought up to date.
-    counted: (u64, u64),
+    /// Fences when `seen` was last brought up to date.
+    fences: u64,
 }
 
 impl Machine {
@@ -134,8 +132,8 @@ impl Machine {
             .host_page(setup.host_page)
             .seed(setup.seed)
             .record(setup.look == Look::Kills);
-        let cost = if setup.look == Look::Kills { Some(COUNT_REFILLS) } else { setup.kill_cost };
-        if let Some(cost) = cost {
+        // Counting needs no time.
+        if let Some(cost) = setup.kill_cost.filter(|_| setup.look != Look::Kills) {
             builder = builder.kill_cost(cost);
         }
         for group in (0..phbs * setup.pes).map(|nth| GroupId(nth.into())) {
@@ -183,7 +181,8 @@ impl Machine {
             setup_stores,
             look: setup.look,
             seen,
-            counted: (0, 0),
+            fences: 0,
+            phbs: script.phbs.len().max(1),
         };
         machine.look();
         machine.seen = seen;
@@ -191,22 +190,32 @@ impl Machine {
         Ok(machine)
     }
 
-    /// Counts what kill registers have seen since the last time.
-    pub(super) fn look(&mut self) {
+    /// Counts what kill registers have seen since the last time; the places, in the script, of the PHBs
+    /// that had a whole PE killed, one each time.
+    pub(super) fn look(&mut self) -> Vec<usize> {
         if self.look != Look::Kills {
-            return;
+            return Vec::new();
         }
+        let mut whole = Vec::new();
         for event in self.mock.take_events() {
             match event {
-                MockEvent::Kill(_, word) if word & WHOLE != 0 => self.seen.whole += 1,
+                MockEvent::Kill(pe, word) if word & WHOLE != 0 => {
+                    whole.push(usize::from(pe.0) % self.phbs);
+                }
                 MockEvent::Kill(..) => self.seen.pages += 1,
                 _ => {}
             }
         }
-        let now = (self.mock.fences(), self.mock.kill_charge().refill_ns);
-        self.seen.fences += now.0 - self.counted.0;
-        self.seen.refills += now.1 - self.counted.1;
-        self.counted = now;
+        self.seen.whole += whole.len() as u64;
+        let fences = self.mock.fences();
+        self.seen.fences += fences - self.fences;
+        self.fences = fences;
+        whole
+    }
+
+    /// Levels have to be read again after kills of whole PEs.
+    pub(super) fn add_refills(&mut self, levels: u64) {
+        self.seen.refills += levels;
     }
 
     /// What was counted.

@@ -4,10 +4,11 @@
 
 use super::{At, BusLane, Done, Fast, Page};
 use crate::addr::{Ioba, PageShift, Uaddr};
+use crate::container::State;
 use crate::container::debtor::Debtor;
 use crate::kill::debts::Owed;
 use crate::sync::Ordering;
-use crate::table::Entry;
+use crate::table::{Entry, Lane};
 use crate::tce::{Perm, Tce};
 
 impl Fast {
@@ -15,7 +16,7 @@ impl Fast {
     pub(in crate::container) fn map_later(
         &mut self,
         at: &mut At,
-        debtor: &Debtor,
+        (state, debtor): (&State, &Debtor),
         bus: Ioba,
         memory: Uaddr,
         page: PageShift,
@@ -33,13 +34,13 @@ impl Fast {
         };
         let (lane, place) = self.lane_of(bus, Page::Any(page))?;
         let entry = lane.entry(at.who, place)?;
-        if !entry.is_zero() || !at.can_fill(debtor, &entry) {
+        let kill = at.fill_kills((state, debtor), &entry, (lane, place));
+        if !entry.is_zero() || !at.can_fill(debtor, kill) {
             return None;
         }
         let user = &self.user;
         user.count.add(1);
         let tce = Tce::of_page(real.0, perm.powernv());
-        let kill = at.fill_kills(&entry);
         entry.fill(tce, user.count.number(), perm == Perm::WRITE);
         Some(at.kill_filled_later(debtor, kill, bus, page))
     }
@@ -129,7 +130,7 @@ impl Fast {
     pub(in crate::container) fn store_later(
         &self,
         at: &mut At,
-        debtor: &Debtor,
+        (state, debtor): (&State, &Debtor),
         window: Ioba,
         bus: Ioba,
         tce: Tce,
@@ -148,10 +149,10 @@ impl Fast {
         let number = self.hits.guest_page(tce.address(), page)?;
         let entry = lane.lane.entry(at.who, place)?;
         let usual = entry.get().is_empty() && self.guest.number() == number;
-        if !usual || !at.can_fill(debtor, &entry) {
+        let kill = at.fill_kills((state, debtor), &entry, (&lane.lane, place));
+        if !usual || !at.can_fill(debtor, kill) {
             return None;
         }
-        let kill = at.fill_kills(&entry);
         self.guest.add(1);
         entry.fill(tce, number, false);
         Some(at.kill_filled_later(debtor, kill, bus, page))
@@ -160,17 +161,19 @@ impl Fast {
 
 impl At {
     /// True if a filled entry has to be killed.
-    fn fill_kills(&self, entry: &Entry<'_>) -> bool {
-        self.on_fill || entry.in_debt()
+    fn fill_kills(
+        &self,
+        (state, debtor): (&State, &Debtor),
+        entry: &Entry<'_>,
+        (lane, place): (&Lane, usize),
+    ) -> bool {
+        let slots = |line| lane.run(place & !(line as usize - 1), line as usize);
+        self.on_fill && !debtor.is_quiet(state, entry, slots) || entry.in_debt()
     }
 
     /// False if a fill that has to be killed now would take a kill of everything.
-    fn can_fill(&self, debtor: &Debtor, entry: &Entry<'_>) -> bool {
-        if debtor.fills {
-            debtor.has_room(1)
-        } else {
-            self.max_page_kills > 0 || !self.fill_kills(entry)
-        }
+    fn can_fill(&self, debtor: &Debtor, kill: bool) -> bool {
+        if debtor.fills { debtor.has_room(1) } else { self.max_page_kills > 0 || !kill }
     }
 
     fn kill_filled_later(

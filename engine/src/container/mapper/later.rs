@@ -95,8 +95,8 @@ impl Mapper {
     ) -> Option<Done> {
         let page = PageShift::from_bytes(bytes)?;
         self.make_room(u64::from(self.debtor.as_ref()?.fills));
-        let (_inside, fast, call, debtor) = self.usual_later()?;
-        fast.map_later(call, debtor, at, memory, page, perm)
+        let (inside, fast, call, debtor) = self.usual_later()?;
+        fast.map_later(call, (&inside, debtor), at, memory, page, perm)
     }
 
     /// The same for an unmap of a run, whose addresses may go back to the magazine.
@@ -112,7 +112,7 @@ impl Mapper {
         self.debtor.as_ref()?;
         self.make_room(1);
         let (inside, fast, call, debtor) = self.usual_later()?;
-        let done = fast.store_later(call, debtor, window, at, tce)?;
+        let done = fast.store_later(call, (&inside, debtor), window, at, tce)?;
         let steps = u64::from(tce == Tce::EMPTY);
         drop(inside);
         Some(self.told(Receipt { tces: 1, steps, ..done.receipt() }))

@@ -102,6 +102,7 @@ fn draw(doc: &Doc, out: &mut String) -> Result<(), Box<dyn std::error::Error + S
     let mut chart = ChartBuilder::on(&root)
         .caption(title, (FONT, 16))
         .margin(12)
+        .margin_right(32)
         .x_label_area_size(44)
         .y_label_area_size(64)
         .build_cartesian_2d(xs.clone().log_scale(), ys.clone().log_scale())?;

@@ -172,6 +172,23 @@ fn it_holds_no_more_than_its_entries() {
 }
 
 #[test]
+fn it_may_keep_no_entry_that_was_missed_and_is_empty() {
+    for keep_faults in [true, false] {
+        let t = table(TceCache { keep_faults, ..TceCache::POWER8 }, 1, PageShift::K4);
+        t.put(9, Some(1));
+        assert_eq!(t.dma(0, 8), None);
+        t.put(8, Some(2));
+        assert_eq!(t.dma(0, 8), (!keep_faults).then_some(2));
+        // Beside a live one it does.
+        assert_eq!(t.dma(0, 10), None);
+        t.put(10, Some(3));
+        assert_eq!(t.dma(0, 10), None);
+        t.kill_pages(0, 9, 1);
+        assert_eq!((t.dma(0, 8), t.dma(0, 10)), (Some(2), Some(3)));
+    }
+}
+
+#[test]
 fn an_absent_level_is_remembered_too() {
     let t = table(TceCache::POWER8, 1, PageShift::K4);
     let top = t.mock.reserve_table(1 << 16).unwrap();
