@@ -30,6 +30,9 @@ use crate::tce::{Perm, Tce};
 /// In return, a change of the structure (groups, windows, registrations) waits for every handle that
 /// is in a call, as do making a handle and dropping it; and who wants a stretch that was left to
 /// another handle has to wait until that is not in a call.
+///
+/// Under a [`KillPolicy`](crate::kill::KillPolicy) other than strict, kills may wait until the handle's debt
+/// is settled: [`Mapper::submit`].
 pub struct Mapper {
     container: Arc<Container>,
     state: Reader<State>,
@@ -481,17 +484,6 @@ impl Done {
             kills: KillCount { asked: self.asked.into(), issued: self.issued.into() },
             ..Receipt::NONE
         }
-    }
-}
-
-impl Drop for Mapper {
-    fn drop(&mut self) {
-        if self.container.engine.same_process().is_ok() {
-            self.submit();
-        }
-        let mut state = self.container.state.write();
-        state.registrations.close_counts(self.counts);
-        self.debtor.iter().for_each(|debtor| state.debtors.close(debtor));
     }
 }
 

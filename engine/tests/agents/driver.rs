@@ -251,10 +251,6 @@ impl<'a> Thread<'a> {
         }
     }
 
-    fn live(&self, run: &Run) -> bool {
-        (0..run.count).any(|n| self.mapped_at(run.window, run.page + n).is_some())
-    }
-
     /// A page is mapped, replaced or unmapped.
     fn one(&mut self, by_handle: bool) {
         let (run, perm) = (self.pick(1), self.perm());

@@ -133,3 +133,14 @@ impl Mapper {
         Some(self.told(Receipt { tces: count, steps: 1, ..done.receipt() }))
     }
 }
+
+impl Drop for Mapper {
+    fn drop(&mut self) {
+        if self.container.engine.same_process().is_ok() {
+            self.submit();
+        }
+        let mut state = self.container.state.write();
+        state.registrations.close_counts(self.counts);
+        self.debtor.iter().for_each(|debtor| state.debtors.close(debtor));
+    }
+}

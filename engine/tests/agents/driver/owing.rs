@@ -21,6 +21,10 @@ impl Thread<'_> {
         }
     }
 
+    pub(super) fn live(&self, run: &Run) -> bool {
+        (0..run.count).any(|n| self.mapped_at(run.window, run.page + n).is_some())
+    }
+
     fn say(&self, window: usize, page: u64, to: To) {
         let (expect, stretch) = (self.drive.expect, self.domain.stretch(window));
         match to {
