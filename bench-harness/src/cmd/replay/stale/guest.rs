@@ -79,16 +79,16 @@ impl<'a> Guest<'a> {
             }
             self.stage.progress.done(batch.len())?;
         }
-        for handle in 0..self.vcpus.len() {
-            let _ = self.vcpus[handle].submit();
-            self.promises.submitted(handle);
-        }
         self.tables()?;
+        // What handles owe is settled by this, if they have not done so.
         for phb in &script.phbs {
             let call = Call::Reset { phb: phb.phb() };
             self.window(&Step { line: script.last_line, ret: 0, vcpu: 0, call })?;
         }
-        ControlFlow::Continue(())
+        match self.held_back() {
+            0 => ControlFlow::Continue(()),
+            held => self.mismatch(script.last_line, "pages held back after a reset", 0, held),
+        }
     }
 
     fn step(&mut self, step: &Step) -> Flow {
@@ -218,15 +218,17 @@ impl<'a> Guest<'a> {
             }
             self.counts.entries += window.entries;
         }
-        for phb in &stage.script.phbs {
-            let expected = stage.left.live(phb.phb());
-            let buid = u64::from(self.liobn(phb.phb()));
-            let regions = self.papr.with_container(buid, |c| c.regions());
-            let got = regions.into_iter().flatten().map(|region| region.mapped).sum::<u64>();
-            if got != expected {
-                let what = format_args!("mapped count of PHB {buid:#x} after the trace");
-                return self.mismatch(stage.script.last_line, what, expected, got);
-            }
+        let phbs = stage.script.phbs.iter().map(|phb| phb.phb());
+        // Pages that are held back still count.
+        let expected = phbs.clone().map(|phb| stage.left.live(phb)).sum::<u64>() + self.held_back();
+        let regions = phbs.filter_map(|phb| {
+            let buid = u64::from(self.liobn(phb));
+            self.papr.with_container(buid, |container| container.regions())
+        });
+        let got = regions.flatten().map(|region| region.mapped).sum::<u64>();
+        if got != expected {
+            let what = "mapped counts after the trace";
+            return self.mismatch(stage.script.last_line, what, expected, got);
         }
         if stage.is_over() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
@@ -285,6 +287,10 @@ impl<'a> Guest<'a> {
             Call::Reset { phb } => Call::Reset { phb: self.liobn(phb) },
             Call::Xlate { .. } | Call::Submit => *call,
         }
+    }
+
+    fn held_back(&self) -> u64 {
+        self.vcpus.iter().map(Vcpu::held_back).sum()
     }
 
     fn liobn(&self, of_trace: u32) -> u32 {
