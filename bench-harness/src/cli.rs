@@ -6,6 +6,7 @@ mod churn;
 mod compare;
 mod config;
 mod policies;
+mod stale;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -30,6 +31,7 @@ use checks::{CostArgs, DmaArgs, HazardsArgs, LimitsArgs, SharingArgs, TeardownAr
 use churn::ChurnArgs;
 use compare::{CompareArgs, GateArgs};
 use policies::PoliciesArgs;
+use stale::StaleArgs;
 
 pub use checks::{
     CostConfig, DmaConfig, HazardsConfig, LimitsConfig, SharingConfig, TeardownConfig,
@@ -38,6 +40,7 @@ pub use churn::ChurnConfig;
 pub use compare::{CompareConfig, Compared, Format, PairsConfig};
 pub use config::{Output, ReplayConfig, RunConfig};
 pub use policies::PoliciesConfig;
+pub use stale::StaleConfig;
 pub use values::{BackendChoice, Detach, Levels, Limit, Pass, Phase, Rules, Simd};
 
 /// Exit code of a command line that cannot be understood or asks for what cannot be.
@@ -137,6 +140,10 @@ enum Command {
     /// Replay one workload under each kill policy, beside what Linux's own rules would cost
     #[command(allow_negative_numbers = true, after_help = policies::EXAMPLES)]
     Policies(PoliciesArgs),
+    /// Have devices read and write through a TCE cache while a trace is replayed, and look for stale
+    /// translations
+    #[command(allow_negative_numbers = true, after_help = stale::EXAMPLES)]
+    Stale(StaleArgs),
     /// Have devices read and write memory through every kind of window, and check what arrives
     #[command(allow_negative_numbers = true)]
     Dma(DmaArgs),
@@ -371,6 +378,8 @@ pub enum Invocation {
     Replay(ReplayConfig),
     /// Compare kill policies.
     Policies(PoliciesConfig),
+    /// Look for stale translations.
+    Stale(StaleConfig),
     /// Have devices try windows.
     Dma(DmaConfig),
     /// Measure the way to the kernel.
@@ -431,6 +440,7 @@ where
         Some(Command::Run(run)) => RunConfig::try_from(*run).map(Invocation::Run),
         Some(Command::Replay(replay)) => ReplayConfig::try_from(replay).map(Invocation::Replay),
         Some(Command::Policies(args)) => PoliciesConfig::try_from(args).map(Invocation::Policies),
+        Some(Command::Stale(args)) => StaleConfig::try_from(args).map(Invocation::Stale),
         Some(Command::Dma(dma)) => Ok(Invocation::Dma(dma.into())),
         Some(Command::Cost(cost)) => CostConfig::try_from(cost).map(Invocation::Cost),
         Some(Command::Limits(limits)) => Ok(Invocation::Limits(limits.into())),

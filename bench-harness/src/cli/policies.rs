@@ -80,11 +80,11 @@ pub(super) struct PoliciesArgs {
     quiet: bool,
 }
 
-fn fill(text: &str) -> Result<Fill, String> {
+pub(super) fn fill(text: &str) -> Result<Fill, String> {
     text.parse()
 }
 
-fn platform(text: &str) -> Result<Platform, String> {
+pub(super) fn platform(text: &str) -> Result<Platform, String> {
     let platform = values::platform(text)?;
     // NPU2 kills pages or everything; older PEs have no room for a guest.s window.
     const ACCEPTED: [Platform; 3] = [Platform::Phb3, Platform::Phb4, Platform::Phb5];
@@ -164,7 +164,7 @@ impl TryFrom<PoliciesArgs> for PoliciesConfig {
 }
 
 /// In the order in which they were named.
-fn each_once<T: PartialEq>(named: Vec<T>) -> Vec<T> {
+pub(super) fn each_once<T: PartialEq>(named: Vec<T>) -> Vec<T> {
     let mut once = Vec::with_capacity(named.len());
     for one in named {
         if !once.contains(&one) {

@@ -13,7 +13,7 @@ pub mod run;
 pub mod sharing;
 pub mod teardown;
 
-pub use replay::policies;
+pub use replay::{policies, stale};
 
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, SystemTime};

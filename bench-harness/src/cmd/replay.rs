@@ -14,6 +14,7 @@ pub mod policies;
 mod progress;
 mod report;
 mod script;
+pub mod stale;
 #[cfg(test)]
 mod tests;
 mod timed;

@@ -252,7 +252,7 @@ impl Pass<'_> {
 }
 
 /// True if the PHB's walk gives what an entry of this value means.
-fn reaches(seen: Option<Result<Seen, Fault>>, entry: u64, shift: u32) -> bool {
+pub(super) fn reaches(seen: Option<Result<Seen, Fault>>, entry: u64, shift: u32) -> bool {
     let perm = entry & 3;
     match seen {
         Some(Ok(seen)) => {
@@ -266,7 +266,7 @@ fn reaches(seen: Option<Result<Seen, Fault>>, entry: u64, shift: u32) -> bool {
 }
 
 /// A translation in words.
-struct ShowSeen(Option<Result<Seen, Fault>>);
+pub(super) struct ShowSeen(pub(super) Option<Result<Seen, Fault>>);
 
 impl fmt::Display for ShowSeen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -280,7 +280,7 @@ impl fmt::Display for ShowSeen {
 }
 
 /// A call as its line begins.
-struct Named<'a>(&'a Call);
+pub(super) struct Named<'a>(pub(super) &'a Call);
 
 impl fmt::Display for Named<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -244,31 +244,7 @@ impl Machine {
     /// Makes a hypercall, or ends a batch; other calls do nothing.
     #[inline]
     pub(super) fn hypercall(&mut self, step: &Step, words: &[u64]) -> Outcome {
-        let vcpu = &mut self.vcpus[usize::from(step.vcpu)];
-        let answer = match step.call {
-            Call::Put { liobn, ioba, tce } => vcpu.put_tce(u64::from(liobn), ioba, tce),
-            Call::Indirect { liobn, ioba, start, end } => {
-                let list = &words[start as usize..end as usize];
-                let count = list.len() as u64;
-                let memory = ListPage(list);
-                vcpu.put_tce_indirect(u64::from(liobn), ioba, LIST_PAGE, count, &memory)
-            }
-            Call::Stuff { liobn, ioba, value, count } => {
-                vcpu.stuff_tce(u64::from(liobn), ioba, value, count)
-            }
-            Call::Get { liobn, ioba, .. } => {
-                let (code, value) = vcpu.get_tce(u64::from(liobn), ioba);
-                let tces = u64::from(code == HCode::SUCCESS);
-                let receipt = Receipt { tces, ..Receipt::default() };
-                return Outcome { code: code.0, value, receipt };
-            }
-            Call::Submit => {
-                let receipt = Receipt { kills: vcpu.submit(), ..Receipt::NONE };
-                return Outcome { code: 0, value: 0, receipt };
-            }
-            _ => return Outcome { code: 0, value: 0, receipt: Receipt::default() },
-        };
-        Outcome { code: answer.code.0, value: 0, receipt: answer.receipt }
+        hypercall(&mut self.vcpus[usize::from(step.vcpu)], &step.call, words)
     }
 
     /// Makes a window call: its RTAS status, and what a new window is called and where it begins.
@@ -276,25 +252,11 @@ impl Machine {
     pub(super) fn rtas(&mut self, call: &Call) -> (i64, Option<(u32, u64)>) {
         self.look();
         let (before, seen) = (self.mock.register_stores(), self.seen);
-        let done = match *call {
-            Call::Create { phb, page_shift, entries, .. } => {
-                // A guest that was refused may have asked for a window of no size (shift 0).
-                let window_shift =
-                    entries.checked_ilog2().map_or(0, |lg2| u64::from(lg2) + u64::from(page_shift));
-                let made = self.papr.ddw_create(u64::from(phb), page_shift.into(), window_shift);
-                made.map(|(liobn, ioba)| Some((liobn.0, ioba.0)))
-            }
-            Call::Remove { liobn } => self.papr.ddw_remove(Liobn(liobn)).map(|()| None),
-            Call::Reset { phb } => self.papr.ddw_reset(u64::from(phb)).map(|()| None),
-            _ => Ok(None),
-        };
+        let done = rtas(&self.papr, call);
         self.setup_stores += self.mock.register_stores() - before;
         self.look();
         self.seen = seen;
-        match done {
-            Ok(given) => (0, given),
-            Err(status) => (status.0, None),
-        }
+        done
     }
 
     /// Takes guest and handles away; what is left of the rest tells of leaks.
@@ -314,14 +276,69 @@ impl Machine {
     ) -> Option<Result<Seen, Fault>> {
         let (group, _) = groups(&script.phbs).find(|(_, p)| p.phb() == phb_of(liobn))?;
         let pe = self.mock.group(group).map_or(PeNumber(u16::MAX), |caps| caps.pe);
-        Some(self.mock.probe(pe, Ioba(ioba)).map(|t| {
-            let inside = t.page.bytes() - 1;
-            Seen {
-                value: (t.at.0 & !inside) | t.perm.bits(),
-                offset_kept: (t.at.0 ^ ioba) & inside == 0,
-            }
-        }))
+        Some(probe(&self.mock, pe, ioba))
     }
+}
+
+/// Makes a hypercall, or ends a batch; other calls do nothing.
+#[inline]
+pub(super) fn hypercall(vcpu: &mut Vcpu, call: &Call, words: &[u64]) -> Outcome {
+    let answer = match *call {
+        Call::Put { liobn, ioba, tce } => vcpu.put_tce(u64::from(liobn), ioba, tce),
+        Call::Indirect { liobn, ioba, start, end } => {
+            let list = &words[start as usize..end as usize];
+            let count = list.len() as u64;
+            let memory = ListPage(list);
+            vcpu.put_tce_indirect(u64::from(liobn), ioba, LIST_PAGE, count, &memory)
+        }
+        Call::Stuff { liobn, ioba, value, count } => {
+            vcpu.stuff_tce(u64::from(liobn), ioba, value, count)
+        }
+        Call::Get { liobn, ioba, .. } => {
+            let (code, value) = vcpu.get_tce(u64::from(liobn), ioba);
+            let tces = u64::from(code == HCode::SUCCESS);
+            let receipt = Receipt { tces, ..Receipt::default() };
+            return Outcome { code: code.0, value, receipt };
+        }
+        Call::Submit => {
+            let receipt = Receipt { kills: vcpu.submit(), ..Receipt::NONE };
+            return Outcome { code: 0, value: 0, receipt };
+        }
+        _ => return Outcome { code: 0, value: 0, receipt: Receipt::default() },
+    };
+    Outcome { code: answer.code.0, value: 0, receipt: answer.receipt }
+}
+
+/// Makes a window call: its RTAS status, and what a new window is called and where it begins. Other calls
+/// do nothing.
+pub(super) fn rtas(papr: &Papr, call: &Call) -> (i64, Option<(u32, u64)>) {
+    let done = match *call {
+        Call::Create { phb, page_shift, entries, .. } => {
+            // A guest that was refused may have asked for a window of no size (shift 0).
+            let window_shift =
+                entries.checked_ilog2().map_or(0, |lg2| u64::from(lg2) + u64::from(page_shift));
+            let made = papr.ddw_create(u64::from(phb), page_shift.into(), window_shift);
+            made.map(|(liobn, ioba)| Some((liobn.0, ioba.0)))
+        }
+        Call::Remove { liobn } => papr.ddw_remove(Liobn(liobn)).map(|()| None),
+        Call::Reset { phb } => papr.ddw_reset(u64::from(phb)).map(|()| None),
+        _ => Ok(None),
+    };
+    match done {
+        Ok(given) => (0, given),
+        Err(status) => (status.0, None),
+    }
+}
+
+/// Translates as the device of a PE would have it.
+pub(super) fn probe(mock: &Mock, pe: PeNumber, ioba: u64) -> Result<Seen, Fault> {
+    mock.probe(pe, Ioba(ioba)).map(|t| {
+        let inside = t.page.bytes() - 1;
+        Seen {
+            value: (t.at.0 & !inside) | t.perm.bits(),
+            offset_kept: (t.at.0 ^ ioba) & inside == 0,
+        }
+    })
 }
 
 /// What the PHB made of a bus address.
