@@ -213,6 +213,7 @@ impl Outcome {
             left: Vec::new(),
             warnings,
             skipped: Vec::new(),
+            hosts: Vec::new(),
         })
     }
 
