@@ -271,7 +271,8 @@ impl Percentiles {
         let at = |part_per_10k: u64| {
             let beyond = u128::from(hist.len()) * u128::from(10_000 - part_per_10k) / 10_000;
             // The histogram answers with the upper end of a bucket, which may lie above the maximum.
-            let ps = || hist.value_at_quantile(part_per_10k as f64 / 10_000.0).clamp(min_ps, max_ps);
+            let ps =
+                || hist.value_at_quantile(part_per_10k as f64 / 10_000.0).clamp(min_ps, max_ps);
             (beyond >= u128::from(MIN_BEYOND)).then(|| ns(ps()))
         };
         Self { p50: at(5000), p90: at(9000), p99: at(9900), p99_9: at(9990), p99_99: at(9999) }

@@ -123,7 +123,9 @@ fn every_tracker_has_the_median_of_the_runs() {
 fn one_run_has_no_range() {
     let (_dir, files) = files(&[document()]);
     for point in valid("gha", &exported("gha", &files)).as_array().unwrap() {
-        assert!(point.get("range").is_none() && point["extra"].as_str().unwrap().ends_with("1 run"));
+        assert!(
+            point.get("range").is_none() && point["extra"].as_str().unwrap().ends_with("1 run")
+        );
     }
     let bmf = valid("bmf", &exported("bmf", &files));
     assert_eq!(bmf[format!("{CASE}/ring.map")]["latency-min"].as_object().unwrap().len(), 1);
@@ -196,7 +198,10 @@ fn percentiles_to_plot_come_one_file_for_each_operation() {
     let tail = &lines[lines.len() - 3..];
     assert!(tail[0].starts_with("#[Mean    = ") && tail[0].contains(", StdDeviation   = "));
     assert!(tail[1].contains(&format!("Total count    = {:12}]", hist.len())), "{}", tail[1]);
-    assert_eq!(tail[2], format!("#[Buckets = {:12}, SubBuckets     = {:12}]", hist.buckets(), 2048));
+    assert_eq!(
+        tail[2],
+        format!("#[Buckets = {:12}, SubBuckets     = {:12}]", hist.buckets(), 2048)
+    );
     let out = plots.join("x.hgrm");
     let error = refused(&["export", "--to", "hgrm", &names[0], "-o", out.to_str().unwrap()], 1);
     assert!(error.contains("there are 2: name one with --id") && !out.exists(), "{error}");
@@ -272,11 +277,15 @@ fn prometheus_and_openmetrics_are_of_one_mind() {
     let doc = document();
     let p50 = doc["results"][0]["latency"]["p"]["50"].as_f64().unwrap();
     let (_, samples) = &prometheus["tce_bench_call_duration_seconds"];
-    let labels = r#"{backend="mock",case="g1c1-4M-4K-l1-t1",host="vm",operation="ring.map",quantile="0.5"}"#;
+    let labels =
+        r#"{backend="mock",case="g1c1-4M-4K-l1-t1",host="vm",operation="ring.map",quantile="0.5"}"#;
     let name = format!("tce_bench_call_duration_seconds{labels}");
     let found = samples.iter().find(|(series, _)| *series == name).expect("its median");
     assert_eq!(found.1, format!("{p50}e-9"));
-    assert!(samples.iter().any(|(series, _)| series.contains(r#"host="node\"7\\""#)), "{samples:?}");
+    assert!(
+        samples.iter().any(|(series, _)| series.contains(r#"host="node\"7\\""#)),
+        "{samples:?}"
+    );
 }
 
 #[test]

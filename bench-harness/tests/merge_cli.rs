@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 const SMALL: &str = "--backend mock --window 4M --phase ring --warmup 0s --repetitions 2 --quiet";
 
 fn valid(text: &[u8]) -> Value {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../results/schema/tce-bench.result-1.schema.json");
+    let path =
+        concat!(env!("CARGO_MANIFEST_DIR"), "/../results/schema/tce-bench.result-1.schema.json");
     let schema: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
     let doc: Value = serde_json::from_slice(text).expect("one document");
     let validator = jsonschema::validator_for(&schema).unwrap();
@@ -29,7 +30,8 @@ fn runs_add_up_and_the_sum_is_a_result() {
     for nth in 0..3 {
         let file = at(&format!("{nth}.json"));
         let label = format!("task {nth}");
-        let args: Vec<&str> = SMALL.split(' ').chain(["--label", &label, "--json", &file]).collect();
+        let args: Vec<&str> =
+            SMALL.split(' ').chain(["--label", &label, "--json", &file]).collect();
         let out = bench(&args);
         assert!(out.status.success(), "{}", text(&out.stderr));
         let doc: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
@@ -49,7 +51,8 @@ fn runs_add_up_and_the_sum_is_a_result() {
         assert_eq!(result["count"], *sum);
     }
     assert_eq!((&doc["verified"], &doc["run"]["label"]), (&json!(true), &Value::Null));
-    let labels: Vec<_> = doc["hosts"].as_array().unwrap().iter().map(|h| &h["run"]["label"]).collect();
+    let labels: Vec<_> =
+        doc["hosts"].as_array().unwrap().iter().map(|h| &h["run"]["label"]).collect();
     assert_eq!(labels, ["task 0", "task 1", "task 2"]);
 
     // In steps, and to standard output.

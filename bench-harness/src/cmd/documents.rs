@@ -24,8 +24,9 @@ const UNIT: &str = "ps";
 /// The file and what is wrong with it, one line.
 pub(super) fn read(path: &Path) -> anyhow::Result<ResultDoc> {
     let name = path.display();
-    let text = fs::read(path)
-        .map_err(|e| anyhow!("'{name}' cannot be read: {e}; accepted: a result of run or replay"))?;
+    let text = fs::read(path).map_err(|e| {
+        anyhow!("'{name}' cannot be read: {e}; accepted: a result of run or replay")
+    })?;
     document(&text).with_context(|| format!("'{name}'"))
 }
 
@@ -113,7 +114,10 @@ fn add_up(doc: &ResultDoc) -> anyhow::Result<()> {
         }
         let told = Tally::of(result)?;
         if sum != told {
-            bail!("{}: its runs have {sum:?}, and all together are said to have {told:?}", result.id);
+            bail!(
+                "{}: its runs have {sum:?}, and all together are said to have {told:?}",
+                result.id
+            );
         }
     }
     Ok(())

@@ -39,21 +39,20 @@ pub fn merge(config: &MergeConfig) -> anyhow::Result<Status> {
         if !config.skip_unusable {
             bail!("{}; --skip-unusable merges the others without them", list(&broken));
         }
-        for why in &broken {
-            eprintln!("left out: {why}");
+        if parts.is_empty() {
+            bail!("none of {} files is a usable result: {}", broken.len(), list(&broken));
         }
     }
-    if parts.is_empty() {
-        bail!("none of {} files is a usable result", config.results.len());
-    }
     let mut doc = merged(&parts)?;
-    let left_out = broken.into_iter().map(|why| Warning::new(LEFT_OUT, why));
-    doc.warnings.extend(left_out);
+    doc.warnings.extend(broken.iter().map(|why| Warning::new(LEFT_OUT, why.as_str())));
     let text = doc.to_json().map_err(|e| anyhow!(e))?;
     config.out.write(text.as_bytes()).map_err(|e| anyhow!(e))?;
+    for why in &broken {
+        eprintln!("left out: {why}");
+    }
     if !config.quiet {
         let hosts: BTreeSet<_> = doc.hosts.iter().map(|h| &h.host.hostname).collect();
-        let samples = doc.results.iter().try_fold(Tally::default(), |mut sum, result| {
+        let total = doc.results.iter().try_fold(Tally::default(), |mut sum, result| {
             sum.add(Tally::of(result)?).map(|()| sum)
         })?;
         eprintln!(
@@ -61,8 +60,8 @@ pub fn merge(config: &MergeConfig) -> anyhow::Result<Status> {
             doc.hosts.len(),
             hosts.len(),
             doc.results.len(),
-            samples.calls,
-            samples.samples
+            total.calls,
+            total.samples
         );
     }
     Ok(Status::Ok)

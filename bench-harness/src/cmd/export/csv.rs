@@ -58,7 +58,12 @@ pub(super) fn text(docs: &[ResultDoc]) -> String {
             out.push_str(&(line.join(",") + "\n"));
         };
         let head = |run: &crate::result::Run, runs: usize, host: &str| {
-            [run.id.clone(), runs.to_string(), host.to_owned(), run.label.clone().unwrap_or_default()]
+            [
+                run.id.clone(),
+                runs.to_string(),
+                host.to_owned(),
+                run.label.clone().unwrap_or_default(),
+            ]
         };
         let runs = doc.hosts.len().max(1);
         for operation in operations(doc) {

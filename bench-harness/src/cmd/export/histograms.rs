@@ -111,12 +111,14 @@ fn percentiles(hist: &Histogram<u64>) -> String {
         // Writing into a String cannot fail.
         while level < 100.0 && 100.0 * count as f64 / total as f64 >= level {
             let quantile = level / 100.0;
+            // Halves go up; Rust's own rounding makes the last digit even.
+            let parts = (quantile * 1e12).round() as u64;
             let beyond = 1.0 / (1.0 - quantile);
-            let _ = writeln!(out, "{value:12.digits$} {quantile:2.12} {count:10} {beyond:14.2}");
+            let _ = writeln!(out, "{value:12.digits$} 0.{parts:012} {count:10} {beyond:14.2}");
             level = if count == total { 100.0 } else { level + step_at(level) };
         }
         if count == total {
-            let _ = writeln!(out, "{value:12.digits$} {:2.12} {count:10}", 1.0);
+            let _ = writeln!(out, "{value:12.digits$} {:.12} {count:10}", 1.0);
         }
     }
     // As many as keep the digits; one value for each up to twice their power of ten.

@@ -281,9 +281,8 @@ pub(super) fn series<'a>(
             for &measure in measures {
                 let Some(value) = measure.of(&operation) else { continue };
                 let id = &operation.id;
-                let of = |s: &&mut Series<'_>| {
-                    s.case == case && s.id == *id && s.measure == measure
-                };
+                let of =
+                    |s: &&mut Series<'_>| s.case == case && s.id == *id && s.measure == measure;
                 match all.iter_mut().find(of) {
                     Some(known) => known.values.push(value),
                     None => all.push(Series {

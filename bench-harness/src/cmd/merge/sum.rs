@@ -101,7 +101,8 @@ fn operation(
         let (total, n) = known.fold((0.0, 0.0), |(total, n), (v, w)| (total + v * w, n + w));
         (n > 0.0).then(|| total / n)
     };
-    let least = |of: fn(&OpResult) -> Option<f64>| rows.iter().filter_map(|r| of(r)).reduce(f64::min);
+    let least =
+        |of: fn(&OpResult) -> Option<f64>| rows.iter().filter_map(|r| of(r)).reduce(f64::min);
     let min = least(|r| r.latency.min);
     let max = rows.iter().filter_map(|r| r.latency.max).reduce(f64::max);
     let p = match (hist, min, max) {
@@ -216,8 +217,11 @@ fn replay(rows: &[HostRun]) -> anyhow::Result<Option<Replay>> {
     let Some(first) = all.first() else { return Ok(None) };
     let mut traces = Vec::new();
     for (nth, trace) in first.traces.iter().enumerate() {
-        let mut sum =
-            TraceResult { file: trace.file.clone(), name: trace.name.clone(), ..Default::default() };
+        let mut sum = TraceResult {
+            file: trace.file.clone(),
+            name: trace.name.clone(),
+            ..Default::default()
+        };
         let mut pace = Pace::default();
         sum.complete = true;
         for replay in &all {

@@ -178,7 +178,8 @@ fn a_warning_is_told_once_and_left_out_files_stay_named() {
     let runs: Vec<ResultDoc> = (1..4)
         .map(|n| {
             let mut doc = run(n, "a", 10, 100);
-            doc.warnings = vec![Warning::new("NO_VFIO", "none"), Warning::new("N", format!("{}", n / 2))];
+            doc.warnings =
+                vec![Warning::new("NO_VFIO", "none"), Warning::new("N", format!("{}", n / 2))];
             doc
         })
         .collect();
