@@ -5,6 +5,7 @@ mod checks;
 mod churn;
 mod compare;
 mod config;
+mod export;
 mod policies;
 mod stale;
 #[cfg(test)]
@@ -30,6 +31,7 @@ use crate::style::Style;
 use checks::{CostArgs, DmaArgs, HazardsArgs, LimitsArgs, SharingArgs, TeardownArgs};
 use churn::ChurnArgs;
 use compare::{CompareArgs, GateArgs};
+use export::{ExportArgs, MergeArgs};
 use policies::PoliciesArgs;
 use stale::StaleArgs;
 
@@ -39,6 +41,7 @@ pub use checks::{
 pub use churn::ChurnConfig;
 pub use compare::{CompareConfig, Compared, Format, PairsConfig};
 pub use config::{Output, ReplayConfig, RunConfig};
+pub use export::{Better, ExportConfig, ExportFormat, MergeConfig};
 pub use policies::PoliciesConfig;
 pub use stale::StaleConfig;
 pub use values::{BackendChoice, Detach, Levels, Limit, Pass, Phase, Rules, Simd};
@@ -81,6 +84,25 @@ Examples:
 
 Exit codes: 0 done, and for gate no regression; gate: 3 regression, 5 inconclusive. 1 failed, or cannot
 be compared (other machines, builds or settings; not verified; not complete).";
+
+const EXPORT_EXAMPLES: &str = "\
+A series is called BACKEND/GEOMETRY/OPERATION/MEASURE, as mock/g1c1-2G-4K-l2-t1/bulk.map/p50; README.md
+says what each part is. Results that a comparison would refuse are refused.
+
+Examples:
+  tce-bench export --to gha out.json -o smaller.json
+  tce-bench export --to gha --better bigger out.json -o bigger.json
+  tce-bench export --to bmf kept/a/*.json -o bmf.json        the median of 20 runs, and their range
+  tce-bench export --to prometheus out.json -o /var/lib/node_exporter/tce_bench.prom
+  tce-bench export --to hgrm --id ring.map out.json -o ring.hgrm";
+
+const MERGE_EXAMPLES: &str = "\
+Histograms are added bucket by bucket, counts exactly; percentiles are those of all samples together. Each
+run stays in the document with its host, in hosts. Merged results can be merged, compared and exported.
+
+Examples:
+  tce-bench merge node*.json -o fleet.json
+  tce-bench merge --skip-unusable results/*.json -o fleet.json";
 
 const LIMITS_EXAMPLES: &str = "\
 A TCE is 8 bytes. The loops take turns, and each sample passes over its table until it has written
@@ -172,6 +194,12 @@ enum Command {
     /// compare, with the verdict as the exit code: 0 no regression, 3 regression, 5 inconclusive
     #[command(after_help = COMPARE_EXAMPLES)]
     Gate(Box<GateArgs>),
+    /// Convert results into what dashboards and other tools read
+    #[command(after_help = EXPORT_EXAMPLES)]
+    Export(ExportArgs),
+    /// Add up results of many hosts or runs
+    #[command(after_help = MERGE_EXAMPLES)]
+    Merge(MergeArgs),
 }
 
 /// Options of `run`.
@@ -396,6 +424,10 @@ pub enum Invocation {
     Churn(ChurnConfig),
     /// Compare, and perhaps judge.
     Compare(CompareConfig),
+    /// Convert.
+    Export(ExportConfig),
+    /// Add up.
+    Merge(MergeConfig),
 }
 
 /// Why nothing is to be done: help was asked for, or the command line is wrong.
@@ -449,6 +481,8 @@ where
         Some(Command::Churn(churn)) => ChurnConfig::try_from(*churn).map(Invocation::Churn),
         Some(Command::Compare(args)) => CompareConfig::try_from(*args).map(Invocation::Compare),
         Some(Command::Gate(args)) => CompareConfig::try_from(*args).map(Invocation::Compare),
+        Some(Command::Export(args)) => ExportConfig::try_from(args).map(Invocation::Export),
+        Some(Command::Merge(args)) => Ok(Invocation::Merge(args.into())),
         Some(Command::Hazards(hazards)) => Ok(Invocation::Hazards(hazards.into())),
     };
     checked.map_err(|message| Exit::usage(&message))

@@ -35,6 +35,8 @@ fn main() -> ExitCode {
             Invocation::Teardown(config) => cmd::teardown::teardown(config, argv),
             Invocation::Churn(config) => cmd::churn::churn(config, argv),
             Invocation::Compare(config) => cmd::compare::compare(config, argv),
+            Invocation::Export(config) => cmd::export::export(config),
+            Invocation::Merge(config) => cmd::merge::merge(config),
             Invocation::Hazards(config) => cmd::hazards::hazards(config, argv),
         });
     let complain = |code: u8, text: &str| {

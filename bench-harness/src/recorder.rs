@@ -195,31 +195,13 @@ impl Recorder {
 
     /// The latency per call, in nanoseconds.
     pub fn summary(&self) -> Summary {
-        let at = |part_per_10k| self.percentile(part_per_10k);
         let timed = self.samples() > 0;
         Summary {
             min: timed.then(|| ns(self.min_ps)),
             mean: (self.calls > 0).then(|| self.total_ns as f64 / self.calls as f64),
             max: timed.then(|| ns(self.max_ps)),
-            p: Percentiles {
-                p50: at(5000),
-                p90: at(9000),
-                p99: at(9900),
-                p99_9: at(9990),
-                p99_99: at(9999),
-            },
+            p: Percentiles::of(&self.hist, self.min_ps, self.max_ps),
         }
-    }
-
-    /// A percentile in parts per 10,000, or `None` with fewer than [`MIN_BEYOND`] samples beyond.
-    fn percentile(&self, part: u64) -> Option<f64> {
-        let beyond = u128::from(self.samples()) * u128::from(10_000 - part) / 10_000;
-        if beyond < u128::from(MIN_BEYOND) {
-            return None;
-        }
-        // The histogram answers with the upper end of a bucket, which may lie above the maximum.
-        let ps = self.hist.value_at_quantile(part as f64 / 10_000.0);
-        Some(ns(ps.clamp(self.min_ps, self.max_ps)))
     }
 
     /// A histogram `width` characters wide, from the shortest to the longest sample on a
@@ -281,6 +263,20 @@ pub struct Percentiles {
     pub p99_9: Option<f64>,
     #[serde(rename = "99.99")]
     pub p99_99: Option<f64>,
+}
+
+impl Percentiles {
+    /// Those of a histogram of picoseconds whose shortest and longest samples are known.
+    pub fn of(hist: &Histogram<u64>, min_ps: u64, max_ps: u64) -> Self {
+        let at = |part_per_10k: u64| {
+            let beyond = u128::from(hist.len()) * u128::from(10_000 - part_per_10k) / 10_000;
+            // The histogram answers with the upper end of a bucket, which may lie above the maximum.
+            let ps =
+                || hist.value_at_quantile(part_per_10k as f64 / 10_000.0).clamp(min_ps, max_ps);
+            (beyond >= u128::from(MIN_BEYOND)).then(|| ns(ps()))
+        };
+        Self { p50: at(5000), p90: at(9000), p99: at(9900), p99_9: at(9990), p99_99: at(9999) }
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! Fields are added freely, never renamed and never given another meaning; the schema in
 //! `results/schema/` says which ones a reader can rely on. All times are nanoseconds.
 
+mod hosts;
 mod left;
 mod setup;
 #[cfg(test)]
@@ -21,6 +22,7 @@ use crate::profile;
 use crate::recorder::{self, Recorder, Summary};
 use crate::stamp;
 
+pub use hosts::HostRun;
 pub use left::{Joined, Left};
 pub use setup::{
     Backend, BackendKind, Config, KillCostSettings, Layout, RealMemory, ReplaySettings,
@@ -69,6 +71,9 @@ pub struct ResultDoc {
     /// What was asked for and could not be measured here.
     #[serde(default)]
     pub skipped: Vec<Skipped>,
+    /// The runs that this is the sum of, by their ids; empty unless `tce-bench merge` made it.
+    #[serde(default)]
+    pub hosts: Vec<HostRun>,
 }
 
 impl ResultDoc {
@@ -179,6 +184,9 @@ pub struct OpResult {
     pub best_round_ns_per_tce: Option<f64>,
     /// Calls per sample: k of "mean of k", 1 = each call timed.
     pub group: u64,
+    /// Samples in the histogram; null in documents of versions that did not say.
+    #[serde(default)]
+    pub samples: Option<u64>,
     /// Latency per call.
     pub latency: Summary,
     /// The memory limit of the same run; null where none applies.
@@ -236,6 +244,7 @@ impl OpResult {
             best_ns_per_tce: recorder.best_ns_per_tce(),
             best_round_ns_per_tce: best_round,
             group: recorder.group(),
+            samples: Some(recorder.samples()),
             latency: recorder.summary(),
             limit,
             of_limit,

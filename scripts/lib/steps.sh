@@ -5,6 +5,8 @@
 #
 #   step NAME COMMAND [ARG...]   runs the command as a timed step; a failure ends the script
 #   skip NAME REASON             notes a step that cannot run here
+#   attempt NAME PROGRAM [ARG...]  a step that is a program of its own; it is skipped if the program says by
+#                                exit code 4 that a piece is neither here nor to be had
 #   powerpc_ready NAME           true if this machine can build and run powerpc64le programs;
 #                                installs what is missing as root, otherwise skips NAME
 #   powerpc_test CPU             the engine's unit tests on an emulated CPU
@@ -43,6 +45,24 @@ skip() {
     step_since=$(date +%s%3N)
     printf '\nSKIPPED %s: %s\n' "$1" "$2"
     step_close SKIPPED
+}
+
+attempt() {
+    local status=0
+    step_current=$1
+    step_since=$(date +%s%3N)
+    printf '\n==> %s\n' "$step_current"
+    shift
+    # A program, not a function: `||` would switch `set -e` off in that.
+    "$@" || status=$?
+    case $status in
+    0) step_close ok ;;
+    4)
+        printf '\nSKIPPED %s: see above\n' "$step_current"
+        step_close SKIPPED
+        ;;
+    *) exit "$status" ;;
+    esac
 }
 
 steps_finish() {

@@ -19,6 +19,7 @@ use std::time::{Instant, SystemTime};
 use anyhow::{anyhow, bail};
 use serde::Serialize;
 
+use super::documents::unlike;
 use super::{Status, bar};
 use crate::cli::{CompareConfig, Compared, Format, PairsConfig};
 use crate::host::HostFacts;
@@ -179,7 +180,7 @@ pub fn compare(config: &CompareConfig, argv: Vec<String>) -> anyhow::Result<Stat
 fn run(config: &CompareConfig, programs: &PairsConfig, seed: u64) -> anyhow::Result<pairs::Pairs> {
     let progress = bar(programs.pairs.into(), config.quiet);
     let likely = |a: &ResultDoc, b: &ResultDoc| {
-        let difference = load::unlike(a, b);
+        let difference = unlike(a, b);
         if difference.is_empty() || config.force { Ok(()) } else { Err(refusal(&difference)) }
     };
     let pairs = pairs::run(programs, seed, &progress, likely);
@@ -209,18 +210,20 @@ fn confirmed(first: &Evaluation, second: &Evaluation) -> (Verdict, Option<String
 /// If they do and nobody forces us, or they are the same runs.
 fn alike(sides: &[Side; 2], force: bool) -> anyhow::Result<Vec<String>> {
     let [a, b] = sides;
-    let of_a: BTreeSet<_> = a.docs.iter().map(|d| &d.run.id).collect();
-    if let Some(doc) = b.docs.iter().find(|d| of_a.contains(&d.run.id)) {
-        bail!(
-            "'{}' and '{}' have the same run {}: it is no news of itself",
-            a.name,
-            b.name,
-            doc.run.id
-        );
+    let of_a: BTreeSet<&str> = a.docs.iter().flat_map(ResultDoc::run_ids).collect();
+    if let Some(id) = b.docs.iter().flat_map(ResultDoc::run_ids).find(|id| of_a.contains(id)) {
+        bail!("'{}' and '{}' have the same run {id}: it is no news of itself", a.name, b.name);
     }
     let mut all = sides.iter().flat_map(|s| &s.docs);
     let Some(first) = all.next() else { return Ok(Vec::new()) };
-    let found: BTreeSet<String> = all.flat_map(|doc| load::unlike(first, doc)).collect();
+    let mut found = BTreeSet::new();
+    for doc in all {
+        found.extend(unlike(first, doc));
+        // Percentiles of many hosts hold the differences between them.
+        if first.hosts.len() != doc.hosts.len() {
+            found.insert(format!("merged runs: {} and {}", first.hosts.len(), doc.hosts.len()));
+        }
+    }
     let found: Vec<String> = found.into_iter().collect();
     if found.is_empty() || force { Ok(found) } else { Err(refusal(&found)) }
 }

@@ -174,6 +174,7 @@ pub fn run(config: &RunConfig, argv: Vec<String>) -> anyhow::Result<Status> {
         left,
         warnings,
         skipped,
+        hosts: Vec::new(),
     };
     let text = report(&doc, &recorders, Style::detect());
     write_outputs(&config.output, &doc, started, &recorders, &text)?;

@@ -139,7 +139,30 @@ fn sample() -> ResultDoc {
         }],
         warnings: vec![Warning::new("NO_VFIO", "no VFIO here: the mock is used")],
         skipped: vec![Skipped { id: "clear".to_string(), reason: "no memory".to_string() }],
+        hosts: Vec::new(),
     }
+}
+
+/// `doc` as a merged document has it, once for itself and once for the run in it.
+fn merged(doc: ResultDoc) -> ResultDoc {
+    let ResultDoc { run, host, backend, clock, counters, verified, .. } = doc.clone();
+    let ResultDoc { mut results, verification, replay, left, warnings, skipped, .. } = doc.clone();
+    results.iter_mut().for_each(|result| result.hist = None);
+    let row = HostRun {
+        run,
+        host,
+        backend,
+        clock,
+        results,
+        counters,
+        verified,
+        verification,
+        replay,
+        left,
+        warnings,
+        skipped,
+    };
+    ResultDoc { hosts: vec![row], ..doc }
 }
 
 fn replay_sample() -> ResultDoc {
@@ -167,7 +190,8 @@ fn errors(doc: &Value) -> Vec<String> {
 #[test]
 fn full_and_sparse_documents_are_valid() {
     let unproven = ResultDoc { verified: None, ..sample() };
-    for doc in [sample(), replay_sample(), ResultDoc { replay: None, ..sample() }, unproven] {
+    let no_replay = ResultDoc { replay: None, ..sample() };
+    for doc in [sample(), replay_sample(), no_replay, unproven, merged(sample())] {
         let value = serde_json::from_str(&doc.to_json().unwrap()).unwrap();
         assert_eq!(errors(&value), Vec::<String>::new());
     }
@@ -175,7 +199,7 @@ fn full_and_sparse_documents_are_valid() {
 
 #[test]
 fn a_document_reads_back_the_same() {
-    for doc in [sample(), replay_sample()] {
+    for doc in [sample(), replay_sample(), merged(sample())] {
         let text = doc.to_json().unwrap();
         assert!(text.ends_with("}\n"));
         assert_eq!(serde_json::from_str::<ResultDoc>(&text).unwrap(), doc);
@@ -203,7 +227,7 @@ fn objects(value: &Value, at: String, found: &mut Vec<String>) {
 #[test]
 fn each_field_is_required_and_typed() {
     // Left out of `required` on purpose: present on POWER only, or added later.
-    const OPTIONAL: [&str; 25] = [
+    const OPTIONAL: [&str; 27] = [
         "revision",
         "machine_model",
         "group_numbers",
@@ -229,9 +253,11 @@ fn each_field_is_required_and_typed() {
         "kill_cost_ns",
         "kills_per_1000_tces",
         "exposure_ns",
+        "samples",
+        "hosts",
     ];
     let validator = validator();
-    for doc in [sample(), replay_sample()] {
+    for doc in [merged(sample()), replay_sample()] {
         let good = serde_json::to_value(doc).unwrap();
         let mut pointers = Vec::new();
         objects(&good, String::new(), &mut pointers);
@@ -261,7 +287,7 @@ fn each_field_is_required_and_typed() {
 
 #[test]
 fn wrong_values_are_refused() {
-    let good = serde_json::to_value(sample()).unwrap();
+    let good = serde_json::to_value(merged(sample())).unwrap();
     let with = |pointer: &str, value: Value| {
         let mut doc = good.clone();
         *doc.pointer_mut(pointer).unwrap() = value;
@@ -284,6 +310,9 @@ fn wrong_values_are_refused() {
         ("/results/0/latency/p/99", json!("fast")),
         ("/run/started", json!("yesterday")),
         ("/counters/kills_asked", json!(1.5)),
+        // A run in a merged document has its samples in the document's histogram.
+        ("/hosts/0/results/0/hist", good["results"][0]["hist"].clone()),
+        ("/hosts/0/results/0/samples", json!(-1)),
     ] {
         assert!(!errors(&with(pointer, value.clone())).is_empty(), "{pointer} = {value}");
     }

@@ -3,9 +3,10 @@
 
 use serde::Serialize;
 
-use super::load::{self, Metric, Side};
+use super::load::{Metric, Side};
 use super::stats::{self, Care, Interval};
 use super::verdict::{self, Lines, Verdict};
+use crate::cmd::documents::parameters;
 use crate::result::{OpResult, Skipped};
 
 /// How often a comparison may be wrong because of the noise, over everything that it judges.
@@ -118,8 +119,8 @@ fn ids(sides: &[Side; 2]) -> Vec<String> {
 fn times(runs: &[Vec<OpResult>; 2], metric: Metric) -> Result<[Vec<f64>; 2], (bool, String)> {
     let mut all = runs.iter().flatten();
     if metric != Metric::Min {
-        let first = all.next().and_then(load::parameters);
-        if let Some(other) = all.map(load::parameters).find(|p| *p != first) {
+        let first = all.next().and_then(parameters);
+        if let Some(other) = all.map(parameters).find(|p| *p != first) {
             let reason = format!("histograms of other parameters: {first:?} and {other:?}");
             return Err((true, reason));
         }

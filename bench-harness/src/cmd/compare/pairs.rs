@@ -8,9 +8,10 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, anyhow, bail};
 use indicatif::ProgressBar;
 
-use super::load::{self, Side};
+use super::load::Side;
 use super::stats;
 use crate::cli::PairsConfig;
+use crate::cmd::documents::document;
 use crate::interrupt::interrupted;
 use crate::outfile::OutFile;
 use crate::result::ResultDoc;
@@ -85,7 +86,7 @@ fn once(program: &Path, config: &PairsConfig, what: &str) -> anyhow::Result<Opti
         return Ok(None);
     }
     // What went wrong is in the document, if there is one: a run that is not verified ends with 1.
-    let document = load::document(&out.stdout);
+    let document = document(&out.stdout);
     if !out.status.success() {
         let error = String::from_utf8_lossy(&out.stderr);
         let last = error.lines().rfind(|line| !line.trim().is_empty());

@@ -216,6 +216,7 @@ impl Outcome {
             left: Vec::new(),
             warnings,
             skipped: Vec::new(),
+            hosts: Vec::new(),
         })
     }
 
