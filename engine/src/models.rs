@@ -262,8 +262,9 @@ fn a_debt_is_settled_once() {
         let thread = thread::spawn(move || {
             let own = mapper.submit().issued;
             // It owes again, whoever did it.
-            mapper.map(Ioba(0), MEMORY, PAGE, Perm::READ, Mode::Refuse).unwrap();
-            mapper.unmap(Ioba(0), PAGE).unwrap();
+            let fill = mapper.map(Ioba(0), MEMORY, PAGE, Perm::READ, Mode::Refuse).unwrap();
+            let clear = mapper.unmap(Ioba(0), PAGE).unwrap();
+            assert_eq!((fill.kills.issued, clear.kills.issued), (0, 0));
             (own, mapper)
         });
         let others = container.retire_debts(Duration::ZERO).issued;

@@ -50,15 +50,17 @@ impl Turns {
     /// Returns when every thread that was inside has left. Who enters later sees what was stored
     /// before this call.
     pub(crate) fn wait_until_left(&self) {
-        self.wait_while(|turn| turn & INSIDE != 0);
+        // Not only until the next visit: its first store tells nothing of the visit before. It is short, as
+        // it finds that it may not be.
+        self.wait_while(|turn| turn & INSIDE != 0, |_, _| true);
     }
 
     /// The same, but for threads that wait for locks.
     pub(crate) fn wait_until_not_relying(&self) {
-        self.wait_while(|turn| turn & (INSIDE | WAITING) == INSIDE);
+        self.wait_while(|turn| turn & (INSIDE | WAITING) == INSIDE, |first, now| first == now);
     }
 
-    fn wait_while(&self, inside: impl Fn(u64) -> bool) {
+    fn wait_while(&self, inside: impl Fn(u64) -> bool, waits: impl Fn(u64, u64) -> bool) {
         if self.heavy {
             membarrier::all_threads();
         }
@@ -69,10 +71,11 @@ impl Turns {
         for turn in turns {
             // Acquire: what the thread did inside comes before what its waiter does.
             let first = turn.0.load(Ordering::Acquire);
-            let mut spins = 0;
-            while inside(first) && turn.0.load(Ordering::Acquire) == first {
+            let (mut now, mut spins) = (first, 0);
+            while inside(now) && waits(first, now) {
                 relax(spins);
                 spins = spins.saturating_add(1);
+                now = turn.0.load(Ordering::Acquire);
             }
         }
     }
