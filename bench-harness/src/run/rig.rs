@@ -208,7 +208,6 @@ impl Rig {
             policy: config.policy.into(),
             detach: config.detach.unwrap_or_default(),
             measure_exposure: config.measure_exposure,
-            ..EngineOptions::default()
         };
         let engine = Engine::new(machine.backend(), options);
         let buffer = machine.buffer(config, plan)?;

@@ -114,10 +114,11 @@ impl Watch {
             let held = machine.held_back(vcpu);
             all += held;
             // One that settled its debt and has as much again is not told from one that did neither.
-            if settled && (held < *pages || held == 0) {
-                if let Some(since) = since.take() {
-                    self.found.longest_ns = self.found.longest_ns.max(now.saturating_sub(since));
-                }
+            if settled
+                && (held < *pages || held == 0)
+                && let Some(since) = since.take()
+            {
+                self.found.longest_ns = self.found.longest_ns.max(now.saturating_sub(since));
             }
             if held > 0 {
                 since.get_or_insert(now);
