@@ -84,6 +84,10 @@ fn what_cannot_be_is_refused_in_a_line() {
         assert!(error.contains(part), "{args:?}: {error}");
     }
     let dir = tempfile::tempdir().unwrap();
+    let nothing = dir.path().join("nothing.tce");
+    fs::write(&nothing, "# tce-trace 1\n1 put 0x80000000 0x1000 0x5003 1 -4 0 1\n").unwrap();
+    let error = refused(&["stale", nothing.to_str().unwrap()], 2);
+    assert!(error.contains("nothing.tce: no PHB"), "{error}");
     let window = |n: u32, at: &str, entries: u64| {
         format!("{n} window-create 0x8000000{n} {at} 12 {entries} 0 0 1\n")
     };

@@ -193,6 +193,12 @@ impl From<&StaleConfig> for Settings {
 
 fn check_pes(config: &StaleConfig, script: &Script) -> Result<(), String> {
     let phbs = script.phbs.len() as u64;
+    if phbs == 0 {
+        return Err(format!(
+            "{}: no PHB; accepted: a trace with a window at power on",
+            script.file
+        ));
+    }
     let pes = u64::from(config.threads) * phbs * u64::from(config.groups);
     if pes <= MOST_PES {
         return Ok(());

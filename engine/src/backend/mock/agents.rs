@@ -52,7 +52,7 @@ const KEPT: u64 = 16;
 /// Events that are remembered for the pages of a stretch that share a log.
 const REMEMBERED: usize = 128;
 /// Logs of a stretch.
-const LOGS: u64 = 64;
+const LOGS: u64 = 1024;
 
 /// When, to which page, what.
 type Log = VecDeque<(u64, u64, Event)>;

@@ -156,7 +156,8 @@ impl<'a> Stage<'a> {
         let done = AtomicBool::new(false);
         let (counts, mut mismatches) = thread::scope(|scope| {
             for nth in 0..self.config.devices {
-                let agent = self.expect.agent(self.config.seed * 1000 + u64::from(nth) + 1);
+                let seed = self.config.seed.wrapping_mul(1000).wrapping_add(u64::from(nth) + 1);
+                let agent = self.expect.agent(seed);
                 let done = &done;
                 scope.spawn(move || {
                     let _ends = Ends(&self.over);
