@@ -6,6 +6,8 @@ mod churn;
 mod compare;
 mod config;
 mod export;
+mod policies;
+mod stale;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -22,6 +24,7 @@ use clap::{Args, Parser, Subcommand};
 use tce_engine::backend::mock::KillCost;
 use tce_engine::platform::Platform;
 
+use crate::policy::Policy;
 use crate::size::{parse_duration, parse_size};
 use crate::style::Style;
 
@@ -29,6 +32,8 @@ use checks::{CostArgs, DmaArgs, HazardsArgs, LimitsArgs, SharingArgs, TeardownAr
 use churn::ChurnArgs;
 use compare::{CompareArgs, GateArgs};
 use export::{ExportArgs, MergeArgs};
+use policies::PoliciesArgs;
+use stale::StaleArgs;
 
 pub use checks::{
     CostConfig, DmaConfig, HazardsConfig, LimitsConfig, SharingConfig, TeardownConfig,
@@ -37,6 +42,8 @@ pub use churn::ChurnConfig;
 pub use compare::{CompareConfig, Compared, Format, PairsConfig};
 pub use config::{Output, ReplayConfig, RunConfig};
 pub use export::{Better, ExportConfig, ExportFormat, MergeConfig};
+pub use policies::PoliciesConfig;
+pub use stale::StaleConfig;
 pub use values::{BackendChoice, Detach, Levels, Limit, Pass, Phase, Rules, Simd};
 
 /// Exit code of a command line that cannot be understood or asks for what cannot be.
@@ -131,6 +138,9 @@ Examples:
 
 Exit code 1 if anything was lost, or the books moved (schema tce-bench.churn/1).";
 
+/// How a policy is typed.
+const POLICY_FORMS: &str = "strict|batched[=CALLS|TIME]|deferred[=PAGES[,AGE]]";
+
 #[derive(Debug, Parser)]
 #[command(name = "tce-bench", version, about = ABOUT, after_help = EXAMPLES)]
 #[command(args_conflicts_with_subcommands = true, allow_negative_numbers = true)]
@@ -149,6 +159,13 @@ enum Command {
     /// Replay recorded hypercalls of real guests and check every answer
     #[command(allow_negative_numbers = true)]
     Replay(ReplayArgs),
+    /// Replay one workload under each kill policy, beside what Linux's own rules would cost
+    #[command(allow_negative_numbers = true, after_help = policies::EXAMPLES)]
+    Policies(PoliciesArgs),
+    /// Have devices read and write through a TCE cache while a trace is replayed, and look for stale
+    /// translations
+    #[command(allow_negative_numbers = true, after_help = stale::EXAMPLES)]
+    Stale(StaleArgs),
     /// Have devices read and write memory through every kind of window, and check what arrives
     #[command(allow_negative_numbers = true)]
     Dma(DmaArgs),
@@ -296,6 +313,17 @@ struct RunArgs {
     #[arg(long, value_name = "default|STORE,FENCE,REFILL", value_parser = values::kill_cost)]
     #[arg(help_heading = "How it is measured")]
     kill_cost: Option<KillCost>,
+    /// When translations of the mock are killed. strict: before each call returns. batched: at the end of so
+    /// many calls. deferred: clears when so many pages wait for it, or the oldest for so long; fills at once.
+    /// It concerns handles, which ring and single then use; other phases ask the container and are strict
+    #[arg(
+        long,
+        value_name = "strict|batched[=CALLS]|deferred[=PAGES[,AGE]]",
+        default_value = "strict"
+    )]
+    #[arg(value_parser = values::policy)]
+    #[arg(help_heading = "How it is measured")]
+    policy: Policy,
 
     #[command(flatten)]
     output: OutputArgs,
@@ -326,6 +354,11 @@ struct ReplayArgs {
         hide_possible_values = true
     )]
     compat: Rules,
+    /// When translations are killed. strict: before each call returns. batched: at the end of so many calls,
+    /// or of calls that follow each other within a time of the trace's clock. deferred: clears when so many
+    /// pages wait for it, or the oldest for so long; fills at once. All calls are one handle's
+    #[arg(long, value_name = POLICY_FORMS, default_value = "strict", value_parser = values::policy)]
+    policy: Policy,
     /// Instructions that fill tables: portable, avx2, … (as this machine has), or auto for the best
     #[arg(long, value_name = "TIER", default_value = "auto", value_parser = values::simd)]
     simd: Simd,
@@ -371,6 +404,10 @@ pub enum Invocation {
     Run(RunConfig),
     /// Replay traces.
     Replay(ReplayConfig),
+    /// Compare kill policies.
+    Policies(PoliciesConfig),
+    /// Look for stale translations.
+    Stale(StaleConfig),
     /// Have devices try windows.
     Dma(DmaConfig),
     /// Measure the way to the kernel.
@@ -434,6 +471,8 @@ where
         None => RunConfig::try_from(cli.run).map(Invocation::Run),
         Some(Command::Run(run)) => RunConfig::try_from(*run).map(Invocation::Run),
         Some(Command::Replay(replay)) => ReplayConfig::try_from(replay).map(Invocation::Replay),
+        Some(Command::Policies(args)) => PoliciesConfig::try_from(args).map(Invocation::Policies),
+        Some(Command::Stale(args)) => StaleConfig::try_from(args).map(Invocation::Stale),
         Some(Command::Dma(dma)) => Ok(Invocation::Dma(dma.into())),
         Some(Command::Cost(cost)) => CostConfig::try_from(cost).map(Invocation::Cost),
         Some(Command::Limits(limits)) => Ok(Invocation::Limits(limits.into())),

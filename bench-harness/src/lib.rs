@@ -13,6 +13,7 @@ pub mod interrupt;
 pub mod kernel;
 pub mod loops;
 pub mod outfile;
+pub mod policy;
 pub mod profile;
 pub mod recorder;
 pub mod result;

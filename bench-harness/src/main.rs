@@ -26,6 +26,8 @@ fn main() -> ExitCode {
         interrupt::install().map_err(anyhow::Error::from).and_then(|()| match &invocation {
             Invocation::Run(config) => cmd::run::run(config, argv),
             Invocation::Replay(config) => cmd::replay::replay(config, argv),
+            Invocation::Policies(config) => cmd::policies::policies(config, argv),
+            Invocation::Stale(config) => cmd::stale::stale(config, argv),
             Invocation::Dma(config) => cmd::dma::dma(config, argv),
             Invocation::Cost(config) => cmd::cost::cost(config, argv),
             Invocation::Limits(config) => cmd::limits::limits(config, argv),

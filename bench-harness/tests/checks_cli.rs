@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! `tce-bench dma`, `cost`, `limits`, `hazards`, `sharing`, `teardown` and `churn` as a user calls them, on
+//! `tce-bench dma`, `cost`, `limits`, `hazards`, `sharing`, `teardown`, `churn` and `policies` as a user calls them, on
 //! a machine without VFIO.
 
 mod common;
@@ -37,6 +37,21 @@ fn wrong_usage_is_exit_2() {
         (&["hazards", "--profile", "k3_1"], "k3_1"),
         (&["sharing", "--groups", "1,257"], "from 1 to 256"),
         (&["teardown", "--windows", "3G"], "3G is no power of two from 1G to 1P"),
+        (
+            &["policies", "ring", "--policy", "lazy"],
+            "'lazy' is no policy; accepted: strict, batched",
+        ),
+        (
+            &["policies", "bear"],
+            "'bear' is no workload; accepted: ring, block, the name of a trace",
+        ),
+        (&["policies", "--fill", "always,beside-live=3"], "'beside-live=3' is no rule for fills"),
+        (&["policies", "--platform", "ioda1"], "accepted: phb3, phb4, phb5"),
+        (&["policies", "--svg", "-", "--json", "-"], "--json and --svg both name '-'"),
+        (&["policies", "--kill-cost", "1,2"], "is no cost of kills"),
+        (&["--policy", "deferred", "--backend", "mock-kernel"], "--policy is of the mock's kills"),
+        (&["--policy", "batched=1us", "--backend", "mock"], "a run has no clock of a trace"),
+        (&["replay", "a", "--policy", "deferred=0"], "'deferred=0' is no policy"),
         (&["churn", "--rounds", "0"], "from 1 to 1000000"),
         (&["churn", "--window", "2M"], "--window 2M is 32 pages of 64K; accepted: 4M to 256G"),
         (&["churn", "--window", "5M"], "not a power of two"),
@@ -116,6 +131,8 @@ fn documents_follow_their_schemas() {
         ("hazards", &["hazards", "--profile", "k6_11", "--trap", "detach", "--trap", "closed"][..]),
         ("sharing", &["sharing", "--groups", "1,3"]),
         ("teardown", &["teardown", "--windows", "1G", "--levels", "2", "--rounds", "2"]),
+        ("policies", &["policies", "--calls", "2000", "--repeat", "1", "--kill-cost", "1,2,3"]),
+        ("policies", &["policies", "block", "--calls", "2000", "--groups", "3", "--one-handle"]),
         ("churn", &["churn", "--backend", "mock", "--window", "16M", "--rounds", "3"]),
         ("churn", &["churn", "--profile", "k6_11", "--window", "16M", "--rounds", "3"]),
         ("churn", &["churn", "--profile", "k6_11", "--detach", "refuse", "--window", "4M"]),
@@ -163,4 +180,67 @@ fn churn_that_is_interrupted_tells_what_there_was() {
     // What was not done is not right; nor was anything wrong.
     assert_eq!((&doc["verified"], &doc["lost"]), (&Value::from(false), &Value::from(0)));
     assert_eq!(doc["first_difference"], Value::Null, "{doc:#}");
+}
+
+#[test]
+fn policies_prints_a_table_and_writes_a_plot() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("plot.svg");
+    let small = ["policies", "ring", "--calls", "2000", "--repeat", "1", "--platform", "phb3"];
+    let with = |extra: &[&str]| bench(&[&small[..], extra].concat());
+    let out = with(&["--svg", file.to_str().unwrap()]);
+    let table = text(&out.stdout);
+    assert!(out.status.success() && out.stderr.is_empty(), "{}", text(&out.stderr));
+    for words in ["mock: software PHB, not hardware", "deferred=256,10ms", "beside-live=16"] {
+        assert!(table.contains(words), "{words}: {table}");
+    }
+    assert!(table.ends_with("verified: true\n"), "{table}");
+    let plot = std::fs::read_to_string(&file).unwrap();
+    // strict once, the others under two rules.
+    assert_eq!((plot.matches("<circle").count(), plot.starts_with("<svg")), (7, true), "{plot}");
+    let out = with(&["--svg", "-"]);
+    assert!(text(&out.stdout).starts_with("<svg"));
+    for option in ["--svg", "--json"] {
+        let error = text(&with(&[option, "/dev/full", "-q"]).stderr);
+        assert_eq!(error, "error: cannot write '/dev/full': No space left on device\n");
+        assert!(text(&with(&[option, "/nonexistent/x"]).stderr).contains("does not exist"));
+    }
+    assert!(refused(&["policies", "no/such.tce"], 1).contains("no/such.tce: cannot be read"));
+}
+
+#[test]
+fn policies_that_are_interrupted_tell_what_there_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("partial.json");
+    let args = ["policies", "ring", "--repeat", "1000", "--json"];
+    assert_eq!(interrupted(&args, &file, Duration::from_millis(500)), Some(130));
+    let doc: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    assert_eq!((&doc["run"]["complete"], &doc["verified"]), (&false.into(), &false.into()));
+    assert_eq!(doc["first_mismatch"], Value::Null, "{doc:#}");
+}
+
+/// The policy is a part of what a result says of its work.
+#[test]
+fn runs_and_replays_take_a_policy() {
+    let trace =
+        concat!(env!("CARGO_MANIFEST_DIR"), "/../workloads/traces/boot-ddw-fallback.tce.zst");
+    let run = ["--backend", "mock", "--window", "64M", "--repetitions", "2", "--warmup", "0s"];
+    for policy in ["strict", "batched=7", "deferred=64", "deferred=64,1ms"] {
+        let phases = ["--phase", "ring", "--phase", "single", "--threads", "2", "--groups", "3"];
+        for args in [&[&run[..], &phases].concat()[..], &["replay", trace]] {
+            let out = bench(&[args, &["--policy", policy, "--json", "-"]].concat());
+            assert!(out.status.success(), "{args:?} {policy}: {}", text(&out.stderr));
+            let doc: Value = serde_json::from_slice(&out.stdout).expect("one document");
+            assert_eq!(
+                (&doc["verified"], &doc["config"]["policy"]),
+                (&true.into(), &policy.into())
+            );
+        }
+    }
+    let args = [&run[..], &["--policy", "deferred", "--phase", "bulk", "--phase", "ring"]].concat();
+    let out = text(&bench(&args).stdout);
+    assert!(
+        out.contains("kills, deferred=256: asked") && out.contains("strict were: bulk"),
+        "{out}"
+    );
 }

@@ -8,8 +8,9 @@ use crate::addr::GroupId;
 use crate::backend::{Backend, Caps, Memory};
 use crate::container::{Container, State};
 use crate::error::ProcessError;
+use crate::kill::debts::Books;
 use crate::kill::exposure::{self, Longest};
-use crate::kill::{KillDebt, KillPolicy};
+use crate::kill::{DebtMetrics, KillDebt, KillPolicy};
 use crate::ledger::Ledger;
 use crate::regions::Registry;
 use crate::simd::Tier;
@@ -24,8 +25,10 @@ pub(crate) struct Shared {
     pub(crate) tier: &'static Tier,
     pub(crate) policy: KillPolicy,
     pub(crate) detach: DetachPolicy,
+    /// What became of the debts of handles.
+    pub(crate) debts: Books,
     /// The longest exposure, if it is measured.
-    exposure: Option<Longest>,
+    pub(crate) exposure: Option<Longest>,
     /// The process that made the engine.
     process: u32,
     /// Groups and their containers, ascending: cheaper than a tree up to a bridge's 256.
@@ -162,6 +165,7 @@ impl Engine {
             tier: options.tier.unwrap_or_else(Tier::best),
             policy: options.policy,
             detach: options.detach,
+            debts: Books::default(),
             exposure: (options.measure_exposure && caps.tables.kill().is_some())
                 .then(Longest::default),
             process: std::process::id(),
@@ -204,11 +208,18 @@ impl Engine {
     }
 
     /// The longest time since the last call that a released page stayed reachable: from before its
-    /// entry was cleared, or given another value, until the fence after its kill was done. Zero if none
-    /// was released; `None` unless [`EngineOptions::measure_exposure`] was set and the engine kills.
+    /// entry was cleared, or given another value, until the fence after its kill was done. Under
+    /// [`KillPolicy::Deferred`] and [`KillPolicy::Batched`] that is when what its handle owed was settled,
+    /// and all of that counts from the oldest on. Zero if none was released; `None` unless [`EngineOptions::measure_exposure`] was set and the engine kills.
     #[must_use]
     pub fn take_exposure(&self) -> Option<Duration> {
         self.shared.exposure.as_ref().map(exposure::take)
+    }
+
+    /// What became of the debts of handles ([`KillPolicy`]) since the engine was made.
+    #[must_use]
+    pub fn debts(&self) -> DebtMetrics {
+        self.shared.debts.read()
     }
 
     /// What the platform is like.

@@ -5,8 +5,11 @@
 //! counts that fall due. Only `KillDebt::settle` hands the counts out, after the fence. So nothing
 //! can be released before the kill has been waited for.
 
+pub(crate) mod debts;
 pub(crate) mod exposure;
 pub mod queue;
+
+use std::time::{Duration, Instant};
 
 use crate::addr::{Ioba, PageShift};
 use crate::backend::{KillCaps, KillPort, KillScope};
@@ -17,6 +20,18 @@ use exposure::{Exposure, Longest};
 use queue::Coalescer;
 
 /// When kills are issued and waited for.
+///
+/// Whatever the policy, memory stays pinned and mapped counts stay up until the kills of what was
+/// unmapped have been waited for, and an address that a handle allocated is not given back before. So a
+/// device that is late reaches memory that the container still holds, never memory that it has given
+/// back. Policies other than [`Strict`](Self::Strict) concern the calls of handles
+/// ([`Mapper`](crate::container::Mapper), [`Vcpu`](crate::papr::Vcpu)), which have a place for what
+/// is owed; a call on a [`Container`](crate::container::Container) itself always is strict. Where a
+/// kernel owns the tables it kills as it sees fit, and the policy says nothing.
+///
+/// Whatever needs the truth settles all debts of the container first: to register memory or give it
+/// back, to create or remove a window, to attach or detach a group, to close, and to drop a handle its
+/// own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum KillPolicy {
@@ -24,6 +39,45 @@ pub enum KillPolicy {
     /// its memory may be reused. Costs a fence a call.
     #[default]
     Strict,
+    /// At [`Mapper::submit`](crate::container::Mapper::submit) or
+    /// [`Vcpu::submit`](crate::papr::Vcpu::submit), the end of a batch, of fills as of clears: one
+    /// fence for all of them, and one kill of the PE where they are many. Until then devices may find
+    /// what was there before: old entries, and emptiness where something was mapped. A batch with more
+    /// than [`KillPolicy::MAX_PAGES`] pages is settled in parts.
+    Batched,
+    /// Clears are settled together and later; fills never wait: when a map has returned, devices find
+    /// the new entries, whatever was there before. What is *unmapped* devices may reach until the
+    /// handle holds back `max_pages` pages, or the oldest of them for `max_age`. Fewer fences and
+    /// fewer kills, for a window in which a device that misbehaves still reaches what its driver has
+    /// let go of, as under Linux's lazy IOTLB flushing.
+    Deferred {
+        /// Most pages that one handle holds back. 0 counts as 1, and more than
+        /// [`KillPolicy::MAX_PAGES`] as that.
+        max_pages: u32,
+        /// Looked at in each call of the handle that has debt; the engine has no clock of its own.
+        /// A handle that may be idle for longer needs somebody to call
+        /// [`Container::retire_debts`](crate::container::Container::retire_debts).
+        /// [`Duration::MAX`]: without limit, and no clock is read.
+        max_age: Duration,
+    },
+}
+
+impl KillPolicy {
+    /// Most pages that a handle holds back, whatever was asked for.
+    pub const MAX_PAGES: u32 = 4096;
+}
+
+/// What became of debts since the engine was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct DebtMetrics {
+    /// Times that what a handle owed was settled.
+    pub retirements: u64,
+    /// Pages whose kills waited.
+    pub pages: u64,
+    /// Most pages that one handle held back.
+    pub most_pages: u64,
+    /// The longest that a page was held back.
+    pub longest: Duration,
 }
 
 /// What killing took.
@@ -39,6 +93,15 @@ impl std::ops::AddAssign for KillCount {
     fn add_assign(&mut self, other: Self) {
         self.asked += other.asked;
         self.issued += other.issued;
+    }
+}
+
+impl std::ops::Add for KillCount {
+    type Output = Self;
+
+    fn add(mut self, other: Self) -> Self {
+        self += other;
+        self
     }
 }
 
@@ -101,6 +164,8 @@ pub(crate) struct KillDebt {
     whole: KillScope,
     /// Only where it is to be measured.
     exposure: Option<Exposure>,
+    /// What was settled last took a kill of everything.
+    all_killed: bool,
 }
 
 impl KillDebt {
@@ -108,7 +173,8 @@ impl KillDebt {
     pub(crate) fn new(caps: Option<KillCaps>, longest: Option<&Longest>) -> Self {
         let whole = caps.map_or(KillScope::Pe, KillCaps::whole);
         let exposure = longest.cloned().map(Exposure::new);
-        Self { queue: Coalescer::new(), owed: Tally::default(), caps, whole, exposure }
+        let (queue, owed) = (Coalescer::new(), Tally::default());
+        Self { queue, owed, caps, whole, exposure, all_killed: false }
     }
 
     /// True if somebody wants to know how long released pages stay reachable.
@@ -124,10 +190,10 @@ impl KillDebt {
         }
     }
 
-    /// True if entries that were empty before have to be killed too.
+    /// True if entries that were empty before have to be killed too, unless somebody has looked.
     #[inline]
     pub(crate) fn on_fill(&self) -> bool {
-        self.caps.is_some_and(|caps| caps.on_fill) && stands(Guard::KillFill)
+        self.caps.is_some_and(|caps| caps.fill.unseen()) && stands(Guard::KillFill)
     }
 
     /// Most pages that are killed one by one; 0 also where a kernel kills.
@@ -171,13 +237,11 @@ impl KillDebt {
     #[inline]
     pub(crate) fn settle_one(
         &mut self,
-        policy: KillPolicy,
         port: &mut dyn KillPort,
         members: usize,
         (start, page): (Ioba, PageShift),
         release: impl FnOnce(),
     ) -> KillCount {
-        let KillPolicy::Strict = policy;
         let mut kills = KillCount::default();
         if let Some(caps) = self.caps {
             kills.asked = members as u64;
@@ -186,6 +250,7 @@ impl KillDebt {
             } else {
                 kills.issued = port.kill(self.whole);
                 port.fence();
+                self.all_killed = true;
             }
         }
         if let Some(exposure) = &mut self.exposure {
@@ -195,22 +260,91 @@ impl KillDebt {
         kills
     }
 
+    /// True if what was settled last took a kill of everything, which was waited for: then all that
+    /// the caller changed before is killed, too. Says so once.
+    #[inline]
+    pub(crate) fn take_all_killed(&mut self) -> bool {
+        std::mem::take(&mut self.all_killed)
+    }
+
+    /// Calls `f` with ranges, merged and ascending. Nothing is owed meanwhile.
+    pub(crate) fn merged(
+        &mut self,
+        ranges: impl Iterator<Item = (u64, u64)>,
+        mut f: impl FnMut(u64, u64),
+    ) {
+        ranges.for_each(|(first, count)| self.queue.push(first, count, count));
+        self.queue.coalesce().for_each(|(first, count)| f(first, count));
+        self.queue.clear();
+    }
+
+    /// Hands all of it to who settles it later: ranges and counts, and since when they are exposed if
+    /// that is measured.
+    pub(crate) fn put_off(
+        &mut self,
+        mut kill: impl FnMut(u64, u64),
+        release: impl FnMut((usize, u64)),
+    ) {
+        self.queue.coalesce().for_each(|(first, count)| kill(first, count));
+        self.queue.clear();
+        self.owed.iter().for_each(release);
+        self.owed.clear();
+        self.exposure.iter_mut().for_each(Exposure::pass_on);
+    }
+
+    /// What is to be killed: first entries and numbers.
+    pub(crate) fn ranges(&mut self) -> impl Iterator<Item = (u64, u64)> {
+        self.queue.coalesce()
+    }
+
+    /// Since when what is owed is exposed, if that is measured.
+    pub(crate) fn exposed_since(&self) -> Option<Instant> {
+        self.exposure.as_ref().and_then(Exposure::since)
+    }
+
+    /// Kills what is owed in several windows, by `port`, which has so many members, and waits. `pages`
+    /// are all of them; `each` calls its argument with each window and its part of what is owed.
+    pub(crate) fn kill_all_of(
+        &mut self,
+        port: &mut dyn KillPort,
+        members: usize,
+        pages: u64,
+        each: impl FnOnce(&mut dyn FnMut((Ioba, PageShift), &mut dyn Iterator<Item = (u64, u64)>)),
+    ) -> KillCount {
+        let mut kills = KillCount { asked: pages * members as u64, issued: 0 };
+        let most = self.max_page_kills();
+        if pages > most {
+            kills.issued = port.kill(self.whole);
+        } else {
+            let queue = &mut self.queue;
+            each(&mut |(start, page), ranges| {
+                ranges.for_each(|(first, count)| queue.push(first, count, count));
+                for (first, count) in queue.coalesce() {
+                    let start = Ioba(start.0 + (first << page.get()));
+                    kills.issued += port.kill(self::pages(start, count, page));
+                }
+                queue.clear();
+            });
+        }
+        port.fence();
+        kills
+    }
+
     /// Kills by `port`, which has so many members, waits, and then hands out what may be released.
     /// Nothing is owed after it.
     pub(crate) fn settle(
         &mut self,
-        policy: KillPolicy,
         port: &mut dyn KillPort,
         members: usize,
         (start, page): (Ioba, PageShift),
         release: impl FnMut((usize, u64)),
     ) -> KillCount {
-        let KillPolicy::Strict = policy;
         let mut kills = KillCount::default();
         if let Some(caps) = self.caps.filter(|_| self.queue.pages() > 0) {
             kills.asked = self.queue.pages() * members as u64;
             if self.queue.pages() > caps.max_page_kills {
                 kills.issued = port.kill(self.whole);
+                self.all_killed = true;
             } else {
                 for (first, count) in self.queue.coalesce() {
                     let start = Ioba(start.0 + (first << page.get()));

@@ -101,7 +101,8 @@
 //!   back exactly ([`container`]).
 //! * Regions charged once a process, tables once a window, a limit that is checked first
 //!   ([`ledger`]).
-//! * Strict kills: done and waited for before a call returns ([`kill`]).
+//! * Kills that are done and waited for before a call returns, together at the end of a batch, or later
+//!   up to a limit ([`KillPolicy`]).
 //! * H_PUT_TCE, H_PUT_TCE_INDIRECT, H_STUFF_TCE, H_GET_TCE and the four DDW calls ([`papr`]).
 //! * Tiers for x86-64 and POWER beside the portable one ([`simd`]).
 //! * Handles for threads and vCPUs, whose single pages take no lock that others share ([`Mapper`],
@@ -118,7 +119,6 @@
 //! # What is not there yet
 //!
 //! * Hypercalls of a guest over a kernel's container.
-//! * Deferred or batched kills; [`KillPolicy`] has one value.
 //! * Several guests on one engine: guest RAM is named by the guest's addresses alone.
 #![deny(missing_docs)]
 #![cfg_attr(
@@ -167,7 +167,7 @@ pub use error::{
 };
 pub use geometry::{Geometry, Levels, WindowSpec};
 pub use ioba::{IobaAllocator, IobaOptions, IobaSpace, Magazine};
-pub use kill::{KillCount, KillPolicy};
+pub use kill::{DebtMetrics, KillCount, KillPolicy};
 pub use ledger::{ChargeKind, Ledger, LedgerEntry};
 pub use mem::{ArenaUse, TablePages};
 pub use papr::{GuestMemory, HCode, Papr, PhbSpec, RtasStatus, Vcpu};

@@ -2,16 +2,20 @@
 //! loom models: every interleaving (up to a bound on preemptions) of what runs concurrently.
 //! `RUSTFLAGS="--cfg loom" cargo test -p tce-engine --lib --release models`
 
+use std::time::Duration;
+
 use loom::model::Builder;
 use loom::thread;
 
 use crate::addr::{GroupId, Ioba, PageShift, PeNumber, Uaddr};
 use crate::backend::mock::{Mock, MockBuilder};
 use crate::backend::testing::PlainMemory;
+use crate::backend::{FillRule, KillCaps};
 use crate::container::{Container, Mapper, Mode};
 use crate::engine::{Engine, EngineOptions};
 use crate::geometry::{Geometry, WindowSpec};
 use crate::ioba::{IobaAllocator, IobaOptions, IobaSpace, Magazine};
+use crate::kill::KillPolicy;
 use crate::simd::Tier;
 use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::table::TceTable;
@@ -184,6 +188,90 @@ fn no_release_before_the_fence_of_a_handle() {
             assert!(mock.probe(PeNumber(0), Ioba(0)).is_err());
         }
         thread.join().unwrap();
+    });
+}
+
+/// Kills wait, and fills need none but of what is in debt.
+fn deferring() -> (Arc<Mock>, Engine, Arc<Container>) {
+    let kill = KillCaps { fill: FillRule::Never, ..KillCaps::PHB3 };
+    let mock = MockBuilder::new(2).host_page(HOST).backing(PageShift::K64).kill(kill).build();
+    let policy = KillPolicy::Deferred { max_pages: 2, max_age: Duration::MAX };
+    let engine = Engine::new(mock.clone(), EngineOptions { policy, ..EngineOptions::default() });
+    let container = engine.container();
+    container.attach(GroupId(0)).unwrap();
+    container.register(MEMORY, PAGE).unwrap();
+    container.create_window(SPEC).unwrap();
+    (mock, engine, Arc::new(container))
+}
+
+/// A handle that owes nothing and has mapped a page, and how many fences there were.
+fn about_to_owe(mock: &Mock, container: &Arc<Container>) -> (Mapper, u64) {
+    let mut mapper = biased(container);
+    mapper.submit();
+    mapper.map(Ioba(0), MEMORY, PAGE, Perm::READ_WRITE, Mode::Refuse).unwrap();
+    (mapper, mock.fences())
+}
+
+/// Who fills an entry that a handle has cleared kills what was there, or finds it killed.
+#[test]
+fn a_fill_never_meets_an_old_translation() {
+    model(|| {
+        let (mock, _engine, container) = deferring();
+        let (mut mapper, before) = about_to_owe(&mock, &container);
+        let thread = thread::spawn(move || {
+            mapper.unmap(Ioba(0), PAGE).unwrap();
+            mapper.submit();
+        });
+        if container.map(Ioba(0), MEMORY, PAGE, Perm::READ, Mode::Refuse).is_ok() {
+            assert!(mock.fences() > before, "filled, and the old entry not killed");
+        }
+        thread.join().unwrap();
+        assert_eq!(container.regions()[0].mapped, container.live());
+    });
+}
+
+/// Who gives memory back settles the debt of a handle first, and nothing is released twice.
+#[test]
+fn no_release_before_the_fence_of_a_debt() {
+    model(|| {
+        let (mock, _engine, container) = deferring();
+        let (mut mapper, before) = about_to_owe(&mock, &container);
+        let thread = thread::spawn(move || {
+            mapper.unmap(Ioba(0), PAGE).unwrap();
+            mapper
+        });
+        let gone = container.unregister(MEMORY, PAGE).is_ok();
+        if gone {
+            assert!(mock.fences() > before, "unpinned before the fence");
+            assert!(mock.probe(PeNumber(0), Ioba(0)).is_err());
+        }
+        let mut mapper = thread.join().unwrap();
+        assert_eq!(mapper.held_back(), u64::from(!gone));
+        assert_eq!(mapper.submit().issued, u64::from(!gone));
+        assert!(gone || container.regions()[0].mapped == 0);
+    });
+}
+
+/// A handle and somebody else settle the same debt: one of them does.
+#[test]
+fn a_debt_is_settled_once() {
+    model(|| {
+        let (mock, _engine, container) = deferring();
+        let (mut mapper, before) = about_to_owe(&mock, &container);
+        mapper.unmap(Ioba(0), PAGE).unwrap();
+        let thread = thread::spawn(move || {
+            let own = mapper.submit().issued;
+            // It owes again, whoever did it.
+            mapper.map(Ioba(0), MEMORY, PAGE, Perm::READ, Mode::Refuse).unwrap();
+            mapper.unmap(Ioba(0), PAGE).unwrap();
+            (own, mapper)
+        });
+        let others = container.retire_debts(Duration::ZERO).issued;
+        let (own, mut mapper) = thread.join().unwrap();
+        let rest = mapper.submit().issued;
+        assert_eq!(own + others + rest, 2);
+        assert_eq!(mock.fences(), before + 2);
+        assert_eq!((container.regions()[0].mapped, container.live()), (0, 0));
     });
 }
 

@@ -39,13 +39,21 @@ pub enum Guard {
     Fence,
     /// When a container ends, its memory is unpinned after its windows are gone.
     UnpinLast,
+    /// What a handle owes is killed when it is settled.
+    DebtKill,
+    /// So is what other handles owe, when the structure changes.
+    DebtOthers,
+    /// It counts as killed only after a kill of everything.
+    DebtAll,
+    /// Entries in debt are marked, where fills do without a kill.
+    DebtMark,
     /// PEs that join or leave, or get or lose a window, forget everything.
     Forget,
 }
 
 impl Guard {
     /// Those of the kills.
-    pub const KILLS: [Self; 10] = [
+    pub const KILLS: [Self; 14] = [
         Self::Kill,
         Self::KillFill,
         Self::ClearFirst,
@@ -56,7 +64,14 @@ impl Guard {
         Self::Fence,
         Self::UnpinLast,
         Self::Forget,
+        Self::DebtKill,
+        Self::DebtOthers,
+        Self::DebtAll,
+        Self::DebtMark,
     ];
+
+    /// Those of kills that wait.
+    pub const DEBTS: [Self; 4] = [Self::DebtKill, Self::DebtOthers, Self::DebtAll, Self::DebtMark];
 
     /// Those against traps.
     pub const TRAPS: [Self; 8] = [

@@ -3,7 +3,7 @@
 //!
 //! What runs concurrently takes its primitives from here, so a loom model exercises the very code
 //! that ships. The exceptions are `std::sync::OnceLock` for an arena's chunks, for a segment's
-//! write-only bits and for the tables by which registrations are found. The first two are set under a
+//! write-only bits and marks of debt, and for the tables by which registrations are found. The first three are set under a
 //! lock from here, and read only by who got the block, or holds the segment, through something from
 //! here; the tables follow from what is registered alone, so it is all the same who makes them.
 
@@ -12,7 +12,7 @@ mod br_lock;
 mod turns;
 
 pub(crate) use bias::{BiasLock, Who};
-pub(crate) use br_lock::{BrLock, Inside, Reader, Seen, Version};
+pub(crate) use br_lock::{BrLock, Inside, Reader, Seen, Version, Write};
 pub(crate) use turns::Turns;
 
 #[cfg(loom)]

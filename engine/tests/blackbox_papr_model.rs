@@ -398,7 +398,7 @@ proptest! {
         composed: bool,
     ) {
         let host = if host_64k { PageShift::K64 } else { PageShift::K4 };
-        let kill = tce_engine::backend::KillCaps { on_fill, ..tce_engine::backend::KillCaps::PHB3 };
+        let kill = phb3(on_fill);
         let mut builder = MockBuilder::new(2).host_page(host).kill(kill);
         let mut papr = Papr::new(RAM).compat(compat);
         if composed {

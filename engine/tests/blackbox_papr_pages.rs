@@ -9,8 +9,8 @@ use std::sync::Arc;
 use common::guest::{Caller, List};
 use common::*;
 use tce_engine::addr::{Ioba, Liobn, PageShift, PageSizes, PeNumber};
+use tce_engine::backend::KillScope;
 use tce_engine::backend::mock::{Fault, MockBuilder};
-use tce_engine::backend::{KillCaps, KillScope};
 use tce_engine::error::{GeometryError, WindowError};
 use tce_engine::geometry::WindowSpec;
 use tce_engine::papr::{Compat, HCode, Papr, PhbError, PhbSpec, RtasStatus, Vcpu};
@@ -166,7 +166,7 @@ fn the_whole_guest_page_is_checked() {
 #[test]
 fn pages_of_one_entry_are_killed_together() {
     for on_fill in [false, true] {
-        let builder = builder().kill(KillCaps { on_fill, ..KillCaps::PHB3 });
+        let builder = builder().kill(phb3(on_fill));
         let mut guest = Guest::new(true, builder, composing());
         let kills = Arc::new(std::sync::Mutex::new(Vec::new()));
         let seen = kills.clone();

@@ -261,7 +261,7 @@ fn addresses_of_pages_that_are_not_alike() {
 #[test]
 fn one_member_is_killed_by_its_register() {
     for on_fill in [true, false] {
-        let rig = Rig::new(MockBuilder::new(3).kill(KillCaps { on_fill, ..KillCaps::PHB3 }));
+        let rig = Rig::new(MockBuilder::new(3).kill(phb3(on_fill)));
         let c = Arc::new(rig.container(&[G0]));
         c.create_window(WindowSpec::new(64 * M, PageShift::K4)).unwrap();
         c.register(A, 64 * M).unwrap();

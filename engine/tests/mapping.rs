@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, Weak};
 
 use common::*;
 use tce_engine::addr::{Ioba, PageShift, PeNumber, Uaddr};
-use tce_engine::backend::KillCaps;
 use tce_engine::backend::mock::{Fault, MockBuilder, MockEvent};
 use tce_engine::container::{Container, LIST_MAX, Mode};
 use tce_engine::error::{MapError, UnmapError};
@@ -262,7 +261,7 @@ fn k2_more_than_128_pages_are_one_kill_for_each_pe() {
 
 #[test]
 fn fills_are_not_killed_where_the_phb_never_caches_empty_entries() {
-    let kill = KillCaps { on_fill: false, ..KillCaps::PHB3 };
+    let kill = phb3(false);
     let (rig, c) = setup(MockBuilder::new(2).kill(kill));
     let (stores, fences) = (rig.mock.register_stores(), rig.mock.fences());
     let fill = c.map(bus(0), A, 8 * P, RW, Mode::Refuse).unwrap();

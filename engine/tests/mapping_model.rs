@@ -10,8 +10,8 @@ use std::sync::{Arc, Barrier};
 use common::*;
 use proptest::prelude::*;
 use tce_engine::addr::{Ioba, PageShift, Uaddr};
-use tce_engine::backend::KillCaps;
 use tce_engine::backend::mock::MockBuilder;
+use tce_engine::backend::{FillRule, KillCaps};
 use tce_engine::container::{Container, Mapper, Mode, Receipt, Removal};
 use tce_engine::error::{MapError, UnmapError};
 use tce_engine::geometry::WindowSpec;
@@ -290,7 +290,8 @@ fn check_map(
     assert_eq!(done.is_ok(), expected.is_some(), "{done:?}");
     let (Ok(receipt), Some(released)) = (done, expected) else { return Receipt::default() };
     assert_eq!((receipt.tces, receipt.released), (from.len() as u64, released));
-    let invalid = if model.kill.on_fill { from.len() as u64 } else { released };
+    let always = model.kill.fill == FillRule::Always;
+    let invalid = if always { from.len() as u64 } else { released };
     model.check_kills(&receipt, invalid);
     receipt
 }
@@ -311,7 +312,7 @@ proptest! {
         let backing = if small_backing { PageShift::K64 } else { PageShift::M2 };
         let builder =
             MockBuilder::new(2).host_page(host).backing(backing).contiguous(contiguous).seed(seed);
-        run(builder, KillCaps { on_fill, ..KillCaps::PHB3 }, &ops);
+        run(builder, phb3(on_fill), &ops);
     }
 }
 

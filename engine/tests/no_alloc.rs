@@ -14,8 +14,10 @@ use common::*;
 use tce_engine::addr::{Gra, Ioba, Liobn, PageShift, PageSizes, Uaddr};
 use tce_engine::backend::mock::MockBuilder;
 use tce_engine::container::{MapRequest, Mode, UnmapRequest};
+use tce_engine::engine::EngineOptions;
 use tce_engine::geometry::WindowSpec;
 use tce_engine::ioba::{IobaAllocator, IobaOptions, IobaSpace};
+use tce_engine::kill::KillPolicy;
 use tce_engine::papr::{GuestMemory, HCode, Papr, PhbSpec};
 use tce_engine::tce::Perm;
 
@@ -152,6 +154,36 @@ fn nothing_is_allocated_on_the_hot_paths() {
     });
     assert_eq!(guest, 0, "a guest's calls");
     drop(vcpu);
+
+    // Kills that wait, and the settling of them.
+    let max_age = std::time::Duration::from_secs(3600);
+    let deferred = KillPolicy::Deferred { max_pages: 40, max_age };
+    let waits =
+        [(deferred, phb3(true)), (deferred, phb3(false)), (KillPolicy::Batched, phb3(true))];
+    for (policy, kill) in waits {
+        let options = EngineOptions { policy, ..EngineOptions::default() };
+        let rig = Rig::with(MockBuilder::new(1).kill(kill), options);
+        let c = rig.container(&[G0]);
+        c.create_window(WindowSpec::new(2 * G, PageShift::K4).levels(2)).unwrap();
+        c.register(A, 2 * G).unwrap();
+        let c = Arc::new(c);
+        let addresses = IobaAllocator::new(space, IobaOptions::default()).unwrap();
+        let mut m = c.mapper().with_addresses(&addresses);
+        let waiting = allocations(|| {
+            for n in 0..100 {
+                m.map(Ioba(n * P), A, P, RW, Mode::Refuse).unwrap();
+                m.unmap(Ioba(n * P), P).unwrap();
+                let at = m.map_alloc(A, P, RW).unwrap();
+                m.unmap_free(at, P).unwrap();
+            }
+            m.map(Ioba(0), A, 30 * P, RW, Mode::Refuse).unwrap();
+            m.unmap(Ioba(0), 30 * P).unwrap();
+            m.submit();
+        });
+        assert_eq!(waiting, 0, "{policy:?}");
+        let debts = rig.engine.debts();
+        assert!(debts.pages > 200 && debts.most_pages > 30, "{debts:?}");
+    }
 
     // A list for two windows, and pages of 64 KiB that are made of smaller ones.
     let small = PageSizes::of(&[PageShift::K4]);

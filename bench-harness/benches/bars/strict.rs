@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tce_engine::backend::layout::RealLayout;
 use tce_engine::backend::{
-    Backend, Caps, GroupCaps, KillCaps, KillPort, KillScope, Memory, WindowProgram,
+    Backend, Caps, FillRule, GroupCaps, KillCaps, KillPort, KillScope, Memory, WindowProgram,
 };
 use tce_engine::error::BackendError;
 use tce_engine::mem::{TableChunk, TableMemory};
@@ -96,8 +96,8 @@ impl Backend for NoKills {
     }
 }
 
-fn mock(groups: u16, on_fill: bool) -> Arc<Mock> {
-    MockBuilder::new(groups).kill(KillCaps { on_fill, ..KillCaps::PHB3 }).build()
+fn mock(groups: u16, fill: FillRule) -> Arc<Mock> {
+    MockBuilder::new(groups).kill(KillCaps { fill, ..KillCaps::PHB3 }).build()
 }
 
 /// Maps and unmaps `pages` at a time, over and over.
@@ -127,8 +127,8 @@ fn time(setup: &Setup, pages: u64, rigs: &mut [(&'static str, Rig)]) -> Samples 
 pub(crate) fn requests(setup: &Setup) -> Vec<Line> {
     let line = |groups: u16| {
         let rig = |backend: Arc<dyn Backend>| Rig::on(backend, groups, WINDOW, setup.tier);
-        let off = Arc::new(NoKills(mock(groups, false)));
-        let mut rigs = [("strict", rig(mock(groups, true))), ("off", rig(off))];
+        let off = Arc::new(NoKills(mock(groups, FillRule::Never)));
+        let mut rigs = [("strict", rig(mock(groups, FillRule::Always))), ("off", rig(off))];
         let samples = time(setup, 512, &mut rigs);
         let [strict, off] = ["strict", "off"].map(|name| samples.min(name));
         let what = format!("512 pages, map + unmap, strict kills of {groups} PE against none");
@@ -141,8 +141,12 @@ pub(crate) fn requests(setup: &Setup) -> Vec<Line> {
 /// One page: what the kill of a filled entry costs, which is the same as that of a cleared one.
 pub(crate) fn one_page(setup: &Setup) -> Vec<Line> {
     let line = |groups: u16| {
-        let rig = |on_fill| Rig::on(mock(groups, on_fill), groups, WINDOW, setup.tier);
-        let samples = time(setup, 1, &mut [("two kills", rig(true)), ("one kill", rig(false))]);
+        let rig = |fill| Rig::on(mock(groups, fill), groups, WINDOW, setup.tier);
+        let samples = time(
+            setup,
+            1,
+            &mut [("two kills", rig(FillRule::Always)), ("one kill", rig(FillRule::Never))],
+        );
         let [two, one] = ["two kills", "one kill"].map(|name| samples.min(name));
         let what = format!("one page, a strict kill of {groups} PE");
         let most = 2.0 + 1.5 * f64::from(groups);

@@ -9,6 +9,7 @@ use tce_engine::simd::Tier;
 use super::config::RunConfig;
 use super::values::{self, BackendChoice, Detach, Levels, Limit, ProfileArg, Simd};
 use super::{OutputArgs, RunArgs};
+use crate::policy::Policy;
 use crate::size::{format_arg, parse_size};
 
 /// Memory behind the window.
@@ -156,6 +157,7 @@ impl TryFrom<ChurnArgs> for ChurnConfig {
             vfio_groups: args.vfio_groups,
             vfio_v1: false,
             kill_cost: None,
+            policy: Policy::Strict,
             platform: args.platform,
             detach: None,
             output,

@@ -12,6 +12,7 @@ use tce_engine::platform::Platform;
 use super::values::{BackendChoice, Detach, Levels, Pass, Phase, ProfileArg, Rules, Simd};
 use super::{OutputArgs, ReplayArgs, RunArgs};
 use crate::outfile::OutFile;
+use crate::policy::{Batch, Policy};
 use crate::profile;
 use crate::size::format_arg;
 
@@ -88,6 +89,8 @@ pub struct RunConfig {
     pub simulated: (Profile, Platform),
     /// What kills of the mock are to cost; `None` = what they cost here.
     pub kill_cost: Option<KillCost>,
+    /// When the mock's translations are killed; a batch is a number of calls.
+    pub policy: Policy,
     /// Measure how long released pages stay reachable, instead of times. Not an option: a run does it by
     /// itself, in a pass of its own.
     pub measure_exposure: bool,
@@ -106,6 +109,8 @@ pub struct ReplayConfig {
     pub passes: Vec<Pass>,
     /// Whose rules the hypercalls are under.
     pub compat: Rules,
+    /// When translations are killed; a batch is known.
+    pub policy: Policy,
     /// Not yet checked against the CPU.
     pub simd: Simd,
     /// Of all random choices.
@@ -221,6 +226,7 @@ impl TryFrom<RunArgs> for RunConfig {
             detach: args.detach.map(DetachPolicy::from),
             simulated,
             kill_cost: args.kill_cost,
+            policy: args.policy.or_batch(Batch::MADE_UP),
             measure_exposure: false,
             output: args.output.try_into()?,
         })
@@ -253,6 +259,7 @@ impl TryFrom<ReplayArgs> for ReplayConfig {
             ram_bytes: args.ram,
             passes,
             compat: args.compat,
+            policy: args.policy.or_batch(Batch::RECORDED),
             simd: args.simd,
             seed: args.seed,
             host_page_shift: args.host_page,
@@ -318,6 +325,15 @@ fn backend(args: &RunArgs, kernel: Option<&Profile>) -> Result<BackendChoice, St
 fn check_layout(args: &RunArgs, backend: BackendChoice) -> Result<BackendChoice, String> {
     if args.kill_cost.is_some() && backend != BackendChoice::Mock {
         return Err("--kill-cost is of the mock's kills; accepted: --backend mock".to_owned());
+    }
+    if args.policy != Policy::Strict && backend != BackendChoice::Mock {
+        return Err("--policy is of the mock's kills; accepted: --backend mock".to_owned());
+    }
+    if let Some(Batch::Gap(_)) = args.policy.batch() {
+        return Err(format!(
+            "--policy {}: a run has no clock of a trace; accepted: batched=CALLS, as batched=32",
+            args.policy
+        ));
     }
     let laid_out = [("--backing", args.backing.is_some()), ("--contiguous", args.contiguous)];
     match laid_out.into_iter().find(|(_, given)| *given && backend.has_kernel()) {

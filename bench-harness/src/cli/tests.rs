@@ -242,6 +242,7 @@ fn help_and_version_succeed_and_teach() {
     assert!(help("replay --help").contains("tce-trace 1"));
     assert!(help("limits --help").contains("tce-bench limits --sizes 64K,4M"));
     assert!(help("gate --help").contains("tce-bench gate --baseline results/main results/new"));
+    assert!(help("policies --help").contains("tce-bench policies net-rx --svg net-rx.svg"));
     assert!(help("compare --help").contains("3 regression, 5 inconclusive"));
     assert!(help("--version").starts_with("tce-bench 0."));
 }
@@ -304,6 +305,37 @@ fn kills_cost_nothing_unless_asked() {
         let refused = refused(line);
         assert!(refused.contains(error), "{line}: {refused}");
     }
+}
+
+#[test]
+fn policies_take_a_workload_and_say_what_is_measured() {
+    use crate::policy::{Fill, Policy};
+    use tce_engine::platform::Platform;
+    let policies = |line: &str| match parse(words(line)) {
+        Ok(Invocation::Policies(config)) => config,
+        other => panic!("{line}: {other:?}"),
+    };
+    let config = policies("policies");
+    let named: Vec<_> = config.policies.iter().map(Policy::to_string).collect();
+    assert_eq!(named, ["strict", "batched", "deferred=256", "deferred=256,10ms"]);
+    assert_eq!((config.workload.as_str(), config.groups, config.one_handle), ("ring", 1, false));
+    assert_eq!(config.fills, [Fill::Always, Fill::BesideLive(16)]);
+    assert_eq!(config.platforms, [Platform::Phb3, Platform::Phb4]);
+    assert_eq!((config.repeat, config.calls, config.seed), (3, 200_000, 1));
+    let config = policies(
+        "policies mixed --policy deferred=9,1ms --policy deferred=9,1ms --fill never \
+        --platform phb5,phb5 --groups 4 --one-handle --kill-cost default --svg a --json - -q",
+    );
+    assert_eq!(
+        (config.policies.len(), config.fills, config.platforms.len()),
+        (1, vec![Fill::Never], 1)
+    );
+    assert!(config.one_handle && config.quiet && config.kill_cost.is_some());
+    assert_eq!((config.svg, config.json), (Some(OutFile::File("a".into())), Some(OutFile::Stdout)));
+    // A batch is what is usual for the work.
+    assert_eq!(run("--backend mock --policy batched").policy.to_string(), "batched=32");
+    assert_eq!(replay("replay a --policy batched").policy.to_string(), "batched=50us");
+    assert_eq!((run("").policy, replay("replay a").policy), (Policy::Strict, Policy::Strict));
 }
 
 #[test]

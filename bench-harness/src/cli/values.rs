@@ -10,6 +10,7 @@ use tce_engine::platform::Platform;
 use tce_engine::simd::Tier;
 
 use crate::cpus;
+use crate::policy::Policy;
 use crate::size::parse_size;
 
 /// Levels of a table.
@@ -285,6 +286,10 @@ pub(super) fn platform(text: &str) -> Result<Platform, String> {
     text.parse().map_err(|_| {
         format!("'{text}' is no platform{}; accepted: {}", near(text, &names), names.join(", "))
     })
+}
+
+pub(super) fn policy(text: &str) -> Result<Policy, String> {
+    text.parse()
 }
 
 /// The name that was probably meant, as a question: it differs in case or in what joins its parts,

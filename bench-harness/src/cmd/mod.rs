@@ -16,6 +16,8 @@ pub mod run;
 pub mod sharing;
 pub mod teardown;
 
+pub use replay::{policies, stale};
+
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, SystemTime};
 

@@ -4,13 +4,17 @@
 
 mod books;
 mod checked;
+mod handles;
+mod live;
 mod machine;
 mod mismatch;
 mod model;
 mod outcome;
+pub mod policies;
 mod progress;
 mod report;
 mod script;
+pub mod stale;
 #[cfg(test)]
 mod tests;
 mod timed;
@@ -54,7 +58,10 @@ pub fn replay(config: &ReplayConfig, argv: Vec<String>) -> anyhow::Result<Status
         if interrupted() {
             break;
         }
-        let script = Script::load(path)?;
+        let mut script = Script::load(path)?;
+        if let Some(batch) = config.policy.batch() {
+            script.batch(batch);
+        }
         let ram = script.ram(setup.ram, setup.host_page)?;
         drop(Machine::new(&script, &setup, ram)?);
         scripts.push(script);
@@ -99,7 +106,8 @@ fn setup(config: &ReplayConfig) -> Result<Setup, String> {
         format!("--host-page of 2^{} bytes; accepted: 4K, 64K", config.host_page_shift)
     })?;
     let compat = config.compat.compat();
-    Ok(Setup { tier, host_page, seed: config.seed, ram: config.ram_bytes, compat })
+    let (seed, ram, policy) = (config.seed, config.ram_bytes, config.policy);
+    Ok(Setup { tier, host_page, seed, ram, compat, policy, ..Setup::default() })
 }
 
 /// What the bar counts to: the steps of each pass, and the entries compared at the end.

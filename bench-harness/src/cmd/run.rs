@@ -77,6 +77,7 @@ pub fn run(config: &RunConfig, argv: Vec<String>) -> anyhow::Result<Status> {
     let mut outcomes: Vec<Outcome> = Vec::new();
     let mut skipped = Vec::new();
     warnings.extend(profile::warning(&config.output));
+    warnings.extend(facts::strict_phases(config));
     let profiler = Profiler::start(&config.output)?;
     for phase in config.phases.iter().copied() {
         if interrupted() {

@@ -2,6 +2,7 @@
 //! The parts of a result that say what was set up: the back end and the settings.
 
 use serde::{Deserialize, Serialize};
+use tce_engine::backend::mock::KillCost;
 
 /// The back end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -158,6 +159,9 @@ pub struct RunSettings {
     /// `--kill-cost`; null = kills cost nothing but their own code.
     #[serde(default)]
     pub kill_cost: Option<KillCostSettings>,
+    /// `--policy`, with its numbers. Documents of versions that knew only the first do not say so.
+    #[serde(default = "strict")]
+    pub policy: String,
 }
 
 /// What kills were made to cost: an assumption, whatever the numbers.
@@ -170,6 +174,12 @@ pub struct KillCostSettings {
     pub fence_ns: u64,
     /// One level that is read again for a translation that a kill of a PE or of all threw away.
     pub refill_ns: u64,
+}
+
+impl From<KillCost> for KillCostSettings {
+    fn from(KillCost { store_ns, fence_ns, refill_ns }: KillCost) -> Self {
+        Self { store_ns, fence_ns, refill_ns }
+    }
 }
 
 /// The settings of a replay.
@@ -185,10 +195,17 @@ pub struct ReplaySettings {
     /// only the first do not say so.
     #[serde(default = "arch")]
     pub compat: String,
+    /// `--policy`, with its numbers. Documents of versions that knew only the first do not say so.
+    #[serde(default = "strict")]
+    pub policy: String,
     pub host_page_shift: u8,
     pub simd: String,
 }
 
 fn arch() -> String {
     "arch".to_string()
+}
+
+fn strict() -> String {
+    "strict".to_string()
 }

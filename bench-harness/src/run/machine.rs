@@ -316,7 +316,7 @@ pub(crate) fn mock(config: &RunConfig, groups: u16) -> MockBuilder {
 }
 
 /// What a label says of slow kills.
-fn costly(cost: KillCost) -> String {
+pub(crate) fn costly(cost: KillCost) -> String {
     let KillCost { store_ns, fence_ns, refill_ns } = cost;
     format!(
         "; kills cost as modelled: {store_ns} ns a store, {fence_ns} ns a fence, {refill_ns} ns a level \

@@ -15,6 +15,7 @@ use tce_engine::tce::Perm;
 use super::rig::{Rig, Windowed};
 use super::work::{Meters, Share, Work, ns};
 use crate::interrupt::interrupted;
+use crate::policy::Policy;
 
 /// Pairs timed together: one takes less than reading the clock.
 const GROUP: usize = 64;
@@ -37,6 +38,8 @@ pub(super) fn allocators(rig: &Rig) -> anyhow::Result<Vec<Arc<IobaAllocator>>> {
 /// One thread's way to one container.
 struct Handle {
     mapper: Mapper,
+    /// Pairs of this batch.
+    pairs: usize,
     /// What the calls of a pair come to: these calls themselves do not tell.
     each: Receipt,
     /// Pages that stay mapped after a turn, so that there is something to look at: where, and which
@@ -48,6 +51,8 @@ struct Handle {
 pub struct Pairs<'a> {
     rig: &'a Rig,
     handles: Vec<Handle>,
+    /// Pairs of a batch, if the policy has any.
+    batch: Option<usize>,
     /// Pages held at a time.
     hold: usize,
     /// Page of the buffer that comes next.
@@ -55,15 +60,22 @@ pub struct Pairs<'a> {
 }
 
 impl<'a> Pairs<'a> {
-    pub(super) fn new(rig: &'a Rig, share: Share, addresses: &[Arc<IobaAllocator>]) -> Self {
+    pub(super) fn new(
+        rig: &'a Rig,
+        share: Share,
+        addresses: &[Arc<IobaAllocator>],
+        policy: Policy,
+    ) -> Self {
         let handle = |(container, addresses): (&Windowed, &_)| Handle {
             mapper: container.mapper().with_addresses(addresses),
+            pairs: 0,
             each: Receipt::NONE,
             held: Vec::new(),
         };
         let handles = rig.containers.iter().zip(addresses).map(handle).collect();
         let hold = GROUP.min(share.count as usize);
-        Self { rig, handles, hold, next: share.first }
+        let batch = policy.calls().map(|calls| calls.div_ceil(2) as usize);
+        Self { rig, handles, batch, hold, next: share.first }
     }
 
     /// The next so many pages of the buffer.
@@ -137,9 +149,16 @@ impl Work for Pairs<'_> {
             for handle in &mut self.handles {
                 let mapper = &mut handle.mapper;
                 let at = Instant::now();
-                for (memory, _) in &memory {
-                    let bus = mapper.map_alloc(*memory, bytes, Perm::READ_WRITE)?;
-                    mapper.unmap_free(bus, bytes)?;
+                for memory in memory.chunks(self.batch.unwrap_or(GROUP).min(GROUP)) {
+                    for (memory, _) in memory {
+                        let bus = mapper.map_alloc(*memory, bytes, Perm::READ_WRITE)?;
+                        mapper.unmap_free(bus, bytes)?;
+                    }
+                    handle.pairs += memory.len();
+                    if self.batch.is_some_and(|batch| handle.pairs >= batch) {
+                        handle.pairs = 0;
+                        mapper.submit();
+                    }
                 }
                 meters.map.record_group(ns(at), GROUP as u64, GROUP as u64);
                 meters.mapped(&handle.pairs(GROUP as u64));
@@ -162,6 +181,14 @@ impl Work for Pairs<'_> {
             for (at, _) in std::mem::take(&mut handle.held) {
                 handle.mapper.unmap_free(at, bytes)?;
             }
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, meters: &mut Meters) -> anyhow::Result<()> {
+        self.unmap(meters)?;
+        for handle in &mut self.handles {
+            handle.mapper.submit();
         }
         Ok(())
     }
@@ -207,7 +234,7 @@ mod tests {
         let addresses = allocators(&rig).unwrap();
         let in_use = || addresses.iter().map(|a| a.in_use()).collect::<Vec<_>>();
         let (share, mut meters) = (Share { first: 0, count: rig.pages() }, Meters::default());
-        let mut work = Pairs::new(&rig, share, &addresses);
+        let mut work = Pairs::new(&rig, share, &addresses, config.policy);
         work.begin(&mut meters).unwrap();
         assert!(is(&work) && work.places().is_empty());
         work.map(&mut meters).unwrap();

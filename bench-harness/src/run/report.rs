@@ -73,7 +73,8 @@ fn sums(out: &mut String, doc: &ResultDoc, settings: &RunSettings) {
     if doc.backend.kind == BackendKind::Mock {
         let _ = write!(
             out,
-            " · kills: asked {}, issued {} ({} per 1000 TCEs)",
+            " · kills, {}: asked {}, issued {} ({} per 1000 TCEs)",
+            settings.policy,
             thousands(counters.kills_asked),
             thousands(counters.kills_issued),
             per_1000(counters.kills_issued, counters.tces_written)

@@ -205,9 +205,9 @@ impl Rig {
         let options = EngineOptions {
             memlock: config.memlock_bytes,
             tier: Some(plan.tier),
+            policy: config.policy.into(),
             detach: config.detach.unwrap_or_default(),
             measure_exposure: config.measure_exposure,
-            ..EngineOptions::default()
         };
         let engine = Engine::new(machine.backend(), options);
         let buffer = machine.buffer(config, plan)?;

@@ -3,12 +3,13 @@
 
 use std::time::Instant;
 
-use tce_engine::container::Mode;
+use tce_engine::container::{Mapper, Mode};
 use tce_engine::tce::Perm;
 
 use super::rig::Rig;
 use super::work::{Meters, Share, Work, ns, unmap};
 use crate::interrupt::interrupted;
+use crate::policy::Policy;
 
 /// Single pages, as a NIC's receive ring: bursts of maps at the head, of unmaps at the tail, a
 /// ring's length apart, sweeping over the share.
@@ -21,6 +22,19 @@ pub struct Ring<'a> {
     pub head: u64,
     /// Pages unmapped since the start.
     pub tail: u64,
+    /// A handle of each container, where a policy for handles is asked for, and its calls of this batch.
+    handles: Vec<(Mapper, u64)>,
+    /// Calls of a batch.
+    batch: Option<u64>,
+}
+
+impl<'a> Ring<'a> {
+    pub(super) fn new(rig: &'a Rig, share: Share, policy: Policy) -> Self {
+        let with_handles = policy != Policy::Strict;
+        let handles = rig.containers.iter().filter(|_| with_handles);
+        let handles = handles.map(|container| (container.mapper(), 0)).collect();
+        Self { rig, share, head: 0, tail: 0, handles, batch: policy.calls() }
+    }
 }
 
 impl Ring<'_> {
@@ -40,15 +54,30 @@ impl Ring<'_> {
         self.share.first + n % self.share.count
     }
 
+    /// A call was made; it may have been the last of a batch.
+    fn called(&mut self, nth: usize, meters: &mut Meters) {
+        let Some((handle, calls)) = self.handles.get_mut(nth) else { return };
+        *calls += 1;
+        if self.batch.is_some_and(|batch| *calls >= batch) {
+            *calls = 0;
+            meters.submitted(handle.submit());
+        }
+    }
+
     fn unmap_burst(&mut self, meters: &mut Meters, count: u64) -> anyhow::Result<()> {
         let (rig, page) = (self.rig, self.rig.page());
-        for container in &rig.containers {
+        for (nth, container) in rig.containers.iter().enumerate() {
             let mut tces = 0;
             let at = Instant::now();
             for n in self.tail..self.tail + count {
-                let done = container.unmap(container.bus(self.place(n)), page.bytes())?;
+                let bus = container.bus(self.place(n));
+                let done = match self.handles.get_mut(nth) {
+                    Some((handle, _)) => handle.unmap(bus, page.bytes()),
+                    None => container.unmap(bus, page.bytes()),
+                }?;
                 tces += done.tces;
                 meters.unmapped(&done);
+                self.called(nth, meters);
             }
             meters.unmap.record_group(ns(at), count, tces);
         }
@@ -69,17 +98,20 @@ impl Work for Ring<'_> {
                 let over = self.head + burst - self.tail - self.length();
                 self.unmap_burst(meters, over)?;
             }
-            for container in &rig.containers {
+            for (nth, container) in rig.containers.iter().enumerate() {
                 let mut tces = 0;
                 let at = Instant::now();
                 for n in self.head..self.head + burst {
                     let place = self.place(n);
-                    let memory = rig.buffer.page(place, page);
+                    let (bus, memory) = (container.bus(place), rig.buffer.page(place, page));
                     let (perm, mode) = (Perm::READ_WRITE, Mode::Refuse);
-                    let done =
-                        container.map(container.bus(place), memory, page.bytes(), perm, mode)?;
+                    let done = match self.handles.get_mut(nth) {
+                        Some((handle, _)) => handle.map(bus, memory, page.bytes(), perm, mode),
+                        None => container.map(bus, memory, page.bytes(), perm, mode),
+                    }?;
                     tces += done.tces;
                     meters.mapped(&done);
+                    self.called(nth, meters);
                 }
                 meters.map.record_group(ns(at), burst, tces);
             }
@@ -93,6 +125,12 @@ impl Work for Ring<'_> {
             let count = Self::BURST.min(self.head - self.tail);
             self.unmap_burst(meters, count)?;
         }
+        Ok(())
+    }
+
+    fn end(&mut self, meters: &mut Meters) -> anyhow::Result<()> {
+        self.unmap(meters)?;
+        self.handles.iter_mut().for_each(|(handle, _)| meters.submitted(handle.submit()));
         Ok(())
     }
 

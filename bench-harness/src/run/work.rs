@@ -125,6 +125,13 @@ impl Meters {
         Ok(done)
     }
 
+    /// Adds what the end of a batch of unmaps, or of all, took.
+    pub(super) fn submitted(&mut self, kills: KillCount) {
+        let done = Receipt { kills, ..Receipt::NONE };
+        self.unmap_io += &done;
+        self.count(&done);
+    }
+
     /// Adds what a call did that is not measured.
     pub(super) fn count(&mut self, done: &Receipt) {
         self.io += done;

@@ -25,7 +25,7 @@ use crate::mem::TableMemory;
 use crate::sabotage::{Guard, stands};
 use crate::sync::Arc;
 use crate::tce::Perm;
-pub use kills::{KillCaps, KillScope};
+pub use kills::{FillRule, KillCaps, KillScope};
 use layout::RealLayout;
 pub use register::{PageRegister, Word};
 

@@ -2,6 +2,7 @@
 //! What a map or an unmap works with, whoever makes it.
 
 use super::batch::Scratch;
+use super::debtor::Debtor;
 use super::windows::Window;
 use super::{Container, State};
 use crate::addr::GroupId;
@@ -23,6 +24,8 @@ pub(super) struct Call<'a> {
 pub(super) struct Hand<'a> {
     /// Nothing is owed between calls.
     pub(super) debt: &'a mut KillDebt,
+    /// What may be.
+    pub(super) debtor: Option<&'a Debtor>,
     /// To the container's members.
     pub(super) port: &'a mut dyn KillPort,
     /// By whom locks know it, and how often it has met the segment of a single page in a row.
@@ -56,6 +59,7 @@ impl Container {
             SharedPort { backend: &*self.engine.backend, members: &state.member_ids };
         let hand = Hand {
             debt: &mut debt,
+            debtor: None,
             port: &mut port,
             user: User::ANYONE,
             counts: Counts::SHARED,
@@ -67,12 +71,18 @@ impl Container {
 }
 
 impl Call<'_> {
-    /// Kill → fence → release.
-    pub(super) fn settle(&mut self, window: &Window) -> KillCount {
-        let Self { engine, state, hand: Hand { debt, port, counts, .. }, .. } = self;
+    /// Kill → fence → release; all of that later on `credit`, which has room for it.
+    pub(super) fn settle(&mut self, window: &Window, credit: Option<&Debtor>) -> KillCount {
+        if let Some(debtor) = credit {
+            self.put_off(window, debtor);
+            return KillCount::default();
+        }
+        let Self { state, hand: Hand { debt, port, counts, .. }, .. } = self;
         let at = (window.start, window.table.geometry().page());
-        debt.settle(engine.policy, *port, state.member_ids.len(), at, |(number, n)| {
+        let kills = debt.settle(*port, state.member_ids.len(), at, |(number, n)| {
             state.registrations.unclaim(*counts, number, n);
-        })
+        });
+        self.forgive();
+        kills
     }
 }

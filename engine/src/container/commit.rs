@@ -46,13 +46,18 @@ impl Call<'_> {
         let on_fill = debt.on_fill();
         if on_fill {
             writer.parts().iter().for_each(|(first, count)| debt.changed(*first, *count));
+        } else if !window.kernel {
+            writer.in_debt(|first, count| debt.changed(first, count));
         }
         claim.iter().for_each(|(number, n)| registrations.claim(self.hand.counts, number, n));
         debt.expose();
+        let credit = self.hand.debtor.filter(|debtor| debtor.lends_to_fills(tces));
+        let _clearing = self.clearing(credit);
+        let debt = &mut *self.hand.debt;
         let mut gone = |gone: Gone<'_>| owe(registrations, debt, !on_fill, &gone);
         let released = store(&mut writer, &mut gone);
         drop(writer);
-        let kills = self.settle(window);
+        let kills = self.settle(window, credit);
         Receipt { tces, released, kills, ..Receipt::default() }
     }
 
@@ -60,8 +65,11 @@ impl Call<'_> {
     pub(super) fn clear(&mut self, window: &Window, held: Held<'_>) -> Receipt {
         if !stands(Guard::ClearFirst) {
             held.live(|old| self.hand.debt.gone(old));
-            self.settle(window);
+            self.settle(window, None);
         }
+        let count = held.count();
+        let credit = self.hand.debtor.filter(|debtor| debtor.lends_to(&held));
+        let _clearing = self.clearing(credit);
         let (registrations, debt) = (&self.state.registrations, &mut *self.hand.debt);
         let mut released = 0;
         debt.expose();
@@ -69,7 +77,12 @@ impl Call<'_> {
             released += gone.live();
             owe(registrations, debt, stands(Guard::ClearFirst), &gone);
         });
-        let kills = self.settle(window);
+        if let Some(debtor) = credit {
+            debtor.mark(debt, &held);
+            debtor.free_if(released == count);
+        }
+        drop(held);
+        let kills = self.settle(window, credit);
         Receipt { tces: released, released, steps, kills, ..Receipt::default() }
     }
 }

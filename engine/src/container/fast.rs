@@ -2,6 +2,7 @@
 //! What a [`Mapper`](super::Mapper) remembers, so that one page of the usual kind costs no look-up
 //! and no locked instruction. Whatever is not usual it leaves to the general path.
 
+mod later;
 mod near;
 
 use super::State;
@@ -155,6 +156,11 @@ impl Fast {
             self.user = hit;
             self.user.move_near(memory, page, self.ours);
         }
+    }
+
+    /// Pages of a range that begins in a lane; too many if there is none.
+    pub(super) fn pages(&self, at: Ioba, bytes: u64) -> u64 {
+        bytes >> self.lanes[nth(at)].page.get()
     }
 
     /// Makes the extent of a page the near one. True if the page is of the region that is known.

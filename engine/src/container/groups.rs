@@ -121,7 +121,7 @@ impl Container {
     pub fn attach(&self, group: GroupId) -> Result<Attached, AttachError> {
         self.engine.same_process()?;
         let _structure = lock(&self.structure);
-        let mut state = self.state.write();
+        let mut state = self.alone();
         if let Err(owner) = self.engine.own(group, self.id) {
             let ours = owner == self.id;
             let refuse = if ours { AttachError::Member } else { AttachError::Elsewhere };
@@ -143,7 +143,7 @@ impl Container {
     pub fn detach(&self, group: GroupId) -> Result<Detached, AttachError> {
         self.engine.same_process()?;
         let _structure = lock(&self.structure);
-        let mut state = self.state.write();
+        let mut state = self.alone();
         let Some(at) = state.members.iter().position(|m| m.group == group) else {
             return Err(AttachError::NotMember(group));
         };
@@ -174,7 +174,7 @@ impl Container {
             return;
         }
         let _structure = lock(&self.structure);
-        let mut state = self.state.write();
+        let mut state = self.alone();
         self.end(&mut state);
         while let Some(last) = state.members.len().checked_sub(1) {
             self.leave(&mut state, last);

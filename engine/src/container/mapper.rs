@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! One thread's handle to a container: maps and unmaps without a lock that others share.
 
+mod later;
+
 use super::batch::Scratch;
 use super::call::{Call, Hand};
+use super::debtor::Debtor;
 use super::entries::Place;
 use super::fast::{At, Done, Fast, Page};
 use super::mapping::{Mode, Receipt};
@@ -11,7 +14,7 @@ use crate::addr::{GroupId, Ioba, PageShift, Uaddr};
 use crate::backend::{Backend, KillPort, SharedPort};
 use crate::error::{EntryError, MapError, UnmapError};
 use crate::ioba::{IobaAllocator, Magazine};
-use crate::kill::{KillCount, KillDebt, KillPolicy};
+use crate::kill::{KillCount, KillDebt};
 use crate::regions::Counts;
 use crate::sync::{Arc, Inside, Reader, Seen, Version};
 use crate::table::User;
@@ -27,11 +30,18 @@ use crate::tce::{Perm, Tce};
 /// In return, a change of the structure (groups, windows, registrations) waits for every handle that
 /// is in a call, as do making a handle and dropping it; and who wants a stretch that was left to
 /// another handle has to wait until that is not in a call.
+///
+/// Under a [`KillPolicy`](crate::kill::KillPolicy) other than strict, kills may wait until the handle's debt
+/// is settled: [`Mapper::submit`].
 pub struct Mapper {
     container: Arc<Container>,
     state: Reader<State>,
     counts: Counts,
     debt: KillDebt,
+    /// What may be owed between calls, if anything.
+    debtor: Option<Debtor>,
+    /// Kills that no receipt has told of.
+    untold: KillCount,
     at: At,
     magazine: Option<Magazine>,
     scratch: Scratch,
@@ -54,11 +64,12 @@ impl Container {
     #[must_use]
     pub fn mapper(self: &Arc<Self>) -> Mapper {
         let state = self.state.reader();
-        let counts = self.state.write().registrations.open_counts();
+        let mut alone = self.state.write();
+        let counts = alone.registrations.open_counts();
+        let debtor = Debtor::new(&self.engine, &mut alone);
+        drop(alone);
         let backend = &self.engine.backend;
         let debt = self.engine.kill_debt();
-        // The fast path waits for each kill.
-        let KillPolicy::Strict = self.engine.policy;
         Mapper {
             container: self.clone(),
             at: At {
@@ -73,6 +84,8 @@ impl Container {
             state,
             counts,
             debt,
+            debtor,
+            untold: KillCount::default(),
             magazine: None,
             scratch: Scratch::default(),
             fast: Fast::new(PageShift::K4),
@@ -94,9 +107,11 @@ impl Mapper {
         let state = self.state.enter(true);
         if self.version != state.version() {
             self.version = state.version();
-            // It has no time to look at a clock.
-            let usual = self.at.max_page_kills > 0 && !self.debt.measures_exposure();
+            // It has no time to look at a clock, and waits for each kill.
+            let strict = self.debtor.is_none() && !self.debt.measures_exposure();
+            let usual = self.at.max_page_kills > 0 && strict;
             self.seen = if usual { state.seen() } else { Seen::NOTHING };
+            self.debtor.iter_mut().for_each(|debtor| debtor.seen = state.seen());
             let ours = self.magazine.as_ref().map_or(PageShift::K4, Magazine::page);
             self.fast = Fast::new(ours);
             self.at.port = port(&self.container.engine.backend, &state.member_ids);
@@ -104,9 +119,13 @@ impl Mapper {
             self.at.fill_register = self.at.register.clone().filter(|_| self.at.on_fill);
             self.at.members = state.member_ids.len() as u32;
         }
+        if let Some(debtor) = &self.debtor {
+            debtor.take_back(&mut self.magazine);
+        }
         let streak = one.map_or(0, |at| self.fast.streak(at));
         let hand = Hand {
             debt: &mut self.debt,
+            debtor: self.debtor.as_ref(),
             port: &mut *self.at.port,
             user: User { who: self.at.who, streak },
             counts: self.counts,
@@ -193,10 +212,14 @@ impl Mapper {
         mode: Mode,
     ) -> Result<Receipt, MapError> {
         self.move_near(memory, bytes);
-        if let Some(done) = self.map_usual(at, memory, bytes, perm) {
-            return Ok(Receipt { tces: 1, requests: 1, ..done.receipt() });
+        let usual = match self.debtor {
+            Some(_) => self.map_later(at, memory, bytes, perm),
+            None => self.map_usual(at, memory, bytes, perm),
+        };
+        if let Some(done) = usual {
+            return Ok(self.told(Receipt { tces: 1, requests: 1, ..done.receipt() }));
         }
-        let done = self.call(Some(at), |call| call.map(at, memory, bytes, perm, mode))?;
+        let done = self.general(Some(at), |call| call.map(at, memory, bytes, perm, mode))?;
         if done.tces == 1 {
             self.learn(at, Some(memory));
         }
@@ -214,7 +237,7 @@ impl Mapper {
         perm: Perm,
         mode: Mode,
     ) -> Result<Receipt, MapError> {
-        self.call(None, |call| call.map_list(at, pages, perm, mode))
+        self.general(None, |call| call.map_list(at, pages, perm, mode))
     }
 
     /// See [`Container::unmap`].
@@ -235,7 +258,18 @@ impl Mapper {
     #[cold]
     #[inline(never)]
     fn unmap_slowly(&mut self, at: Ioba, bytes: u64) -> Result<Receipt, UnmapError> {
-        let done = self.call(Some(at), |call| call.unmap(at, bytes))?;
+        match self.unmap_later(at, bytes, false) {
+            Some(done) => {
+                let receipt = done.receipt();
+                let done = Receipt { tces: receipt.released, requests: 1, steps: 1, ..receipt };
+                Ok(self.told(done))
+            }
+            None => self.unmap_generally(at, bytes),
+        }
+    }
+
+    fn unmap_generally(&mut self, at: Ioba, bytes: u64) -> Result<Receipt, UnmapError> {
+        let done = self.general(Some(at), |call| call.unmap(at, bytes))?;
         if done.tces <= 1 {
             self.learn(at, None);
         }
@@ -245,6 +279,9 @@ impl Mapper {
     /// The handle with a magazine of bus addresses, for [`Mapper::map_alloc`].
     #[must_use]
     pub fn with_addresses(mut self, addresses: &Arc<IobaAllocator>) -> Self {
+        // Some addresses may have to go back to the one before.
+        let kills = self.submit();
+        self.untold += kills;
         self.magazine = Some(Magazine::new(addresses));
         // What is remembered knows which addresses are the magazine's.
         self.version = Version::NEVER;
@@ -287,7 +324,12 @@ impl Mapper {
         if bytes & (page.bytes() - 1) != 0 {
             return Err(MapError::Unaligned { what: "length", value: bytes, page });
         }
-        let at = magazine.take(bytes >> page.get())?;
+        let pages = bytes >> page.get();
+        let at = match magazine.take(pages) {
+            Ok(at) => at,
+            // Some are owed, perhaps.
+            Err(e) => self.take_owed(pages).ok_or(e)?,
+        };
         self.map_taken(at, memory, bytes, perm)
     }
 
@@ -341,9 +383,16 @@ impl Mapper {
         if pages > 0 && !magazine.covers(at, pages) {
             return Err(UnmapError::Foreign { start: at, pages });
         }
+        if self.unmap_later(at, bytes, true).is_some() {
+            return Ok(());
+        }
         // Says what else is wrong with the range.
-        let live = self.unmap(at, bytes)?.released;
+        let (live, owed) = match self.debtor {
+            Some(_) => self.unmap_owing(at, bytes)?,
+            None => (self.unmap(at, bytes)?.released, false),
+        };
         match &mut self.magazine {
+            Some(_) if live == pages && owed => {}
             Some(magazine) if live == pages => magazine.give(at, pages),
             _ => return Err(UnmapError::NotMapped { start: at, pages, live }),
         }
@@ -355,7 +404,7 @@ impl Mapper {
     /// # Errors
     /// As there.
     pub fn map_batch(&mut self, requests: &[MapRequest], mode: Mode) -> Result<Receipt, MapError> {
-        self.call(None, |call| call.map_batch(requests, mode))
+        self.general(None, |call| call.map_batch(requests, mode))
     }
 
     /// See [`Container::unmap_batch`].
@@ -363,7 +412,7 @@ impl Mapper {
     /// # Errors
     /// As there.
     pub fn unmap_batch(&mut self, requests: &[UnmapRequest]) -> Result<Receipt, UnmapError> {
-        self.call(None, |call| call.unmap_batch(requests))
+        self.general(None, |call| call.unmap_batch(requests))
     }
 
     /// See [`Call::store_words`].
@@ -374,7 +423,7 @@ impl Mapper {
         at: Ioba,
         words: &[u64],
     ) -> Result<Receipt, EntryError> {
-        self.call(None, |call| call.store_words(window, at, words))
+        self.general(None, |call| call.store_words(window, at, words))
     }
 
     /// Stores one entry of the usual kind; `None` if it is not, and nothing was done.
@@ -402,7 +451,7 @@ impl Mapper {
         count: u64,
     ) -> Result<Receipt, EntryError> {
         let one = (count == 1).then_some(at);
-        let done = self.call(one, |call| call.store_same(window, at, tce, count))?;
+        let done = self.general(one, |call| call.store_same(window, at, tce, count))?;
         one.into_iter().for_each(|at| self.learn(at, None));
         Ok(done)
     }
@@ -435,12 +484,6 @@ impl Done {
             kills: KillCount { asked: self.asked.into(), issued: self.issued.into() },
             ..Receipt::NONE
         }
-    }
-}
-
-impl Drop for Mapper {
-    fn drop(&mut self) {
-        self.container.state.write().registrations.close_counts(self.counts);
     }
 }
 

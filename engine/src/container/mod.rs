@@ -9,6 +9,7 @@ mod batch;
 mod call;
 mod commit;
 mod deal;
+mod debtor;
 mod eeh;
 mod entries;
 mod fast;
@@ -36,7 +37,8 @@ use crate::error::{MapError, RegisterError, UnregisterError};
 use crate::mem::{ArenaUse, TableChunk};
 use crate::regions::{Region, Registrations};
 use crate::sabotage::{Guard, stands};
-use crate::sync::{Arc, BrLock, Mutex, lock};
+use crate::sync::{Arc, AtomicU32, BrLock, Mutex, lock};
+use debtor::Debtors;
 use groups::Common;
 use isolate::Side;
 use windows::Window;
@@ -56,6 +58,10 @@ pub(crate) struct State {
     common: Option<Common>,
     windows: [Option<Window>; MAX_WINDOWS],
     registrations: Registrations,
+    debtors: Debtors,
+    /// Calls that have cleared entries, or may have, and whose kills are not complete; counted only
+    /// where it matters for fills beside them.
+    clearing: AtomicU32,
 }
 
 impl State {
@@ -127,7 +133,7 @@ impl Container {
             return Err(RegisterError::Wraps { start, bytes });
         }
         let _structure = lock(&self.structure);
-        let mut state = self.state.write();
+        let mut state = self.alone();
         if state.members.is_empty() {
             return Err(RegisterError::NoGroup);
         }
@@ -162,7 +168,7 @@ impl Container {
         self.engine.same_process()?;
         let start = Uaddr(memory.start());
         let _structure = lock(&self.structure);
-        let mut state = self.state.write();
+        let mut state = self.alone();
         let Some(number) = state.registrations.find(memory) else {
             return Err(UnregisterError::NotFound { start, bytes: memory.bytes() });
         };

@@ -2,6 +2,7 @@
 //! A single page: the same steps as for a range, without what only ranges need.
 
 use super::call::{Call, Hand};
+use super::debtor::Debtor;
 use super::mapping::{Mode, Receipt};
 use super::windows::Window;
 use crate::addr::Uaddr;
@@ -84,6 +85,15 @@ impl Call<'_> {
         Ok(Receipt { requests: 0, steps, ..done })
     }
 
+    /// True if an entry has to be killed once it is filled.
+    #[inline]
+    fn fill_kills(&self, window: &Window, index: u64, one: &One<'_>) -> bool {
+        let quiet = |debtor: &Debtor| {
+            debtor.is_quiet(self.state, one, |line| window.table.line(index, line))
+        };
+        self.hand.debt.on_fill() && !self.hand.debtor.is_some_and(quiet) || one.in_debt()
+    }
+
     /// Claim → write → unlock → kill → fence → release, for one entry.
     #[inline]
     #[expect(clippy::too_many_arguments, reason = "one private place where three callers meet")]
@@ -105,20 +115,34 @@ impl Call<'_> {
         if !old.is_empty() {
             self.hand.debt.expose();
         }
+        let credit = self.hand.debtor.filter(|debtor| debtor.lends_to_one(&one, tce));
+        if let Some(debtor) = credit
+            && !old.is_empty()
+        {
+            debtor.mark_one(&one, tce);
+        }
+        let _clearing = if old.is_empty() { None } else { self.clearing(credit) };
+        // An empty entry may be cached too, or what it was before, if it is filled now.
+        let fills = tce != Tce::EMPTY && self.fill_kills(window, index, &one);
         one.set(old, tce, owner, write_only);
         drop(one);
-        // An empty entry may be cached too, if it is filled now.
-        let fills = self.hand.debt.on_fill() && tce != Tce::EMPTY;
         let kills = if fills || !old.is_empty() {
             let at = (window.bus(index, 1).at, window.table.geometry().page());
-            let Hand { debt, port, counts, .. } = &mut self.hand;
-            let policy = self.engine.policy;
-            debt.settle_one(policy, *port, self.state.member_ids.len(), at, || {
-                if !old.is_empty() {
-                    let number = was.or_else(|| registrations.number_of_entry(old.address()));
-                    number.into_iter().for_each(|n| registrations.unclaim(*counts, n, 1));
-                }
-            })
+            let number = || match old.is_empty() {
+                true => None,
+                false => was.or_else(|| registrations.number_of_entry(old.address())),
+            };
+            if let Some(debtor) = credit {
+                self.put_off_one(debtor, at.0, number());
+                KillCount::default()
+            } else {
+                let Hand { debt, port, counts, .. } = &mut self.hand;
+                let kills = debt.settle_one(*port, self.state.member_ids.len(), at, || {
+                    number().into_iter().for_each(|n| registrations.unclaim(*counts, n, 1));
+                });
+                self.forgive();
+                kills
+            }
         } else {
             KillCount::default()
         };

@@ -126,7 +126,7 @@ impl Container {
     ) -> Result<WindowInfo, WindowError> {
         self.engine.same_process()?;
         let _structure = lock(&self.structure);
-        let mut state = self.state.write();
+        let mut state = self.alone();
         let caps = state.caps().ok_or(WindowError::NoGroup)?;
         let slots = caps.window_starts.iter().flatten().count();
         let free = (0..MAX_WINDOWS)
@@ -247,7 +247,7 @@ impl Container {
             _ => Ok(()),
         };
         unmapped(&self.state.read())?;
-        let mut state = self.state.write();
+        let mut state = self.alone();
         unmapped(&state)?;
         let found = state.windows.iter().flatten().find(named);
         let window = found.ok_or(WindowError::NotFound(start))?;
@@ -308,7 +308,7 @@ impl Container {
     pub fn leave_to_kvm(&self, start: Ioba) -> Result<(), WindowError> {
         self.engine.same_process()?;
         let _structure = lock(&self.structure);
-        let mut state = self.state.write();
+        let mut state = self.alone();
         let found = state.windows.iter_mut().flatten().find(|w| w.start == start);
         let window = found.ok_or(WindowError::NotFound(start))?;
         match window.table.live() {

@@ -14,6 +14,11 @@ pub(crate) fn take(longest: &Longest) -> Duration {
     Duration::from_nanos(longest.swap(0, Ordering::AcqRel))
 }
 
+/// Something was released that had been reachable for so long.
+pub(crate) fn tell(longest: &Longest, exposed: Duration) {
+    longest.fetch_max(exposed.as_nanos() as u64, Ordering::AcqRel);
+}
+
 /// One debt's stopwatch.
 pub(crate) struct Exposure {
     longest: Longest,
@@ -31,11 +36,21 @@ impl Exposure {
         self.since = Some(Instant::now());
     }
 
+    /// Since when something is exposed.
+    pub(super) fn since(&self) -> Option<Instant> {
+        self.since
+    }
+
+    /// Somebody else measures it from here on.
+    pub(super) fn pass_on(&mut self) {
+        self.since = None;
+    }
+
     /// All kills are complete; live entries were among what changed, or not.
     #[cold]
     pub(super) fn end(&mut self, released: bool) {
         if let Some(since) = self.since.take().filter(|_| released) {
-            self.longest.fetch_max(since.elapsed().as_nanos() as u64, Ordering::AcqRel);
+            tell(&self.longest, since.elapsed());
         }
     }
 }

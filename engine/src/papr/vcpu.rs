@@ -6,6 +6,7 @@ use super::{Answer, Compat, GuestMemory, HCode, Papr, copy_list, several, too_ma
 use crate::addr::{Ioba, Liobn};
 use crate::container::{LIST_MAX, Mapper, Place, Receipt};
 use crate::error::EntryError;
+use crate::kill::KillCount;
 use crate::sync::{Arc, read};
 use crate::tce::Tce;
 
@@ -110,6 +111,11 @@ impl Vcpu {
 
     #[cold]
     fn put_slowly(&mut self, liobn: u64, ioba: u64, tce: u64) -> Answer {
+        if let Some((mapper, start)) = self.mapper(liobn)
+            && let Some(receipt) = mapper.try_one_later(start, Ioba(ioba), Tce::from_value(tce))
+        {
+            return Answer::done(receipt);
+        }
         let compat = self.compat;
         self.with(liobn, |on, _| compat.put(on, ioba, tce))
     }
@@ -160,7 +166,26 @@ impl Vcpu {
         if too_many(compat, count) {
             return Answer::refused(HCode::P4);
         }
+        if Tce::from_value(tce) == Tce::EMPTY
+            && let Some((mapper, start)) = self.mapper(liobn)
+            && let Some(receipt) = mapper.try_clear_later(start, Ioba(ioba), count)
+        {
+            return Answer::done(receipt);
+        }
         self.with(liobn, |on, _| compat.stuff(on, ioba, tce, count))
+    }
+
+    /// [`Mapper::submit`] for all windows that the vCPU has used.
+    pub fn submit(&mut self) -> KillCount {
+        let mut kills = KillCount::default();
+        self.mappers.iter_mut().for_each(|(_, mapper)| kills += mapper.submit());
+        kills
+    }
+
+    /// [`Mapper::held_back`] of all windows that the vCPU has used.
+    #[must_use]
+    pub fn held_back(&self) -> u64 {
+        self.mappers.iter().map(|(_, mapper)| mapper.held_back()).sum()
     }
 
     /// [`Papr::get_tce`].

@@ -188,6 +188,23 @@ impl<'a> Held<'a> {
         self.range.asked()
     }
 
+    /// Number of entries.
+    pub(crate) fn count(&self) -> u64 {
+        self.parts().iter().map(|part| part.1).sum()
+    }
+
+    /// True if all of it can be marked as the debtor's.
+    pub(crate) fn may_mark(&self, debtor: u32) -> bool {
+        self.range.runs().all(|run| run.segment.may_mark(run.at..run.at + run.slots.len(), debtor))
+    }
+
+    /// Marks `count` entries from `first`, which are some of those held and can be marked.
+    pub(crate) fn mark_debt(&self, first: u64, count: u64, debtor: u32) {
+        for run in self.range.walk(&[(first, count)]) {
+            run.segment.mark_debt(run.at..run.at + run.slots.len(), debtor);
+        }
+    }
+
     /// Clears a part of it, as [`Held::clear`] does.
     pub fn forget(&self, part: (u64, u64), old: impl FnMut(&Old<'_>)) {
         self.range.forget(self.table.tier, part, old);
@@ -206,9 +223,9 @@ impl<'a> Held<'a> {
     /// The same for those who do not have to look at a segment that is live throughout and one
     /// owner's: it is counted and cleared in one pass or, where the whole is too large for any
     /// cache, cleared unread and past it.
-    pub(crate) fn sweep(self, mut gone: impl FnMut(Gone<'_>)) -> u64 {
+    pub(crate) fn sweep(&self, mut gone: impl FnMut(Gone<'_>)) -> u64 {
         let tier = self.table.tier;
-        let entries: u64 = self.parts().iter().map(|part| part.1).sum();
+        let entries = self.count();
         let stream = entries >= STREAM;
         let known = |run: &Run<'_>| {
             let owner = run.segment.owner();

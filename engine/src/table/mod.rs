@@ -6,6 +6,7 @@
 //! owns its range and cannot fail.
 
 mod locks;
+mod marks;
 mod one;
 mod segment;
 #[cfg(all(test, not(loom)))]
@@ -24,7 +25,7 @@ use crate::tce::{Summary, Tce};
 
 pub use locks::Held;
 use locks::Locked;
-pub(crate) use one::{Lane, One, User};
+pub(crate) use one::{Entry, Lane, One, User};
 use tree::{Run, Step, Tree};
 pub use writer::Writer;
 pub(crate) use writer::Written;
@@ -262,6 +263,30 @@ impl TceTable {
     pub(crate) fn lane(&self, index: u64) -> Option<Lane> {
         self.check(index, 1).ok()?;
         self.tree.lane(index)
+    }
+
+    /// The entries that share a line of so many with entry `index`, whose levels exist.
+    pub(crate) fn line(&self, index: u64, line: u32) -> &[Slot] {
+        let line = u64::from(line);
+        match self.tree.walk(index & !(line - 1), line).next() {
+            Some(Step::Run(run)) => run.slots,
+            _ => &[],
+        }
+    }
+
+    /// Resets the debtor's marks of `count` entries from `first`, which are inside the table; `who`
+    /// locks their segments, or nobody needs to.
+    pub(crate) fn unmark(&self, who: Option<Who>, first: u64, count: u64, debtor: u32) {
+        for step in self.tree.walk(first, count) {
+            let Step::Run(run) = step else { continue };
+            if let Some(who) = who {
+                run.segment.lock_alone(who, self.tree.turns());
+            }
+            run.segment.unmark(run.at..run.at + run.slots.len(), debtor);
+            if who.is_some() {
+                run.segment.unlock();
+            }
+        }
     }
 
     /// Locks `count` entries from `first` for a clear; makes no level.

@@ -74,6 +74,35 @@ impl Entry<'_> {
         self.segment.set_write_only(self.at, count, false);
     }
 
+    /// True if what was there before may be cached still.
+    #[inline]
+    pub(crate) fn in_debt(&self) -> bool {
+        let mut some = false;
+        self.segment.in_debt(self.at..self.at + 1, |_, _| some = true);
+        some
+    }
+
+    /// The same of any entry of its line of so many.
+    pub(crate) fn line_in_debt(&self, line: u32) -> bool {
+        let mut some = false;
+        let first = self.at & !(line as usize - 1);
+        self.segment.in_debt(first..first + line as usize, |_, _| some = true);
+        some
+    }
+
+    /// True if `count` entries from this one on can be marked as the debtor's.
+    #[inline]
+    pub(crate) fn may_mark(&self, count: usize, debtor: u32) -> bool {
+        self.segment.may_mark(self.at..self.at + count, debtor)
+    }
+
+    /// Marks `count` entries from the one that is `skip` behind this one.
+    #[inline]
+    pub(crate) fn mark_debt(&self, skip: usize, count: usize, debtor: u32) {
+        let first = self.at + skip;
+        self.segment.mark_debt(first..first + count, debtor);
+    }
+
     /// Writes the entry, which was `old`; `owner` says whose it is from now on.
     #[inline]
     pub(crate) fn set(&self, old: Tce, tce: Tce, owner: Option<usize>, write_only: bool) {

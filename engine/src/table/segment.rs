@@ -7,6 +7,7 @@ use std::hint::cold_path;
 use std::ops::Range;
 use std::sync::OnceLock;
 
+use super::marks::Marks;
 use crate::sync::{Arc, AtomicU32, AtomicU64, BiasLock, Ordering, Turns, Who};
 
 /// log2 of the most entries under one lock: 64 KiB of table, and a whole leaf on most hosts.
@@ -43,6 +44,8 @@ pub(crate) struct Segment {
     /// Times that the lock was taken from who had it without taking it, up to a limit.
     taken_away: AtomicU32,
     write_only: OnceLock<Box<[AtomicU64]>>,
+    /// Made by the first debt.
+    marks: OnceLock<Box<Marks>>,
 }
 
 /// The state's bits for the tiles that the entries `at`, which are some, lie in.
@@ -75,6 +78,7 @@ impl Segment {
             state: AtomicU64::new(WHOSE),
             taken_away: AtomicU32::new(0),
             write_only: OnceLock::new(),
+            marks: OnceLock::new(),
         }
     }
 
@@ -234,6 +238,33 @@ impl Segment {
             let word = if yes { word | mask } else { word & !mask };
             bits[at / 64].store(word, Ordering::Relaxed);
             at += in_word;
+        }
+    }
+
+    /// For the lock's holder: calls `f` with the first and the number of those in a row, of the entries
+    /// `at`, that are in debt.
+    #[inline]
+    pub(super) fn in_debt(&self, at: Range<usize>, f: impl FnMut(usize, usize)) {
+        if let Some(marks) = self.marks.get() {
+            marks.each(at, f);
+        }
+    }
+
+    /// For the lock's holder: true if the entries `at` can be marked as the debtor's.
+    #[inline]
+    pub(super) fn may_mark(&self, at: Range<usize>, debtor: u32) -> bool {
+        self.marks.get().is_none_or(|marks| marks.are_free(at, debtor))
+    }
+
+    /// For the lock's holder: the entries `at`, which can be marked, are in debt.
+    pub(super) fn mark_debt(&self, at: Range<usize>, debtor: u32) {
+        self.marks.get_or_init(|| Box::new(Marks::new())).set(at, debtor);
+    }
+
+    /// For the lock's holder: those of the entries `at` that the debtor has marked are in debt no more.
+    pub(super) fn unmark(&self, at: Range<usize>, debtor: u32) {
+        if let Some(marks) = self.marks.get() {
+            marks.reset(at, debtor);
         }
     }
 

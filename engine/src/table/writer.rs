@@ -89,6 +89,15 @@ impl Writer<'_> {
         live
     }
 
+    /// Calls `f` with the first and the number of entries in a row that are in debt.
+    pub(crate) fn in_debt(&self, mut f: impl FnMut(u64, u64)) {
+        for run in self.range.runs() {
+            run.segment.in_debt(run.at..run.at + run.slots.len(), |at, count| {
+                f(run.first + (at - run.at) as u64, count as u64);
+            });
+        }
+    }
+
     /// Goes through all parts, run by run. `gone` gets the live entries of each before `f` writes
     /// every slot of it with the tier; `f` gets the number of the first entry and says what it has
     /// written. Returns the number of live entries that went.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A container whose windows several threads share, each with a part and memory of its own.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
 use tce_engine::addr::{GroupId, Ioba, PageShift, PeNumber, Uaddr};
@@ -35,8 +35,8 @@ pub(crate) struct Domain {
     /// All of its threads use one region: then a segment of its tables has one owner, which is what
     /// handles have short cuts for.
     pub(crate) one_region: bool,
-    /// How often the second one, with all allocators, was changed so.
-    pub(crate) resets: AtomicU64,
+    /// How often each was changed so; with the second one go all allocators.
+    pub(crate) resets: [AtomicU64; 2],
 }
 
 impl Domain {
@@ -47,6 +47,10 @@ impl Domain {
             page: PAGES[w],
             pages: threads * PARTS[w],
         })
+    }
+
+    pub(crate) fn generation(&self) -> [u64; 2] {
+        std::array::from_fn(|window| self.resets[window].load(Ordering::SeqCst))
     }
 
     /// Where a thread's memory begins.

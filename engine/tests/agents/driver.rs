@@ -3,6 +3,9 @@
 //! own part of both windows of one container, and memory of its own; a group goes from one container to
 //! the other and back.
 
+mod owing;
+
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::thread;
@@ -11,10 +14,14 @@ use tce_engine::addr::{GroupId, PeNumber, Uaddr};
 use tce_engine::backend::KillCaps;
 use tce_engine::backend::mock::agents::{Expectations, Violation, Watched};
 use tce_engine::backend::mock::{MockBuilder, TceCache};
-use tce_engine::container::{Container, MapRequest, Mapper, Mode, Removal, UnmapRequest};
+use tce_engine::container::{MapRequest, Mapper, Mode, Removal, UnmapRequest};
+use tce_engine::engine::EngineOptions;
 use tce_engine::error::MapError;
+use tce_engine::kill::{DebtMetrics, KillPolicy};
 use tce_engine::sabotage::inherit;
 use tce_engine::tce::Perm;
+
+use owing::To;
 
 use crate::common::{G0, G1, G2, Rig, SECOND};
 use crate::domain::{Domain, GIVEN, OWN, PAGES, PARTS, REGION, REGIONS, Run, STARTS, mapper};
@@ -38,6 +45,7 @@ pub(crate) struct Plan {
     /// All memory of a container is one region, which stays.
     pub(crate) one_region: bool,
     pub(crate) kill: KillCaps,
+    pub(crate) policy: KillPolicy,
     /// Calls, all threads together; fewer if there is a violation.
     pub(crate) calls: u64,
 }
@@ -47,6 +55,7 @@ pub(crate) struct Outcome {
     pub(crate) calls: u64,
     pub(crate) accesses: u64,
     pub(crate) judged: u64,
+    pub(crate) debts: DebtMetrics,
     pub(crate) violations: Vec<Violation>,
 }
 
@@ -62,7 +71,8 @@ struct Drive<'a> {
 pub(crate) fn drive(plan: Plan) -> Outcome {
     let builder = MockBuilder::new(4).no_freeze(true).seed(plan.seed);
     let builder = builder.kill(plan.kill).tce_cache(plan.cache);
-    let rig = Rig::new(builder);
+    let options = EngineOptions { policy: plan.policy, ..EngineOptions::default() };
+    let rig = Rig::with(builder, options);
     if plan.jitter {
         let steps = AtomicU64::new(plan.seed);
         rig.faulty.watch(move |_| {
@@ -83,7 +93,7 @@ pub(crate) fn drive(plan: Plan) -> Outcome {
             threads: mine(bus),
             windows: RwLock::default(),
             one_region: plan.one_region,
-            resets: AtomicU64::new(0),
+            resets: Default::default(),
         })
         .collect();
     let watched: Vec<[Watched; 2]> = domains.iter().map(Domain::watched).collect();
@@ -116,7 +126,8 @@ pub(crate) fn drive(plan: Plan) -> Outcome {
     });
     let (accesses, judged) = expect.accesses();
     let calls = drive.calls.load(Ordering::Relaxed);
-    Outcome { calls, accesses, judged, violations: expect.violations() }
+    let debts = rig.engine.debts();
+    Outcome { calls, accesses, judged, debts, violations: expect.violations() }
 }
 
 /// One thread's.
@@ -128,7 +139,9 @@ struct Thread<'a> {
     first: [u64; 2],
     random: u64,
     mapper: Mapper,
-    resets: u64,
+    resets: [u64; 2],
+    /// What is at pages of which devices are not sure yet.
+    owed: BTreeMap<(usize, u64), To>,
     /// Pages of the second window that its allocator has given out.
     given: Vec<(u64, u64)>,
 }
@@ -146,7 +159,8 @@ impl<'a> Thread<'a> {
             first,
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             mapper: mapper(domain, first[1] + OWN),
-            resets: domain.resets.load(Ordering::SeqCst),
+            resets: domain.generation(),
+            owed: BTreeMap::new(),
             given: Vec::new(),
         }
     }
@@ -185,12 +199,15 @@ impl<'a> Thread<'a> {
 
     /// Windows that are new know nothing of what the allocator has given out.
     fn renew(&mut self) {
-        let resets = self.domain.resets.load(Ordering::SeqCst);
-        if resets != self.resets {
-            self.resets = resets;
-            self.given.clear();
-            self.mapper = mapper(self.domain, self.first[1] + OWN);
+        let before = std::mem::replace(&mut self.resets, self.domain.generation());
+        for window in (0..2).filter(|window| before[*window] != self.resets[*window]) {
+            self.owed.retain(|(of, _), _| *of != window);
+            if window == 1 {
+                self.given.clear();
+                self.mapper = mapper(self.domain, self.first[1] + OWN);
+            }
         }
+        self.say_settled();
     }
 
     fn pick(&mut self, most: u64) -> Run {
@@ -212,6 +229,14 @@ impl<'a> Thread<'a> {
     }
 
     fn call(&mut self) {
+        let ends = match self.drive.plan.policy {
+            KillPolicy::Batched => 8,
+            KillPolicy::Deferred { .. } => 64,
+            _ => 0,
+        };
+        if ends > 0 && self.draw(ends) == 0 {
+            return self.submit();
+        }
         match self.draw(100) {
             0..22 => self.one(true),
             22..34 => self.one(false),
@@ -226,36 +251,6 @@ impl<'a> Thread<'a> {
         }
     }
 
-    fn live(&self, run: &Run) -> bool {
-        let stretch = self.domain.stretch(run.window);
-        (0..run.count).any(|n| self.drive.expect.expected(stretch, run.page + n).is_some())
-    }
-
-    /// Makes a call, and says before and after it what there is to be found.
-    fn expecting<T>(
-        &mut self,
-        why: &'static str,
-        runs: &[(Run, Option<Perm>)],
-        call: impl FnOnce(&mut Mapper, &Container) -> T,
-    ) -> T {
-        let (expect, domain) = (self.drive.expect, self.domain);
-        for (run, _) in runs {
-            let stretch = domain.stretch(run.window);
-            (0..run.count).for_each(|n| expect.changing(stretch, run.page + n, why));
-        }
-        let done = call(&mut self.mapper, &domain.container);
-        for (run, perm) in runs {
-            let stretch = domain.stretch(run.window);
-            for n in 0..run.count {
-                match perm {
-                    Some(perm) => expect.mapped(stretch, run.page + n, run.memory_of(n), *perm),
-                    None => expect.released(stretch, run.page + n),
-                }
-            }
-        }
-        done
-    }
-
     /// A page is mapped, replaced or unmapped.
     fn one(&mut self, by_handle: bool) {
         let (run, perm) = (self.pick(1), self.perm());
@@ -264,7 +259,7 @@ impl<'a> Thread<'a> {
         let mode = if live { Mode::Replace } else { Mode::Refuse };
         let (at, bytes, memory) = (run.at(), run.bytes(), run.memory);
         let then = (!unmap).then_some(perm);
-        let released = self.expecting("one page", &[(run, then)], |mapper, c| {
+        let released = self.expecting("one page", by_handle, &[(run, then)], |mapper, c| {
             let done = match (by_handle, unmap) {
                 (true, true) => return mapper.unmap(at, bytes).unwrap().released,
                 (false, true) => return c.unmap(at, bytes).unwrap().released,
@@ -279,7 +274,7 @@ impl<'a> Thread<'a> {
     fn map_run(&mut self) {
         let (run, perm, by_handle) = (self.pick(24), self.perm(), self.draw(2) == 0);
         let (at, bytes, memory) = (run.at(), run.bytes(), run.memory);
-        self.expecting("map of a run", &[(run, Some(perm))], |mapper, c| {
+        self.expecting("map of a run", by_handle, &[(run, Some(perm))], |mapper, c| {
             if by_handle {
                 mapper.map(at, memory, bytes, perm, Mode::Replace).unwrap();
             } else {
@@ -291,7 +286,7 @@ impl<'a> Thread<'a> {
     fn unmap_run(&mut self) {
         let (run, by_handle) = (self.pick(24), self.draw(2) == 0);
         let (at, bytes) = (run.at(), run.bytes());
-        self.expecting("unmap of a run", &[(run, None)], |mapper, c| {
+        self.expecting("unmap of a run", by_handle, &[(run, None)], |mapper, c| {
             if by_handle {
                 mapper.unmap(at, bytes).unwrap();
             } else {
@@ -307,7 +302,7 @@ impl<'a> Thread<'a> {
             .map(|n| (self.with_memory(run.window, run.page + n, 1), Some(perm)))
             .collect();
         let list: Vec<_> = runs.iter().map(|(run, _)| run.memory).collect();
-        self.expecting("map of a list", &runs, |mapper, c| {
+        self.expecting("map of a list", by_handle, &runs, |mapper, c| {
             if by_handle {
                 mapper.map_list(run.at(), &list, perm, Mode::Replace).unwrap();
             } else {
@@ -342,7 +337,7 @@ impl<'a> Thread<'a> {
             perm,
         };
         let requests: Vec<_> = runs.iter().map(request).collect();
-        self.expecting("map of a batch", &runs, |mapper, c| {
+        self.expecting("map of a batch", by_handle, &runs, |mapper, c| {
             if by_handle {
                 mapper.map_batch(&requests, Mode::Replace).unwrap();
             } else {
@@ -356,7 +351,7 @@ impl<'a> Thread<'a> {
         let runs: Vec<_> = self.runs().into_iter().map(|run| (run, None)).collect();
         let request = |(run, _): &(Run, _)| UnmapRequest { at: run.at(), bytes: run.bytes() };
         let requests: Vec<_> = runs.iter().map(request).collect();
-        self.expecting("unmap of a batch", &runs, |mapper, c| {
+        self.expecting("unmap of a batch", by_handle, &runs, |mapper, c| {
             if by_handle {
                 mapper.unmap_batch(&requests).unwrap();
             } else {
@@ -383,7 +378,7 @@ impl<'a> Thread<'a> {
             let nth = self.draw(self.given.len() as u64) as usize;
             let (page, count) = self.given.swap_remove(nth);
             let run = self.with_memory(1, page, count);
-            self.expecting("unmap and free", &[(run, None)], |mapper, _| {
+            self.expecting("unmap and free", true, &[(run, None)], |mapper, _| {
                 mapper.unmap_free(run.at(), run.bytes()).unwrap();
             });
             return;
@@ -392,17 +387,18 @@ impl<'a> Thread<'a> {
         let area = self.first[1] + OWN..self.first[1] + OWN + GIVEN;
         let run = self.with_memory(1, area.start, count);
         // It may be any that is free.
-        let free: Vec<_> = area.filter(|page| expect.expected(stretch, *page).is_none()).collect();
+        let free: Vec<_> = area.filter(|page| self.mapped_at(1, *page).is_none()).collect();
         free.iter().for_each(|page| expect.changing(stretch, *page, "map where there is room"));
         let at = self.mapper.map_alloc(run.memory, run.bytes(), perm).unwrap();
         let page = (at.0 - SECOND.0) >> PAGES[1].get();
         assert!((page..page + count).all(|page| free.contains(&page)), "{at} is not free");
         for free in free {
-            match free.checked_sub(page).filter(|n| *n < count) {
-                Some(n) => expect.mapped(stretch, free, run.memory_of(n), perm),
-                None => expect.released(stretch, free),
-            }
+            let to = free.checked_sub(page).filter(|n| *n < count);
+            let to = to.map(|n| (run.memory_of(n), perm));
+            // What the call has left alone is as it was.
+            self.left(1, free, to, to.is_some(), false);
         }
+        self.say_settled();
         self.given.push((page, count));
     }
 
@@ -412,10 +408,9 @@ impl<'a> Thread<'a> {
             return self.unmap_run();
         }
         let start = Uaddr(self.domain.memory(self.number).0 + self.draw(REGIONS) * REGION);
-        let expect = self.drive.expect;
         for (window, part) in PARTS.into_iter().enumerate() {
             for page in self.first[window]..self.first[window] + part {
-                let memory = expect.expected(self.domain.stretch(window), page);
+                let memory = self.mapped_at(window, page);
                 if !memory.is_some_and(|at| (start.0..start.0 + REGION).contains(&at.0)) {
                     continue;
                 }
@@ -425,18 +420,21 @@ impl<'a> Thread<'a> {
                     let nth = self.given.iter().position(of).unwrap();
                     let (page, count) = self.given.swap_remove(nth);
                     let run = Run { window, page, count, memory: start };
-                    self.expecting("unmap and free", &[(run, None)], |mapper, _| {
+                    self.expecting("unmap and free", true, &[(run, None)], |mapper, _| {
                         mapper.unmap_free(run.at(), run.bytes()).unwrap();
                     });
                 } else {
                     let run = Run { window, page, count: 1, memory: start };
-                    self.expecting("unmap for good", &[(run, None)], |mapper, _| {
+                    self.expecting("unmap for good", true, &[(run, None)], |mapper, _| {
                         mapper.unmap(run.at(), run.bytes()).unwrap();
                     });
                 }
             }
         }
         self.domain.container.unregister(start, REGION).unwrap();
+        // Others' debts are nobody's any more when memory goes.
+        assert_eq!(self.mapper.held_back(), 0);
+        self.say_settled();
         self.domain.container.register(start, REGION).unwrap();
     }
 
@@ -473,7 +471,7 @@ impl<'a> Thread<'a> {
         domain.all(window, |stretch, page| expect.released(stretch, page));
         thread::yield_now();
         domain.create(window);
-        domain.resets.fetch_add(window as u64, Ordering::SeqCst);
+        domain.resets[window].fetch_add(1, Ordering::SeqCst);
     }
 
     /// The container is closed with all that is mapped, and everything is set up again.
@@ -493,6 +491,8 @@ impl<'a> Thread<'a> {
             domain.all(window, |stretch, page| expect.released(stretch, page));
         }
         domain.open(expect);
-        domain.resets.fetch_add(1, Ordering::SeqCst);
+        for resets in &domain.resets {
+            resets.fetch_add(1, Ordering::SeqCst);
+        }
     }
 }

@@ -7,35 +7,56 @@ mod common;
 mod domain;
 mod driver;
 
+use common::phb3;
 use driver::{Outcome, Plan, drive};
-use tce_engine::backend::KillCaps;
-use tce_engine::backend::mock::TceCache;
+use std::time::Duration;
 
-const SMALL: TceCache = TceCache { entries: 64, line: 4 };
-const NO_NEIGHBOURS: TceCache = TceCache { entries: 1024, line: 1 };
+use tce_engine::backend::mock::TceCache;
+use tce_engine::backend::mock::agents::Kind;
+use tce_engine::backend::{FillRule, KillCaps};
+use tce_engine::kill::KillPolicy;
+
+const SMALL: TceCache = TceCache { entries: 64, line: 4, keep_faults: true };
+const NO_NEIGHBOURS: TceCache = TceCache { entries: 1024, line: 1, keep_faults: true };
+
+/// Holds empty entries beside a live one alone.
+const BESIDE: TceCache = TceCache { entries: 256, line: 4, keep_faults: false };
+
+fn beside(line: u32) -> KillCaps {
+    KillCaps { fill: FillRule::BesideLive { line }, ..KillCaps::PHB3 }
+}
 
 /// Few pages are many, so both kinds of kills are used.
 const FEW_PAGES: KillCaps = KillCaps { max_page_kills: 12, ..KillCaps::PHB3 };
 
+const STRICT: KillPolicy = KillPolicy::Strict;
+/// As many pages as some plans kill one by one, and more than others do.
+const DEFERRED: KillPolicy =
+    KillPolicy::Deferred { max_pages: 16, max_age: Duration::from_millis(20) };
+
 fn plan(threads: usize, jitter: bool, one_region: bool, calls: u64) -> Plan {
     let cache = TceCache::POWER8;
     let seed = threads as u64 + 10;
-    Plan { threads, cache, seed, jitter, one_region, kill: KillCaps::PHB3, calls }
+    Plan { threads, cache, seed, jitter, one_region, kill: KillCaps::PHB3, policy: STRICT, calls }
 }
 
 #[track_caller]
 fn clean(plan: Plan) {
-    let Outcome { calls, accesses, judged, violations } = drive(plan);
+    let Outcome { calls, accesses, judged, debts, violations } = drive(plan);
     assert!(violations.is_empty(), "after {calls} calls: {}", violations[0]);
     assert_eq!(calls, plan.calls);
     assert!(accesses >= calls * 9 && judged > accesses / 4, "{accesses} accesses, {judged} judged");
-    println!("{} threads: {calls} calls, {accesses} accesses, {judged} judged", plan.threads);
+    let owed = debts.pages;
+    println!(
+        "{} threads: {calls} calls, {accesses} accesses, {judged} judged, {owed} pages owed in {}",
+        plan.threads, debts.retirements
+    );
 }
 
 /// Plans of so many calls each: twelve.
-fn plans(calls: u64) -> Vec<Plan> {
+fn plans(policy: KillPolicy, calls: u64) -> Vec<Plan> {
     let all = [1, 2, 4, 8].into_iter().flat_map(|threads| {
-        let basic = plan(threads, false, false, calls);
+        let basic = Plan { policy, ..plan(threads, false, false, calls) };
         let jitter = Plan { jitter: true, kill: FEW_PAGES, ..basic };
         let one_region = Plan { one_region: true, jitter: threads < 4, ..basic };
         [basic, jitter, one_region]
@@ -43,21 +64,74 @@ fn plans(calls: u64) -> Vec<Plan> {
     all.collect()
 }
 
-#[test]
-fn strict_kills_leave_nothing_stale() {
-    plans(7_000).into_iter().for_each(clean);
-    let basic = plan(2, true, false, 4_000);
+/// 10^5 calls.
+fn nothing_is_stale(policy: KillPolicy) {
+    plans(policy, 6_500).into_iter().for_each(clean);
+    let basic = Plan { policy, ..plan(2, true, false, 4_000) };
     clean(Plan { cache: SMALL, one_region: true, ..basic });
     clean(Plan { cache: NO_NEIGHBOURS, ..basic });
     for kill in [KillCaps::PHB4, KillCaps::NPU2] {
         clean(Plan { kill, ..basic });
     }
+    // Where no empty entry is cached, fills need no kill but that of what was there before.
+    let cache = TceCache { keep_faults: false, ..NO_NEIGHBOURS };
+    let kill = phb3(false);
+    clean(Plan { cache, kill, ..basic });
+    clean(Plan { cache, kill, one_region: true, ..basic });
+    // Where they are beside live ones, fills kill beside live ones.
+    clean(Plan { cache: BESIDE, kill: beside(4), ..basic });
+    clean(Plan { cache: BESIDE, kill: beside(4), one_region: true, threads: 4, ..basic });
+    clean(Plan { cache: BESIDE, kill: beside(16), jitter: false, threads: 1, ..basic });
+}
+
+/// Rules about fills that are not those of the cache.
+#[test]
+fn fills_that_need_a_kill_and_get_none_are_seen() {
+    let keeps_faults = TceCache { keep_faults: true, ..BESIDE };
+    for (cache, kill) in [
+        (keeps_faults, beside(4)),
+        (TceCache { line: 8, ..BESIDE }, beside(2)),
+        (BESIDE, phb3(false)),
+        (TceCache::POWER8, phb3(false)),
+    ] {
+        let seen =
+            drive(Plan { cache, kill, policy: DEFERRED, ..plan(1, false, false, 1_000_000) });
+        let first = seen.violations.first();
+        assert_eq!(first.map(|first| first.kind), Some(Kind::StaleEmpty), "{cache:?}, {kill:?}");
+    }
+}
+
+#[test]
+fn strict_kills_leave_nothing_stale() {
+    nothing_is_stale(STRICT);
+}
+
+#[test]
+fn batched_kills_leave_nothing_stale() {
+    nothing_is_stale(KillPolicy::Batched);
+}
+
+#[test]
+fn deferred_kills_leave_nothing_stale() {
+    nothing_is_stale(DEFERRED);
 }
 
 #[test]
 #[ignore = "10^6 calls, half a minute"]
 fn strict_kills_leave_nothing_stale_in_a_million_calls() {
-    plans(84_000).into_iter().for_each(clean);
+    plans(STRICT, 84_000).into_iter().for_each(clean);
+}
+
+#[test]
+#[ignore = "10^6 calls, half a minute"]
+fn batched_kills_leave_nothing_stale_in_a_million_calls() {
+    plans(KillPolicy::Batched, 84_000).into_iter().for_each(clean);
+}
+
+#[test]
+#[ignore = "10^6 calls, half a minute"]
+fn deferred_kills_leave_nothing_stale_in_a_million_calls() {
+    plans(DEFERRED, 84_000).into_iter().for_each(clean);
 }
 
 /// Each seeded bug is seen.
@@ -70,20 +144,47 @@ mod seeded {
     /// Calls, at most. A few thousand do.
     const MOST: u64 = 1_000_000;
 
+    fn caught(guard: Guard, plan: Plan) {
+        let Outcome { calls, accesses, violations, .. } = without(guard, || drive(plan));
+        let (first, policy) = (violations.first(), plan.policy);
+        let first = first.unwrap_or_else(|| panic!("{guard:?}: not in {calls} calls, {policy:?}"));
+        println!("{guard:?}: {:?} after {calls} calls, {accesses} accesses", first.kind);
+        assert!(!first.history.is_empty(), "{first}");
+    }
+
+    /// Threads, jitter, one region; with which a bug can be seen that is wrong for a moment only if that
+    /// lasts.
+    fn shapes(guard: Guard) -> [(usize, bool, bool); 4] {
+        let moment = [Guard::ClearFirst, Guard::Fence, Guard::UnpinLast].contains(&guard);
+        [(1, true, false), (2, moment, false), (2, moment, true), (4, true, false)]
+    }
+
     #[test]
-    fn all_ten_are_caught() {
-        for guard in Guard::KILLS {
-            // What is only wrong for a moment needs a moment that lasts.
-            let moment = [Guard::ClearFirst, Guard::Fence, Guard::UnpinLast].contains(&guard);
-            for (threads, jitter, one_region) in
-                [(1, true, false), (2, moment, false), (2, moment, true), (4, true, false)]
-            {
-                let plan = plan(threads, jitter, one_region, MOST);
-                let Outcome { calls, accesses, violations, .. } = without(guard, || drive(plan));
-                let first = violations.first();
-                let first = first.unwrap_or_else(|| panic!("{guard:?}: not in {calls} calls"));
-                println!("{guard:?}: {:?} after {calls} calls, {accesses} accesses", first.kind);
-                assert!(!first.history.is_empty(), "{first}");
+    fn all_are_caught() {
+        for guard in Guard::KILLS.into_iter().filter(|guard| !Guard::DEBTS.contains(guard)) {
+            for (threads, jitter, one_region) in shapes(guard) {
+                caught(guard, plan(threads, jitter, one_region, MOST));
+            }
+        }
+    }
+
+    #[test]
+    fn those_of_debts_are_caught() {
+        for guard in Guard::DEBTS {
+            for (threads, jitter, one_region) in shapes(guard) {
+                let plan = Plan { policy: DEFERRED, ..plan(threads, jitter, one_region, MOST) };
+                match guard {
+                    Guard::DebtMark => {
+                        let cache = TceCache { keep_faults: false, ..NO_NEIGHBOURS };
+                        caught(guard, Plan { cache, kill: phb3(false), ..plan });
+                    }
+                    // All few pages wait for the end of a batch.
+                    Guard::DebtAll => caught(guard, plan),
+                    _ => {
+                        caught(guard, plan);
+                        caught(guard, Plan { policy: KillPolicy::Batched, ..plan });
+                    }
+                }
             }
         }
     }

@@ -15,7 +15,9 @@ use std::time::Duration;
 use tce_engine::addr::{GroupId, Hpa, Ioba, PageShift, PeNumber, Uaddr};
 use tce_engine::backend::layout::RealLayout;
 use tce_engine::backend::mock::{Fault, Mock, MockBuilder};
-use tce_engine::backend::{Backend, Caps, GroupCaps, KillPort, KillScope, Memory, WindowProgram};
+use tce_engine::backend::{
+    Backend, Caps, FillRule, GroupCaps, KillCaps, KillPort, KillScope, Memory, WindowProgram,
+};
 use tce_engine::container::Container;
 use tce_engine::eeh::{EehOp, EehState};
 use tce_engine::engine::{Engine, EngineOptions};
@@ -32,6 +34,12 @@ pub(crate) const G0: GroupId = GroupId(0);
 pub(crate) const G1: GroupId = GroupId(1);
 pub(crate) const G2: GroupId = GroupId(2);
 pub(crate) const SECOND: Ioba = Ioba(1 << 59);
+
+/// A PHB3, or one that caches no empty entry.
+pub(crate) fn phb3(on_fill: bool) -> KillCaps {
+    let fill = if on_fill { FillRule::Always } else { FillRule::Never };
+    KillCaps { fill, ..KillCaps::PHB3 }
+}
 
 /// A mock, what stands between it and the engine, and the engine. Declared before containers, it
 /// goes after them, and then nothing may be left.

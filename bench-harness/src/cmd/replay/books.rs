@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What a pass used, and what it left behind.
 
+use std::time::Duration;
+
 use tce_engine::addr::Ioba;
 use tce_engine::backend::Backend;
 use tce_engine::backend::mock::Fault;
@@ -9,7 +11,7 @@ use tce_engine::kill::KillCount;
 use tce_engine::ledger::ChargeKind;
 use tce_engine::mem::TablePages;
 
-use super::machine::{Machine, groups};
+use super::machine::{KillsSeen, Machine, groups};
 use super::script::{Call, Script};
 use crate::result::Counters;
 use crate::run::smaps;
@@ -29,7 +31,7 @@ impl Sum {
     /// Adds what one hypercall did.
     #[inline]
     pub(super) fn add(&mut self, call: &Call, receipt: &Receipt) {
-        self.calls += 1;
+        self.calls += u64::from(!matches!(call, Call::Submit));
         self.tces += receipt.tces;
         if matches!(call, Call::Get { .. }) {
             self.read += receipt.tces;
@@ -52,12 +54,23 @@ pub(super) struct Books {
     pub(super) leftovers: (usize, usize, usize),
     /// Host pages that were still charged then.
     pub(super) charged: u64,
+    /// All 0 unless the pass [looked](super::machine::Look) at kills.
+    pub(super) seen: KillsSeen,
+    /// The longest; `None` unless the pass looked at exposure.
+    pub(super) exposure: Option<Duration>,
+    /// Time that kills and fences were made to take, with setting up.
+    pub(super) kill_cost_ns: u64,
 }
 
 impl Books {
     /// Takes stock, then closes the machine and takes stock again.
-    pub(super) fn close(machine: Machine, script: &Script, sum: &Sum) -> Self {
-        let mut books = Self::default();
+    pub(super) fn close(mut machine: Machine, script: &Script, sum: &Sum) -> Self {
+        let mut books = Self {
+            seen: machine.kills_seen(),
+            exposure: machine.engine.take_exposure(),
+            kill_cost_ns: machine.mock.kill_charge().total_ns(),
+            ..Self::default()
+        };
         let mut chunks = Vec::new();
         for (_, phb) in groups(&script.phbs) {
             machine.papr.with_container(u64::from(phb.phb()), |container| {
@@ -79,8 +92,7 @@ impl Books {
         counters.kills_issued = sum.kills.issued;
         counters.register_stores = machine.mock.register_stores() - machine.setup_stores;
         counters.pinned_peak_bytes = ledger.peak_pages() << page.get();
-        let Machine { mock, engine, papr, vcpu, .. } = machine;
-        drop((vcpu, papr));
+        let (mock, engine) = machine.close();
         books.charged = engine.ledger().pages();
         books.counters.pinned_end_bytes = books.charged << page.get();
         books.leftovers = mock.leftovers();

@@ -7,11 +7,13 @@ use std::ops::ControlFlow;
 use tce_engine::backend::mock::Fault;
 
 use super::books::{Books, Sum};
-use super::machine::{Machine, Seen, Setup};
+use super::handles::{HeldBack, Watch};
+use super::live::Live;
+use super::machine::{Look, Machine, Seen, Setup};
 use super::mismatch::{Code, Given, Mismatches};
 use super::model::Model;
 use super::progress::{BATCH, Flow, Progress};
-use super::script::{Call, Script, Step};
+use super::script::{Call, Script, Step, When};
 use crate::trace::TraceError;
 
 /// What the pass found.
@@ -23,6 +25,7 @@ pub(super) struct Checked {
     /// Entries compared by H_GET_TCE after the trace; the PHB's walker saw the same ones.
     pub(super) entries: u64,
     pub(super) books: Books,
+    pub(super) held: HeldBack,
     /// False if a signal ended the pass.
     pub(super) complete: bool,
 }
@@ -37,10 +40,14 @@ pub(super) fn checked(
     ram: u64,
     progress: &Progress,
 ) -> Result<Checked, TraceError> {
-    let machine = Machine::new(script, setup, ram)?;
+    // Pages grow old by the clock of the trace here, so that the same calls take the same kills.
+    let ageless = Setup { policy: setup.policy.ageless(), ..*setup };
+    let machine = Machine::new(script, &ageless, ram)?;
     let mut pass = Pass {
         script,
         machine,
+        watch: Watch::new(script.vcpus, setup.policy.max_age()),
+        live: (setup.look == Look::Kills).then(|| Live::new(script, setup.host_page)),
         model: Model::new(script, setup.compat),
         sum: Sum::default(),
         out: Checked::default(),
@@ -56,6 +63,9 @@ pub(super) fn checked(
 struct Pass<'a> {
     script: &'a Script,
     machine: Machine,
+    watch: Watch,
+    /// Only if kills are looked at.
+    live: Option<Live>,
     model: Model,
     sum: Sum,
     out: Checked,
@@ -63,13 +73,24 @@ struct Pass<'a> {
 
 impl Pass<'_> {
     fn run(&mut self, progress: &Progress) -> Flow {
-        for batch in self.script.steps.chunks(BATCH) {
-            for step in batch {
+        let script = self.script;
+        for (batch, when) in script.steps.chunks(BATCH).zip(script.when.chunks(BATCH)) {
+            for (step, When { t_ns, .. }) in batch.iter().zip(when) {
+                // As if somebody's timer looked after handles that are idle.
+                while let Some((vcpu, due)) = self.watch.too_old(*t_ns) {
+                    self.sum.kills += self.machine.submit(vcpu);
+                    self.watch.see(&self.machine, due);
+                }
                 self.step(step);
-                self.model.apply(step, self.script);
+                self.watch.see(&self.machine, *t_ns);
+                self.model.apply(step, script);
+                self.refill(step);
             }
             progress.done(batch.len())?;
         }
+        self.sum.kills += self.machine.submit_all();
+        self.watch.see(&self.machine, script.when.last().map_or(0, |when| when.t_ns));
+        self.out.held = self.watch.found();
         ControlFlow::Continue(())
     }
 
@@ -78,7 +99,7 @@ impl Pass<'_> {
             Call::Xlate { liobn, ioba, value } => self.xlate(step.line, liobn, ioba, value),
             Call::Create { .. } | Call::Remove { .. } | Call::Reset { .. } => self.window(step),
             call => {
-                let outcome = self.machine.hypercall(&call, &self.script.words);
+                let outcome = self.machine.hypercall(step, &self.script.words);
                 self.sum.add(&call, &outcome.receipt);
                 if outcome.code != step.ret {
                     let (expected, got) = (Code(step.ret), Code(outcome.code));
@@ -93,6 +114,16 @@ impl Pass<'_> {
                     self.mismatch(step.line, Named(&call), expected, got);
                 }
             }
+        }
+    }
+
+    /// Counts what kills of whole PEs have thrown away in a step, and before it.
+    fn refill(&mut self, step: &Step) {
+        let Some(live) = &mut self.live else { return };
+        live.apply(step, self.script);
+        for nth in self.machine.look() {
+            let levels = self.script.phbs.get(nth).map_or(0, |phb| live.refills(phb.phb()));
+            self.machine.add_refills(levels);
         }
     }
 
@@ -221,7 +252,7 @@ impl Pass<'_> {
 }
 
 /// True if the PHB's walk gives what an entry of this value means.
-fn reaches(seen: Option<Result<Seen, Fault>>, entry: u64, shift: u32) -> bool {
+pub(super) fn reaches(seen: Option<Result<Seen, Fault>>, entry: u64, shift: u32) -> bool {
     let perm = entry & 3;
     match seen {
         Some(Ok(seen)) => {
@@ -235,7 +266,7 @@ fn reaches(seen: Option<Result<Seen, Fault>>, entry: u64, shift: u32) -> bool {
 }
 
 /// A translation in words.
-struct ShowSeen(Option<Result<Seen, Fault>>);
+pub(super) struct ShowSeen(pub(super) Option<Result<Seen, Fault>>);
 
 impl fmt::Display for ShowSeen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -249,7 +280,7 @@ impl fmt::Display for ShowSeen {
 }
 
 /// A call as its line begins.
-struct Named<'a>(&'a Call);
+pub(super) struct Named<'a>(pub(super) &'a Call);
 
 impl fmt::Display for Named<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -268,6 +299,7 @@ impl fmt::Display for Named<'_> {
             Call::Remove { liobn } => write!(f, "window-remove {liobn:#x}"),
             Call::Reset { phb } => write!(f, "window-reset {phb:#x}"),
             Call::Xlate { liobn, ioba, .. } => write!(f, "xlate {liobn:#x} {ioba:#x}"),
+            Call::Submit => f.write_str("the end of a batch"),
         }
     }
 }

@@ -126,7 +126,7 @@ impl Model {
                 self.windows.retain(|liobn, _| phb_of(*liobn) != phb);
                 self.restore(phb, line);
             }
-            Call::Get { .. } | Call::Create { .. } | Call::Xlate { .. } => {}
+            Call::Get { .. } | Call::Create { .. } | Call::Xlate { .. } | Call::Submit => {}
         }
     }
 

@@ -151,6 +151,8 @@ impl Outcome {
     pub(super) fn recorders(&self) -> Vec<(String, Recorder)> {
         let named = |sums: &Latencies| {
             let each = Kind::ALL.into_iter().zip(sums.iter().cloned());
+            // Batches end only where a policy has them.
+            let each = each.filter(|(kind, r)| *kind != Kind::Submit || r.calls() > 0);
             each.map(|(kind, recorder)| (kind.name().to_string(), recorder)).collect()
         };
         self.latencies.as_ref().map(named).unwrap_or_default()
@@ -203,6 +205,7 @@ impl Outcome {
                 ram_bytes: config.ram_bytes,
                 passes: config.passes.iter().map(|pass| pass.name().to_string()).collect(),
                 compat: config.compat.name().to_string(),
+                policy: config.policy.to_string(),
                 host_page_shift: config.host_page_shift,
                 simd: setup.tier.name().to_string(),
             }),

@@ -47,10 +47,11 @@ fn head(out: &mut String, doc: &ResultDoc, settings: &ReplaySettings, style: Sty
     };
     let _ = writeln!(
         out,
-        "replay of {number} trace{} · passes: {} · rules: {} · guest RAM {ram}\n",
+        "replay of {number} trace{} · passes: {} · rules: {} · kills: {} · guest RAM {ram}\n",
         if number == 1 { "" } else { "s" },
         settings.passes.join(", "),
-        settings.compat
+        settings.compat,
+        settings.policy
     );
 }
 

@@ -36,6 +36,8 @@ pub(super) struct Step {
     pub(super) line: u64,
     /// The recorded return code or status.
     pub(super) ret: i64,
+    /// Which of the guest's handles makes the call; 0 unless [`Script::on_vcpus`] dealt them out.
+    pub(super) vcpu: u16,
     pub(super) call: Call,
 }
 
@@ -84,19 +86,23 @@ pub(super) enum Call {
         ioba: u64,
         value: u64,
     },
+    /// The handle's batch ends; no trace has it. See [`Script::batch`].
+    Submit,
 }
 
-/// The four hypercalls, as results name them.
+/// The four hypercalls and the end of a batch, as results name them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Put,
     Indirect,
     Stuff,
     Get,
+    Submit,
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 4] = [Self::Put, Self::Indirect, Self::Stuff, Self::Get];
+    pub(super) const ALL: [Self; 5] =
+        [Self::Put, Self::Indirect, Self::Stuff, Self::Get, Self::Submit];
 
     pub(super) const fn name(self) -> &'static str {
         match self {
@@ -104,12 +110,13 @@ impl Kind {
             Self::Indirect => "indirect",
             Self::Stuff => "stuff",
             Self::Get => "get",
+            Self::Submit => "submit",
         }
     }
 }
 
 impl Call {
-    /// Which hypercall it is; `None` for window calls and translations.
+    /// Which hypercall it is, or the end of a batch; `None` for window calls and translations.
     #[inline]
     pub(super) const fn kind(&self) -> Option<Kind> {
         match self {
@@ -117,13 +124,21 @@ impl Call {
             Self::Indirect { .. } => Some(Kind::Indirect),
             Self::Stuff { .. } => Some(Kind::Stuff),
             Self::Get { .. } => Some(Kind::Get),
+            Self::Submit => Some(Kind::Submit),
             _ => None,
         }
     }
 }
 
+/// When a line was recorded, and on which vCPU, if that is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct When {
+    pub(super) t_ns: u64,
+    pub(super) cpu: Option<u32>,
+}
+
 /// A trace ready to be replayed any number of times.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Script {
     /// As the user named it.
     pub(super) file: String,
@@ -131,6 +146,10 @@ pub(super) struct Script {
     pub(super) name: String,
     pub(super) phbs: Vec<PhbSetup>,
     pub(super) steps: Vec<Step>,
+    /// Of each step.
+    pub(super) when: Vec<When>,
+    /// Handles that make the calls.
+    pub(super) vcpus: u16,
     /// All lists, as they stand in the guest's memory: big-endian.
     pub(super) words: Vec<u64>,
     pub(super) counts: Counts,
@@ -196,10 +215,12 @@ impl Script {
         let known: BTreeSet<u32> = phbs.iter().map(PhbSetup::phb).collect();
         let last_line = records.last().map_or(1, |record| record.line);
         let mut steps = Vec::with_capacity(records.len() - phbs.len());
+        let mut when = Vec::with_capacity(steps.capacity());
         for record in records {
             let line = record.line;
             if let Some((call, ret)) = step(record.op, &known).map_err(|text| fail(line, text))? {
-                steps.push(Step { line, ret, call });
+                steps.push(Step { line, ret, vcpu: 0, call });
+                when.push(When { t_ns: record.t_ns, cpu: record.cpu });
             }
         }
         // The guest's list page is big-endian; a copy of it is what each call then makes.
@@ -209,6 +230,8 @@ impl Script {
             name,
             phbs,
             steps,
+            when,
+            vcpus: 1,
             words: pool,
             counts,
             page_sizes,
@@ -244,7 +267,7 @@ impl Script {
     }
 }
 
-fn window_spec(page_shift: u8, entries: u64) -> Result<WindowSpec, String> {
+pub(super) fn window_spec(page_shift: u8, entries: u64) -> Result<WindowSpec, String> {
     let page = PageShift::new(u32::from(page_shift))
         .ok_or_else(|| format!("a window of 2^{page_shift} byte pages; accepted: 2^12 to 2^34"))?;
     let size = power_of_two(entries)?

@@ -76,7 +76,7 @@ pub(super) fn throughput(
         }
         for step in batch {
             let code = if step.call.kind().is_some() {
-                let outcome = black_box(machine.hypercall(&step.call, &script.words));
+                let outcome = black_box(machine.hypercall(step, &script.words));
                 sum.add(&step.call, &outcome.receipt);
                 outcome.code
             } else {
@@ -87,6 +87,7 @@ pub(super) fn throughput(
         // No bar here: drawing it would be measured.
         flow = go_on();
     }
+    sum.kills += machine.submit_all();
     let took = start.elapsed();
     out.complete = flow.is_continue();
     out.books = Books::close(machine, script, &sum);
@@ -121,7 +122,7 @@ pub(super) fn latency(
         for step in batch {
             let code = if let Some(kind) = step.call.kind() {
                 let start = Instant::now();
-                let outcome = black_box(machine.hypercall(&step.call, &script.words));
+                let outcome = black_box(machine.hypercall(step, &script.words));
                 let ns = start.elapsed().as_nanos() as u64;
                 latencies[kind as usize].record(ns, outcome.receipt.tces);
                 sum.add(&step.call, &outcome.receipt);
@@ -133,6 +134,7 @@ pub(super) fn latency(
         }
         flow = progress.done(batch.len());
     }
+    sum.kills += machine.submit_all();
     out.complete = flow.is_continue();
     out.books = Books::close(machine, script, &sum);
     out.sum = sum;

@@ -2,12 +2,12 @@
 //! What a run's document says of the settings, the machine and what was counted.
 
 use tce_engine::addr::GroupId;
-use tce_engine::backend::mock::KillCost;
 use tce_engine::kill::KillCount;
 use tce_engine::mem::TablePages;
 
-use crate::cli::RunConfig;
+use crate::cli::{Phase, RunConfig};
 use crate::host::HostFacts;
+use crate::policy::Policy;
 use crate::result::{
     Backend, BackendKind, Counters, DmaResult, KillCostSettings, Layout, RealMemory, RunSettings,
     TableMemory, TableMemoryKind, Warning,
@@ -41,9 +41,8 @@ pub(super) fn settings(config: &RunConfig, plan: &Plan, rig: &Rig) -> RunSetting
         simd: plan.tier.name().to_owned(),
         contiguous: config.contiguous && !rig.machine.has_kernel(),
         memlock_bytes: config.memlock_bytes,
-        kill_cost: config.kill_cost.map(|KillCost { store_ns, fence_ns, refill_ns }| {
-            KillCostSettings { store_ns, fence_ns, refill_ns }
-        }),
+        kill_cost: config.kill_cost.map(KillCostSettings::from),
+        policy: config.policy.to_string(),
         detach: config.detach.map(|policy| leave::name(policy).to_owned()),
     }
 }
@@ -75,6 +74,21 @@ pub(super) fn counters(config: &RunConfig, rig: &Rig, outcomes: &[Outcome]) -> C
         leaf_blocks: blocks.saturating_sub(containers * interior),
         table_blocks: blocks,
     }
+}
+
+/// Says which phases a policy for handles does not concern.
+pub(super) fn strict_phases(config: &RunConfig) -> Option<Warning> {
+    let with_handles = |phase: &&Phase| matches!(phase, Phase::Ring | Phase::Single);
+    let others = config.phases.iter().filter(|phase| !with_handles(phase));
+    let names: Vec<_> = others.map(|phase| phase.name()).collect();
+    (config.policy != Policy::Strict && !names.is_empty()).then(|| {
+        let text = format!(
+            "--policy {} is for handles, as ring and single use them; strict were: {}",
+            config.policy,
+            names.join(", ")
+        );
+        Warning::new("STRICT_PHASES", text)
+    })
 }
 
 /// What the run stood on, as it was got.

@@ -6,8 +6,12 @@
 //! else than what is expected, or is still under way to a page that the engine has let go of, is a
 //! [`Violation`]: a kill that is missing, wrong or early, or that nobody waited for.
 //!
-//! Pages carry their owner's stamp by where they are: the mock uses no real address twice, so
-//! [`Mock::owner`] says of each whose it is, and nobody's once it is unpinned.
+//! What was unmapped under a policy that kills later is said to be owed: until the engine has settled it,
+//! devices find nothing, or the page that was there, which is still pinned.
+//!
+//! Pages carry their owner's stamp by where they are: the mock uses no real address of a process twice, so
+//! [`Mock::owner`] says of each whose it is, and nobody's once it is unpinned. A guest's RAM is always at
+//! the same place; guests whose devices are to be told apart have pages of their own in it.
 
 mod judge;
 mod state;
@@ -71,6 +75,8 @@ pub struct Expectations {
     count: AtomicU64,
     accesses: AtomicU64,
     judged: AtomicU64,
+    arrived: AtomicU64,
+    as_given: bool,
 }
 
 impl Expectations {
@@ -91,7 +97,16 @@ impl Expectations {
             count: AtomicU64::new(0),
             accesses: AtomicU64::new(0),
             judged: AtomicU64::new(0),
+            arrived: AtomicU64::new(0),
+            as_given: false,
         }
+    }
+
+    /// The same for a guest's entries, which hold their permission as it was given. A process may also
+    /// read what it may write.
+    #[must_use]
+    pub fn as_given(self) -> Self {
+        Self { as_given: true, ..self }
     }
 
     /// The first violations.
@@ -112,6 +127,12 @@ impl Expectations {
         (self.accesses.load(Ordering::Relaxed), self.judged.load(Ordering::Relaxed))
     }
 
+    /// Accesses so far that reached a page.
+    #[must_use]
+    pub fn arrived(&self) -> u64 {
+        self.arrived.load(Ordering::Relaxed)
+    }
+
     fn pages(&self, stretch: Stretch) -> &Pages {
         &self.buses[stretch.bus][stretch.nth]
     }
@@ -126,21 +147,31 @@ impl Expectations {
 
     /// It leads to this memory now. The address is a multiple of 4 KiB and below 2^44.
     pub fn mapped(&self, stretch: Stretch, page: u64, memory: Uaddr, perm: Perm) {
-        let pages = self.pages(stretch);
-        pages.note(self.mock.tce_time(), page, Event::Mapped(memory));
-        let cell = &pages.cells[page as usize];
-        let cell_now = Cell(cell.load(Ordering::Relaxed)).stable(Stable::Mapped { memory, perm });
-        cell.store(cell_now.0, Ordering::SeqCst);
-        pages.hot.store(page, Ordering::Relaxed);
+        let perm = self.of_entry(perm);
+        self.is(stretch, page, Event::Mapped(memory), Stable::Mapped { memory, perm });
+    }
+
+    /// Nothing is there now, but the kill of what led to this memory is still owed: devices may find
+    /// that, until it is said to be released.
+    pub fn owed(&self, stretch: Stretch, page: u64, memory: Uaddr, perm: Perm) {
+        let perm = self.of_entry(perm);
+        self.is(stretch, page, Event::Owed(memory), Stable::Owed { memory, perm });
     }
 
     /// Nothing is there now.
     pub fn released(&self, stretch: Stretch, page: u64) {
+        self.is(stretch, page, Event::Released, Stable::Nothing);
+    }
+
+    fn of_entry(&self, perm: Perm) -> Perm {
+        if self.as_given { perm } else { perm.powernv() }
+    }
+
+    fn is(&self, stretch: Stretch, page: u64, event: Event, now: Stable) {
         let pages = self.pages(stretch);
-        pages.note(self.mock.tce_time(), page, Event::Released);
+        pages.note(self.mock.tce_time(), page, event);
         let cell = &pages.cells[page as usize];
-        let cell_now = Cell(cell.load(Ordering::Relaxed)).stable(Stable::Nothing);
-        cell.store(cell_now.0, Ordering::SeqCst);
+        cell.store(Cell(cell.load(Ordering::Relaxed)).stable(now).0, Ordering::SeqCst);
         pages.hot.store(page, Ordering::Relaxed);
     }
 
@@ -221,6 +252,7 @@ impl Expectations {
         self.accesses.fetch_add(1, Ordering::Relaxed);
         let must = looked.must();
         self.judged.fetch_add(u64::from(must.is_some()), Ordering::Relaxed);
+        self.arrived.fetch_add(u64::from(found.arrived()), Ordering::Relaxed);
         pages.note_access(self.mock.tce_time(), page, pe, access, found.arrived());
         let kind = judge::judge(must, &found, access)?;
         if self.count.fetch_add(1, Ordering::AcqRel) < KEPT {
@@ -264,7 +296,7 @@ impl Look {
             Stable::On(bus) if bus == self.stretch_bus => self.cell.get(),
             // Another bus has its own mapping there, or not.
             Stable::On(_) => None,
-            Stable::Nothing | Stable::Mapped { .. } => Some(Stable::Nothing),
+            _ => Some(Stable::Nothing),
         }
     }
 }
@@ -338,6 +370,7 @@ impl Agent {
         let pages = &all.buses[bus][nth];
         let page = match self.draw(4) {
             0 => self.draw(pages.watched.pages),
+            1 => pages.hot.load(Ordering::Relaxed),
             _ => {
                 let hot = pages.hot.load(Ordering::Relaxed) + self.draw(24);
                 hot.saturating_sub(16).min(pages.watched.pages - 1)

@@ -247,7 +247,9 @@ impl MockBuilder {
         if phbs == 0 || usize::from(phbs) > groups.max(1) {
             return Err(MockError::Phbs { phbs, groups });
         }
-        if let Some(TceCache { entries, line }) = self.tce_cache.filter(|cache| !cache.possible()) {
+        if let Some(TceCache { entries, line, .. }) =
+            self.tce_cache.filter(|cache| !cache.possible())
+        {
             return Err(MockError::TceCache { entries, line });
         }
         if let Some(cost) = self.kill_cost.filter(|cost| !cost.possible()) {

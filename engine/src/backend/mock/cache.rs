@@ -25,14 +25,17 @@ pub struct TceCache {
     pub entries: usize,
     /// Entries of a line: a power of two, at most 512 and no more than it holds.
     pub line: usize,
+    /// True if a line is kept whose entry was missed and is empty. If not, empty entries are held only
+    /// as neighbours of a live one.
+    pub keep_faults: bool,
 }
 
 impl TceCache {
-    /// 1024 entries, 8 a line.
-    pub const POWER8: Self = Self { entries: 1024, line: 8 };
+    /// 1024 entries, 8 a line, whatever was found.
+    pub const POWER8: Self = Self { entries: 1024, line: 8, keep_faults: true };
 
     pub(super) const fn possible(self) -> bool {
-        let Self { entries, line } = self;
+        let Self { entries, line, .. } = self;
         entries.is_power_of_two() && line.is_power_of_two() && line <= 512 && line <= entries
     }
 }
@@ -105,6 +108,7 @@ struct Cache {
     line_bits: u32,
     /// Lines of a set.
     ways: usize,
+    keep_faults: bool,
 }
 
 /// The caches of all bridges, and what is in flight through them.
@@ -170,6 +174,7 @@ impl Cache {
             pages: (0..pes).map(|_| AtomicU64::new(0)).collect(),
             line_bits: shape.line.trailing_zeros(),
             ways: lines.min(WAYS),
+            keep_faults: shape.keep_faults,
         }
     }
 
@@ -313,7 +318,9 @@ impl Caches {
         let entry = line.entry(base + offset);
         let now = self.now();
         set.kill(|line| *line == tag);
-        set.put(now, cache.ways, line);
+        if cache.keep_faults || entry.as_ref().is_ok_and(|entry| entry & 3 != 0) {
+            set.put(now, cache.ways, line);
+        }
         set.note(now, Some(tag), TceEvent::Fill { entry: entry.unwrap_or(0) });
         drop(set);
         finish(entry, page_bits)

@@ -165,6 +165,25 @@ impl Pe {
         self.last_kill.store(self.page_kill() | at.0 & !0xfff);
     }
 
+    /// The stores of one kill, of each of which `heard` is told the word; returns how many.
+    #[inline]
+    pub(super) fn store_kills(&self, scope: KillScope, mut heard: impl FnMut(u64)) -> u64 {
+        let mut store = |word| {
+            self.last_kill.store(word);
+            heard(word);
+        };
+        match scope {
+            KillScope::Pages { start, count, page } => {
+                let at = |i: u64| start.0 + (i << page.get());
+                (0..count).for_each(|i| store(self.page_kill() | at(i) & !0xfff));
+                return count;
+            }
+            KillScope::Pe => store(KILL_PE | self.named()),
+            KillScope::All => store(KILL_ALL),
+        }
+        1
+    }
+
     /// The word, but for the page.
     fn page_kill(&self) -> u64 {
         KILL_PAGE | self.named()
@@ -301,28 +320,12 @@ impl Phb {
 
     /// The stores of one kill, but for their count.
     fn store_kills(&self, pe: &Pe, scope: KillScope) -> u64 {
-        let whole = match scope {
-            KillScope::Pages { start, count, page } => {
-                for i in 0..count {
-                    let at = start.0 + (i << page.get());
-                    self.store_kill(pe, pe.page_kill() | at & !0xfff);
-                }
-                return count;
+        pe.store_kills(scope, |word| {
+            if let Some(caches) = &self.caches {
+                caches.kill(pe.number, word);
             }
-            KillScope::Pe => KILL_PE | pe.named(),
-            KillScope::All => KILL_ALL,
-        };
-        self.store_kill(pe, whole);
-        1
-    }
-
-    /// One store to the kill register of the PE's bridge.
-    fn store_kill(&self, pe: &Pe, word: u64) {
-        pe.last_kill.store(word);
-        if let Some(caches) = &self.caches {
-            caches.kill(pe.number, word);
-        }
-        self.event(|| MockEvent::Kill(pe.number, word));
+            self.event(|| MockEvent::Kill(pe.number, word));
+        })
     }
 
     pub(super) fn fence(&self) {

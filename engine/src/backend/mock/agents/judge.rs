@@ -50,7 +50,10 @@ pub enum Event {
     Begin(&'static str),
     /// Such a call returned, and this is mapped.
     Mapped(Uaddr),
-    /// Such a call returned, and nothing is mapped.
+    /// Such a call returned, and nothing is mapped; but until kills that are owed have been waited for,
+    /// this may be found.
+    Owed(Uaddr),
+    /// Such a call returned, or what it owed was settled, and nothing is mapped.
     Released,
     /// Accesses in a row that ended alike.
     Access {
@@ -101,22 +104,21 @@ pub(super) fn judge(must: Option<Stable>, found: &Found, access: Access) -> Opti
         }
         Found::Page { to, owner: Some((memory, offset)) } => match must? {
             Stable::Nothing => Some(Kind::Stale),
-            Stable::Mapped { memory: page, perm } => {
+            Stable::Mapped { memory: page, perm } | Stable::Owed { memory: page, perm } => {
                 if memory.start() + offset != page.0 {
                     return Some(Kind::OtherPage);
                 }
-                // What may write may read on powernv; so says the entry too.
                 let more = access == Access::Write && !perm.allows(Perm::WRITE);
-                (more || to.perm != perm.powernv()).then_some(Kind::Permission)
+                (more || to.perm != perm).then_some(Kind::Permission)
             }
             Stable::On(_) => None,
         },
         Found::Fault(_) => match must? {
             Stable::Mapped { perm, .. } => {
-                let allowed = access != Access::Write || perm.allows(Perm::WRITE);
-                allowed.then_some(Kind::StaleEmpty)
+                let needed = if access == Access::Write { Perm::WRITE } else { Perm::READ };
+                perm.allows(needed).then_some(Kind::StaleEmpty)
             }
-            Stable::Nothing | Stable::On(_) => None,
+            Stable::Nothing | Stable::Owed { .. } | Stable::On(_) => None,
         },
     }
 }

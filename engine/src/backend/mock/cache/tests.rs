@@ -157,7 +157,7 @@ fn a_window_that_goes_leaves_its_lines() {
 
 #[test]
 fn it_holds_no_more_than_its_entries() {
-    let t = table(TceCache { entries: 32, line: 4 }, 1, PageShift::K4);
+    let t = table(TceCache { entries: 32, line: 4, keep_faults: true }, 1, PageShift::K4);
     (0..400).for_each(|entry| t.put(entry, Some(1)));
     (0..400).for_each(|entry| assert_eq!(t.dma(0, entry), Some(1)));
     (0..400).for_each(|entry| t.put(entry, Some(2)));
@@ -169,6 +169,23 @@ fn it_holds_no_more_than_its_entries() {
     assert_eq!(held(&caches.caches[0]), 8, "32 entries, 4 a line");
     let stale = (0..400).filter(|entry| t.dma(0, *entry) == Some(1)).count();
     assert!(stale <= 32, "{stale}");
+}
+
+#[test]
+fn it_may_keep_no_entry_that_was_missed_and_is_empty() {
+    for keep_faults in [true, false] {
+        let t = table(TceCache { keep_faults, ..TceCache::POWER8 }, 1, PageShift::K4);
+        t.put(9, Some(1));
+        assert_eq!(t.dma(0, 8), None);
+        t.put(8, Some(2));
+        assert_eq!(t.dma(0, 8), (!keep_faults).then_some(2));
+        // Beside a live one it does.
+        assert_eq!(t.dma(0, 10), None);
+        t.put(10, Some(3));
+        assert_eq!(t.dma(0, 10), None);
+        t.kill_pages(0, 9, 1);
+        assert_eq!((t.dma(0, 8), t.dma(0, 10)), (Some(2), Some(3)));
+    }
 }
 
 #[test]
@@ -291,12 +308,13 @@ fn the_history_of_a_line_is_in_order() {
 
 #[test]
 fn shapes_that_cannot_be_are_refused() {
+    let shape = |entries, line| TceCache { entries, line, keep_faults: true };
     for (entries, line) in [(0, 1), (1024, 0), (1000, 8), (1024, 3), (4, 8), (1024, 1024)] {
-        let done = MockBuilder::new(1).tce_cache(TceCache { entries, line }).try_build();
+        let done = MockBuilder::new(1).tce_cache(shape(entries, line)).try_build();
         assert_eq!(done.err(), Some(MockError::TceCache { entries, line }));
     }
     for (entries, line) in [(1, 1), (512, 512), (1024, 8)] {
-        assert!(MockBuilder::new(1).tce_cache(TceCache { entries, line }).try_build().is_ok());
+        assert!(MockBuilder::new(1).tce_cache(shape(entries, line)).try_build().is_ok());
     }
 }
 

@@ -137,7 +137,7 @@ fn a_kill_of_all_is_charged_with_every_pe_of_the_bridge_and_no_other() {
 
 #[test]
 fn a_smaller_cache_has_less_to_refill() {
-    let cache = TceCache { entries: 64, line: 1 };
+    let cache = TceCache { entries: 64, line: 1, keep_faults: true };
     let fixture = Fixture::new(costly(1).tce_cache(cache), 1);
     fixture.map(200);
     let before = fixture.mock.kill_charge().refill_ns;
