@@ -106,6 +106,8 @@ fn broken_and_partial_files_are_named_and_left_out_only_if_asked_for() {
     let left_out: Vec<_> =
         doc["warnings"].as_array().unwrap().iter().filter(|w| w["code"] == "LEFT_OUT").collect();
     assert_eq!((doc["hosts"].as_array().unwrap().len(), left_out.len()), (1, 4));
+    let gha = bench(&["export", "--to", "gha", &out]);
+    assert!(text(&gha.stdout).contains("1 run(s) merged"));
     // Nothing is left of what is unusable alone.
     let error = refused(&["merge", "--skip-unusable", "-q", &names[1], "-o", &at("none.json")], 1);
     assert!(error.contains("none of 1 files is a usable result"), "{error}");

@@ -37,10 +37,10 @@ pub fn merge(config: &MergeConfig) -> anyhow::Result<Status> {
     }
     if !broken.is_empty() {
         if !config.skip_unusable {
-            bail!("{}; --skip-unusable merges the others without them", list(&broken));
+            bail!("{}; --skip-unusable merges the others without them", broken.join("; "));
         }
         if parts.is_empty() {
-            bail!("none of {} files is a usable result: {}", broken.len(), list(&broken));
+            bail!("none of {} files is a usable result: {}", broken.len(), broken.join("; "));
         }
     }
     let mut doc = merged(&parts)?;

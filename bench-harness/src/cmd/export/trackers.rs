@@ -39,9 +39,10 @@ fn about(series: &Series<'_>) -> String {
     let doc = series.doc;
     let git = doc.tool.git.as_deref().unwrap_or("unknown");
     let dirty = if doc.tool.dirty == Some(true) { "+changes" } else { "" };
-    let of = match series.values.len() {
-        1 => "1 run".to_owned(),
-        n => format!("median of {n} runs"),
+    let of = match (series.values.len(), doc.hosts.len()) {
+        (1, 0) => "1 run".to_owned(),
+        (1, merged) => format!("{merged} run(s) merged"),
+        (n, _) => format!("median of {n} runs"),
     };
     format!(
         "{}\nhost {} · {} · Linux {}\ncommit {git}{dirty} · {of}",
