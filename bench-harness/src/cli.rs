@@ -30,8 +30,8 @@ use crate::style::Style;
 
 use checks::{CostArgs, DmaArgs, HazardsArgs, LimitsArgs, SharingArgs, TeardownArgs};
 use churn::ChurnArgs;
-use compare::{CompareArgs, GateArgs};
-use export::{ExportArgs, MergeArgs};
+use compare::{COMPARE_EXAMPLES, CompareArgs, GateArgs};
+use export::{EXPORT_EXAMPLES, ExportArgs, MERGE_EXAMPLES, MergeArgs};
 use policies::PoliciesArgs;
 use stale::StaleArgs;
 
@@ -67,42 +67,6 @@ Examples:
 
 Exit codes: 0 done and not found wrong, 1 failed, 2 wrong command line, 4 back end not usable, 130
 interrupted. gate: 3 regression, 5 inconclusive.";
-
-const COMPARE_EXAMPLES: &str = "\
-Two programs run in turns: each pair in an order that the seed decides, half of them A first. Of each
-metric of each operation, the median of the pairs' ratios B/A has an interval; all judged intervals
-together are 95 % sure. regression: one is above the threshold as a whole. no change: all are within.
-inconclusive: anything else, and whatever runs of one program differ by themselves. Two documents are
-one run of each and always inconclusive; folders of documents are compared, but were not taken in turns.
-
-Examples:
-  tce-bench compare --run old/tce-bench new/tce-bench -- --phase ring --duration 100ms
-  tce-bench compare --run A B --pairs 40 --metric min --format iommu -- --backend mock
-  tce-bench compare old.json new.json            what two runs were like
-  tce-bench gate --run A B --confirm -- --duration 200ms
-  tce-bench gate --baseline results/main results/new
-
-Exit codes: 0 done, and for gate no regression; gate: 3 regression, 5 inconclusive. 1 failed, or cannot
-be compared (other machines, builds or settings; not verified; not complete).";
-
-const EXPORT_EXAMPLES: &str = "\
-A series is called BACKEND/GEOMETRY/OPERATION/MEASURE, as mock/g1c1-2G-4K-l2-t1/bulk.map/p50; README.md
-says what each part is. Results that a comparison would refuse are refused.
-
-Examples:
-  tce-bench export --to gha out.json -o smaller.json
-  tce-bench export --to gha --better bigger out.json -o bigger.json
-  tce-bench export --to bmf kept/a/*.json -o bmf.json        the median of 20 runs, and their range
-  tce-bench export --to prometheus out.json -o /var/lib/node_exporter/tce_bench.prom
-  tce-bench export --to hgrm --id ring.map out.json -o ring.hgrm";
-
-const MERGE_EXAMPLES: &str = "\
-Histograms are added bucket by bucket, counts exactly; percentiles are those of all samples together. Each
-run stays in the document with its host, in hosts. Merged results can be merged, compared and exported.
-
-Examples:
-  tce-bench merge node*.json -o fleet.json
-  tce-bench merge --skip-unusable results/*.json -o fleet.json";
 
 const LIMITS_EXAMPLES: &str = "\
 A TCE is 8 bytes. The loops take turns, and each sample passes over its table until it has written

@@ -13,6 +13,23 @@ use crate::outfile::OutFile;
 /// Options of a child's that would take its document away from us.
 const OURS: [&str; 2] = ["--json", "--hlog"];
 
+pub(super) const COMPARE_EXAMPLES: &str = "\
+Two programs run in turns: each pair in an order that the seed decides, half of them A first. Of each
+metric of each operation, the median of the pairs' ratios B/A has an interval; all judged intervals
+together are 95 % sure. regression: one is above the threshold as a whole. no change: all are within.
+inconclusive: anything else, and whatever runs of one program differ by themselves. Two documents are
+one run of each and always inconclusive; folders of documents are compared, but were not taken in turns.
+
+Examples:
+  tce-bench compare --run old/tce-bench new/tce-bench -- --phase ring --duration 100ms
+  tce-bench compare --run A B --pairs 40 --metric min --format iommu -- --backend mock
+  tce-bench compare old.json new.json            what two runs were like
+  tce-bench gate --run A B --confirm -- --duration 200ms
+  tce-bench gate --baseline results/main results/new
+
+Exit codes: 0 done, and for gate no regression; gate: 3 regression, 5 inconclusive. 1 failed, or cannot
+be compared (other machines, builds or settings; not verified; not complete).";
+
 /// Options of `compare`.
 #[derive(Debug, Args)]
 pub(super) struct CompareArgs {

@@ -8,6 +8,25 @@ use clap::{Args, ValueEnum};
 use crate::cmd::export::Measure;
 use crate::outfile::OutFile;
 
+pub(super) const EXPORT_EXAMPLES: &str = "\
+A series is called BACKEND/GEOMETRY/OPERATION/MEASURE, as mock/g1c1-2G-4K-l2-t1/bulk.map/p50; README.md
+says what each part is. Results that a comparison would refuse are refused.
+
+Examples:
+  tce-bench export --to gha out.json -o smaller.json
+  tce-bench export --to gha --better bigger out.json -o bigger.json
+  tce-bench export --to bmf kept/a/*.json -o bmf.json        the median of 20 runs, and their range
+  tce-bench export --to prometheus out.json -o /var/lib/node_exporter/tce_bench.prom
+  tce-bench export --to hgrm --id ring.map out.json -o ring.hgrm";
+
+pub(super) const MERGE_EXAMPLES: &str = "\
+Histograms are added bucket by bucket, counts exactly; percentiles are those of all samples together. Each
+run stays in the document with its host, in hosts. Merged results can be merged, compared and exported.
+
+Examples:
+  tce-bench merge node*.json -o fleet.json
+  tce-bench merge --skip-unusable results/*.json -o fleet.json";
+
 /// Options of `export`.
 #[derive(Debug, Args)]
 pub(super) struct ExportArgs {

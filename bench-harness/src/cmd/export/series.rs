@@ -180,7 +180,7 @@ pub(super) fn geometry(doc: &ResultDoc) -> String {
                 }
                 many => format!("{}-traces", many.len()),
             };
-            format!("replay-{}-{}", replay.compat, plain(&what))
+            format!("replay-{}-{}{}", replay.compat, plain(&what), other_policy(&replay.policy))
         }
     }
 }
@@ -202,11 +202,17 @@ fn of_run(run: &RunSettings) -> String {
         name.push('-');
         name.push_str(policy);
     }
+    name.push_str(&other_policy(&run.policy));
     if let Some(cost) = &run.kill_cost {
         let (store, fence, refill) = (cost.store_ns, cost.fence_ns, cost.refill_ns);
         name.push_str(&format!("-kills{store}+{fence}+{refill}"));
     }
     name
+}
+
+/// A kill policy other than the default, as `-deferred-256-10ms`.
+fn other_policy(policy: &str) -> String {
+    if policy == "strict" { String::new() } else { format!("-{}", policy.replace(['=', ','], "-")) }
 }
 
 /// Without what separates names or fields anywhere.
@@ -314,4 +320,32 @@ pub(super) fn once(docs: &[ResultDoc]) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::result::KillCostSettings;
+
+    #[test]
+    fn what_makes_other_work_is_in_the_name_and_needs_no_quotes() {
+        let run = include_str!("../../../tests/data/ring.json");
+        let mut doc: ResultDoc = serde_json::from_str(run).unwrap();
+        assert_eq!(case(&doc), "mock/g1c1-4M-4K-l1-t1");
+        let Config::Run(run) = &mut doc.config else { unreachable!() };
+        (run.groups, run.containers, run.threads, run.levels) = (8, 2, 4, 3);
+        (run.contiguous, run.detach) = (true, Some("isolate".to_owned()));
+        run.policy = "deferred=256,10ms".to_owned();
+        run.kill_cost = Some(KillCostSettings { store_ns: 1, fence_ns: 2, refill_ns: 3 });
+        doc.backend.label = "mock of phb4: software PHB, not hardware".to_owned();
+        let name = case(&doc);
+        assert_eq!(
+            name,
+            "mock-of-phb4/g8c2-4M-4K-l3-t4-contiguous-isolate-deferred-256-10ms-kills1+2+3"
+        );
+        // Neither a tag of a log nor a cell of a table may have these.
+        assert!(!name.contains([',', ' ', '"', '=']));
+        doc.backend.label = "vfio: real kernel 6.12, emulated by QEMU".to_owned();
+        assert_eq!(backend(&doc), "vfio-emulated");
+    }
 }

@@ -151,23 +151,37 @@ fn add(a: u64, b: u64) -> anyhow::Result<u64> {
 fn counters(rows: &[HostRun]) -> anyhow::Result<Counters> {
     let mut sum = Counters::default();
     for row in rows {
-        let c = &row.counters;
+        // By name, so that a new counter is not forgotten.
+        let Counters {
+            tces_written,
+            kills_asked,
+            kills_issued,
+            register_stores,
+            kill_cost_ns,
+            requests,
+            ioctls,
+            pinned_peak_bytes,
+            pinned_end_bytes,
+            table_charge_bytes,
+            leaf_blocks,
+            table_blocks,
+        } = row.counters;
         for (to, from) in [
-            (&mut sum.tces_written, c.tces_written),
-            (&mut sum.kills_asked, c.kills_asked),
-            (&mut sum.kills_issued, c.kills_issued),
-            (&mut sum.register_stores, c.register_stores),
-            (&mut sum.kill_cost_ns, c.kill_cost_ns),
-            (&mut sum.requests, c.requests),
-            (&mut sum.ioctls, c.ioctls),
-            (&mut sum.pinned_end_bytes, c.pinned_end_bytes),
-            (&mut sum.table_charge_bytes, c.table_charge_bytes),
-            (&mut sum.leaf_blocks, c.leaf_blocks),
-            (&mut sum.table_blocks, c.table_blocks),
+            (&mut sum.tces_written, tces_written),
+            (&mut sum.kills_asked, kills_asked),
+            (&mut sum.kills_issued, kills_issued),
+            (&mut sum.register_stores, register_stores),
+            (&mut sum.kill_cost_ns, kill_cost_ns),
+            (&mut sum.requests, requests),
+            (&mut sum.ioctls, ioctls),
+            (&mut sum.pinned_end_bytes, pinned_end_bytes),
+            (&mut sum.table_charge_bytes, table_charge_bytes),
+            (&mut sum.leaf_blocks, leaf_blocks),
+            (&mut sum.table_blocks, table_blocks),
         ] {
             *to = add(*to, from)?;
         }
-        sum.pinned_peak_bytes = sum.pinned_peak_bytes.max(c.pinned_peak_bytes);
+        sum.pinned_peak_bytes = sum.pinned_peak_bytes.max(pinned_peak_bytes);
     }
     Ok(sum)
 }
