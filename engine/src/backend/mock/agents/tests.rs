@@ -80,6 +80,37 @@ fn who_says_what_is_there_is_taken_at_his_word() {
 }
 
 #[test]
+fn what_is_owed_may_be_found_and_nothing_else() {
+    use Access::{Read, Write};
+    let b = bench();
+    b.expect.owed(S, 3, A, Perm::READ_WRITE);
+    assert_eq!(b.access(3, Read), None, "it has been killed before it had to be");
+    b.map(3, Perm::READ_WRITE);
+    assert_eq!((b.access(3, Read), b.access(3, Write)), (None, None), "not yet");
+    b.expect.owed(S, 3, Uaddr(A.0 + P), Perm::READ_WRITE);
+    assert_eq!(b.access(3, Read), Some(Kind::OtherPage));
+    b.expect.owed(S, 3, A, Perm::READ);
+    assert_eq!(b.access(3, Write), Some(Kind::Permission));
+    b.expect.released(S, 3);
+    assert_eq!(b.access(3, Read), Some(Kind::Stale));
+    assert_eq!((b.expect.arrived(), b.expect.accesses()), (5, (6, 6)));
+}
+
+#[test]
+fn a_guests_permissions_are_as_given() {
+    let b = bench();
+    let mock = b.expect.mock.clone();
+    let watched = Watched { start: Ioba(0), page: PageShift::K4, pages: 16 };
+    let guest = Expectations::new(mock, 1, &[&[watched]]).as_given();
+    guest.moved(PE, Some(0));
+    b.map(3, Perm::WRITE);
+    b.expect.mapped(S, 3, A, Perm::WRITE);
+    guest.mapped(S, 3, A, Perm::WRITE);
+    assert_eq!(b.access(3, Access::Read), None, "what a process may write it may read");
+    assert_eq!(guest.access(PE, S, 3, Access::Read, 0), Some(Kind::Permission));
+}
+
+#[test]
 fn a_pe_that_is_elsewhere_finds_nothing() {
     let b = bench();
     b.map(0, Perm::READ_WRITE);
