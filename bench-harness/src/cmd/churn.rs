@@ -11,7 +11,6 @@ mod rounds;
 #[cfg(test)]
 mod tests;
 
-use std::io::Write;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Instant, SystemTime};
@@ -20,14 +19,13 @@ use anyhow::anyhow;
 use tce_engine::engine::{DetachPolicy, Engine, EngineOptions};
 use tce_engine::geometry::WindowSpec;
 
-use super::{Status, check_outputs};
+use super::{Status, check_outputs, present};
 use crate::cli::ChurnConfig;
 use crate::clock::Clock;
 use crate::edu;
 use crate::host::{self, HostFacts};
 use crate::interrupt::interrupted;
 use crate::kernel::Unavailable;
-use crate::outfile::OutFile;
 use crate::result::{BackendKind, Run, Tool, Warning};
 use crate::run::lists::Random;
 use crate::run::machine::Machine;
@@ -67,19 +65,8 @@ pub fn churn(config: &ChurnConfig, argv: Vec<String>) -> anyhow::Result<Status> 
     doc.run.wall_s = begin.elapsed().as_secs_f64();
     doc.warnings.splice(0..0, warnings);
     let output = &config.run.output;
-    if !output.quiet && output.json != Some(OutFile::Stdout) {
-        // A closed pipe is the reader's choice.
-        let _ = std::io::stdout().write_all(report::table(&doc, Style::detect()).as_bytes());
-    }
-    if let Some(file) = &output.json {
-        let text = serde_json::to_string_pretty(&doc)? + "\n";
-        file.write(text.as_bytes()).map_err(|e| anyhow!(e))?;
-    }
-    Ok(match (doc.run.complete, doc.verified) {
-        (false, _) => Status::Interrupted,
-        (true, Some(false)) => Status::Failed,
-        (true, _) => Status::Ok,
-    })
+    present(output.quiet, output.json.as_ref(), &doc, || report::table(&doc, Style::detect()))?;
+    Ok(Status::of(doc.run.complete, doc.verified))
 }
 
 /// Makes the first group's window, has the rounds run, and gives everything back.

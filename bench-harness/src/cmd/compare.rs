@@ -13,14 +13,13 @@ mod synthetic;
 mod verdict;
 
 use std::collections::BTreeSet;
-use std::io::Write;
 use std::time::{Instant, SystemTime};
 
 use anyhow::{anyhow, bail};
 use serde::Serialize;
 
 use super::documents::unlike;
-use super::{Status, bar};
+use super::{Status, bar, json_text, show, write_text};
 use crate::cli::{CompareConfig, Compared, Format, PairsConfig};
 use crate::host::HostFacts;
 use crate::interrupt::interrupted;
@@ -289,20 +288,13 @@ fn settings(config: &CompareConfig, paired: bool) -> Settings {
 }
 
 fn write(config: &CompareConfig, doc: &Doc, sides: &[Side; 2]) -> anyhow::Result<()> {
-    let json = serde_json::to_string_pretty(doc)? + "\n";
-    if !config.quiet && config.json != Some(OutFile::Stdout) {
-        let text = match config.format {
-            Format::Table => format::table(doc, Style::detect()),
-            Format::Markdown => format::markdown(doc),
-            Format::Json => json.clone(),
-            Format::Iommu => kernel_formats::iommu(doc, sides),
-            Format::Kernel => kernel_formats::kernel(doc, sides),
-        };
-        // A closed pipe is the reader's choice.
-        let _ = std::io::stdout().write_all(text.as_bytes());
-    }
-    if let Some(file) = &config.json {
-        file.write(json.as_bytes()).map_err(|e| anyhow!(e))?;
-    }
-    Ok(())
+    let json = json_text(doc)?;
+    show(!config.quiet && config.json != Some(OutFile::Stdout), || match config.format {
+        Format::Table => format::table(doc, Style::detect()),
+        Format::Markdown => format::markdown(doc),
+        Format::Json => json.clone(),
+        Format::Iommu => kernel_formats::iommu(doc, sides),
+        Format::Kernel => kernel_formats::kernel(doc, sides),
+    });
+    config.json.iter().try_for_each(|file| write_text(file, &json))
 }

@@ -10,7 +10,6 @@ mod tests;
 mod tiers;
 
 use std::fs;
-use std::io::Write;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -23,12 +22,11 @@ use tce_engine::backend::linux::uapi::kind;
 use tce_engine::backend::linux::{Linux, LinuxOptions};
 use tce_engine::engine::{Engine, EngineOptions};
 
-use super::Status;
+use super::{Status, present};
 use crate::cli::{BackendChoice, CostConfig};
 use crate::host::HostFacts;
 use crate::interrupt::interrupted;
 use crate::kernel::{Buffer, OpenVfio, Unavailable, open_vfio};
-use crate::outfile::OutFile;
 use crate::result::{BackendKind, MOCK_LABEL, Run, Tool};
 use crate::style::Style;
 use meter::{Meter, Unit};
@@ -81,19 +79,8 @@ pub fn cost(config: &CostConfig, argv: Vec<String>) -> anyhow::Result<Status> {
     doc.run.complete = !interrupted();
     doc.run.wall_s = begin.elapsed().as_secs_f64();
     doc.judge(unit);
-    if !config.quiet && config.json != Some(OutFile::Stdout) {
-        // A closed pipe is the reader's choice.
-        let _ = std::io::stdout().write_all(doc.report(Style::detect()).as_bytes());
-    }
-    if let Some(file) = &config.json {
-        let text = serde_json::to_string_pretty(&doc)? + "\n";
-        file.write(text.as_bytes()).map_err(|e| anyhow!(e))?;
-    }
-    Ok(match (doc.run.complete, doc.passed) {
-        (false, _) => Status::Interrupted,
-        (true, Some(false)) => Status::Failed,
-        (true, _) => Status::Ok,
-    })
+    present(config.quiet, config.json.as_ref(), &doc, || doc.report(Style::detect()))?;
+    Ok(Status::of(doc.run.complete, doc.passed))
 }
 
 fn measure(

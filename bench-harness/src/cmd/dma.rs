@@ -8,7 +8,6 @@ pub(super) mod suite;
 #[cfg(test)]
 mod tests;
 
-use std::io::Write;
 use std::path::Path;
 use std::time::{Instant, SystemTime};
 
@@ -19,7 +18,7 @@ use tce_engine::container::Container;
 use tce_engine::engine::{Engine, EngineOptions};
 use tce_engine::geometry::WindowSpec;
 
-use super::Status;
+use super::{Status, show, write_json};
 use crate::cli::DmaConfig;
 use crate::edu;
 use crate::host::HostFacts;
@@ -72,10 +71,7 @@ pub fn dma(config: &DmaConfig, argv: Vec<String>) -> anyhow::Result<Status> {
     let silent = config.quiet || config.json == Some(OutFile::Stdout);
     let style = Style::detect();
     let show = |text: &str| {
-        if !silent {
-            // A closed pipe is the reader's choice.
-            let _ = std::io::stdout().write_all(text.as_bytes());
-        }
+        show(!silent, || text.to_owned());
     };
     show(&format!("{}\n{}\n", doc.label, doc.machine));
     checks(&open, &wanted, &mut doc, &mut |window| show(&window.report(style)))?;
@@ -83,15 +79,8 @@ pub fn dma(config: &DmaConfig, argv: Vec<String>) -> anyhow::Result<Status> {
     doc.run.wall_s = begin.elapsed().as_secs_f64();
     doc.conclude();
     show(&doc.summary(style));
-    if let Some(file) = &config.json {
-        let text = serde_json::to_string_pretty(&doc)? + "\n";
-        file.write(text.as_bytes()).map_err(|e| anyhow!(e))?;
-    }
-    Ok(match (doc.run.complete, doc.verified) {
-        (false, _) => Status::Interrupted,
-        (true, true) => Status::Ok,
-        (true, false) => Status::Failed,
-    })
+    write_json(config.json.as_ref(), &doc)?;
+    Ok(Status::of(doc.run.complete, Some(doc.verified)))
 }
 
 fn no_device(config: &DmaConfig) -> String {

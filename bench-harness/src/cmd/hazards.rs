@@ -10,17 +10,15 @@ mod tests;
 mod traps;
 mod user;
 
-use std::io::Write;
 use std::time::{Instant, SystemTime};
 
 use anyhow::anyhow;
 use serde::Serialize;
 use tce_engine::backend::linux::mock_kernel::{MockKernel, Profile};
 
-use super::Status;
+use super::{Status, present};
 use crate::cli::HazardsConfig;
 use crate::interrupt::interrupted;
-use crate::outfile::OutFile;
 use crate::result::{Run, Tool};
 use crate::style::Style;
 use scene::{Actor, Harm, Scene};
@@ -102,19 +100,8 @@ pub fn hazards(config: &HazardsConfig, argv: Vec<String>) -> anyhow::Result<Stat
     doc.run.complete = !interrupted();
     doc.run.wall_s = begin.elapsed().as_secs_f64();
     doc.verified = doc.traps.iter().all(Row::engine_is_well);
-    if !config.quiet && config.json != Some(OutFile::Stdout) {
-        // A closed pipe is the reader's choice.
-        let _ = std::io::stdout().write_all(report::table(&doc, Style::detect()).as_bytes());
-    }
-    if let Some(file) = &config.json {
-        let text = serde_json::to_string_pretty(&doc)? + "\n";
-        file.write(text.as_bytes()).map_err(|e| anyhow!(e))?;
-    }
-    Ok(match (doc.run.complete, doc.verified) {
-        (false, _) => Status::Interrupted,
-        (true, true) => Status::Ok,
-        (true, false) => Status::Failed,
-    })
+    present(config.quiet, config.json.as_ref(), &doc, || report::table(&doc, Style::detect()))?;
+    Ok(Status::of(doc.run.complete, Some(doc.verified)))
 }
 
 impl Row {

@@ -8,18 +8,16 @@ mod result;
 #[cfg(test)]
 mod tests;
 
-use std::io::Write;
 use std::time::{Instant, SystemTime};
 
 use anyhow::anyhow;
 
-use super::{Status, bar};
+use super::{Status, bar, present};
 use crate::cli::LimitsConfig;
 use crate::clock::Clock;
 use crate::host::{self, HostFacts};
 use crate::interrupt::interrupted;
 use crate::loops::libc_version;
-use crate::outfile::OutFile;
 use crate::result::{Run, Tool};
 use crate::size::format_size;
 use crate::style::Style;
@@ -40,15 +38,8 @@ pub fn limits(config: &LimitsConfig, argv: Vec<String>) -> anyhow::Result<Status
     measure(config, &mut doc)?;
     doc.run.complete = !interrupted();
     doc.run.wall_s = begin.elapsed().as_secs_f64();
-    if !config.quiet && config.json != Some(OutFile::Stdout) {
-        // A closed pipe is the reader's choice.
-        let _ = std::io::stdout().write_all(doc.report(Style::detect()).as_bytes());
-    }
-    if let Some(file) = &config.json {
-        let text = serde_json::to_string_pretty(&doc)? + "\n";
-        file.write(text.as_bytes()).map_err(|e| anyhow!(e))?;
-    }
-    Ok(if doc.run.complete { Status::Ok } else { Status::Interrupted })
+    present(config.quiet, config.json.as_ref(), &doc, || doc.report(Style::detect()))?;
+    Ok(Status::of(doc.run.complete, None))
 }
 
 impl Doc {

@@ -24,6 +24,8 @@ use std::time::{Duration, SystemTime};
 use anyhow::anyhow;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use serde::Serialize;
+
 use crate::cli::Output;
 use crate::hist_io::{LogEntry, write_hlog};
 use crate::outfile::OutFile;
@@ -49,6 +51,17 @@ pub enum Status {
     Interrupted,
 }
 
+impl Status {
+    /// Of what ran to its end or not, and was found right or wrong if that could be found.
+    fn of(complete: bool, right: Option<bool>) -> Self {
+        match (complete, right) {
+            (false, _) => Self::Interrupted,
+            (true, Some(false)) => Self::Failed,
+            (true, _) => Self::Ok,
+        }
+    }
+}
+
 /// Finds out before a long run whether its results can be written.
 ///
 /// # Errors
@@ -72,14 +85,8 @@ pub fn write_outputs(
     let on_stdout = |file: &Option<OutFile>| matches!(file, Some(OutFile::Stdout));
     // What goes to standard output has it to itself.
     let taken = [&output.json, &output.hlog, &output.profile].into_iter().any(on_stdout);
-    if !output.quiet && !taken {
-        // A closed pipe is the reader's choice.
-        let _ = std::io::stdout().write_all(table.as_bytes());
-    }
-    if let Some(file) = &output.json {
-        let text = doc.to_json().map_err(|e| anyhow!(e))?;
-        file.write(text.as_bytes()).map_err(|e| anyhow!(e))?;
-    }
+    show(!output.quiet && !taken, || table.to_owned());
+    write_json(output.json.as_ref(), doc)?;
     if let Some(file) = &output.hlog {
         let length = Duration::try_from_secs_f64(doc.run.wall_s).unwrap_or_default();
         let entry = |(id, recorder)| LogEntry {
@@ -94,6 +101,37 @@ pub fn write_outputs(
         file.write(&text).map_err(|e| anyhow!(e))?;
     }
     Ok(())
+}
+
+/// Prints what somebody wants to see.
+fn show(wanted: bool, text: impl FnOnce() -> String) {
+    if wanted {
+        // A closed pipe is the reader's choice.
+        let _ = std::io::stdout().write_all(text().as_bytes());
+    }
+}
+
+fn json_text(doc: &impl Serialize) -> anyhow::Result<String> {
+    Ok(serde_json::to_string_pretty(doc)? + "\n")
+}
+
+fn write_text(file: &OutFile, text: &str) -> anyhow::Result<()> {
+    file.write(text.as_bytes()).map_err(|e| anyhow!(e))
+}
+
+fn write_json(file: Option<&OutFile>, doc: &impl Serialize) -> anyhow::Result<()> {
+    file.map_or(Ok(()), |file| write_text(file, &json_text(doc)?))
+}
+
+/// Prints the table and writes the document, which has standard output to itself where it goes there.
+fn present(
+    quiet: bool,
+    json: Option<&OutFile>,
+    doc: &impl Serialize,
+    table: impl FnOnce() -> String,
+) -> anyhow::Result<()> {
+    show(!quiet && json != Some(&OutFile::Stdout), table);
+    write_json(json, doc)
 }
 
 /// A bar of so many steps on standard error; hidden where nobody would see it or it is not wanted.

@@ -6,7 +6,6 @@ mod report;
 #[cfg(test)]
 mod tests;
 
-use std::io::Write;
 use std::time::{Instant, SystemTime};
 
 use anyhow::anyhow;
@@ -19,11 +18,10 @@ use tce_engine::geometry::WindowSpec;
 use tce_engine::ledger::ChargeKind;
 use tce_engine::tce::Perm;
 
-use super::Status;
+use super::{Status, present};
 use crate::cli::SharingConfig;
 use crate::host::HostFacts;
 use crate::interrupt::interrupted;
-use crate::outfile::OutFile;
 use crate::result::{Run, Tool};
 use crate::style::Style;
 
@@ -131,19 +129,8 @@ pub fn sharing(config: &SharingConfig, argv: Vec<String>) -> anyhow::Result<Stat
     doc.verified = doc.members.iter().all(|m| m.as_ruled)
         && doc.containers.iter().all(|c| c.as_ruled)
         && same(doc.members.iter().map(|m| m.table_pages));
-    if !config.quiet && config.json != Some(OutFile::Stdout) {
-        // A closed pipe is the reader's choice.
-        let _ = std::io::stdout().write_all(report::table(&doc, Style::detect()).as_bytes());
-    }
-    if let Some(file) = &config.json {
-        let text = serde_json::to_string_pretty(&doc)? + "\n";
-        file.write(text.as_bytes()).map_err(|e| anyhow!(e))?;
-    }
-    Ok(match (doc.run.complete, doc.verified) {
-        (false, _) => Status::Interrupted,
-        (true, true) => Status::Ok,
-        (true, false) => Status::Failed,
-    })
+    present(config.quiet, config.json.as_ref(), &doc, || report::table(&doc, Style::detect()))?;
+    Ok(Status::of(doc.run.complete, Some(doc.verified)))
 }
 
 /// All numbers are equal.

@@ -6,7 +6,6 @@ mod report;
 #[cfg(test)]
 mod tests;
 
-use std::io::Write;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,11 +21,10 @@ use tce_engine::engine::{Engine, EngineOptions};
 use tce_engine::geometry::{Geometry, WindowSpec};
 use tce_engine::tce::Perm;
 
-use super::Status;
+use super::{Status, present};
 use crate::cli::TeardownConfig;
 use crate::host::HostFacts;
 use crate::interrupt::interrupted;
-use crate::outfile::OutFile;
 use crate::recorder::{Recorder, Summary};
 use crate::result::{Run, Tool};
 use crate::style::Style;
@@ -139,19 +137,8 @@ pub fn teardown(config: &TeardownConfig, argv: Vec<String>) -> anyhow::Result<St
     doc.run.complete = !interrupted();
     doc.run.wall_s = begin.elapsed().as_secs_f64();
     doc.verified = doc.rows.iter().all(|row| row.verified);
-    if !config.quiet && config.json != Some(OutFile::Stdout) {
-        // A closed pipe is the reader's choice.
-        let _ = std::io::stdout().write_all(report::table(&doc, Style::detect()).as_bytes());
-    }
-    if let Some(file) = &config.json {
-        let text = serde_json::to_string_pretty(&doc)? + "\n";
-        file.write(text.as_bytes()).map_err(|e| anyhow!(e))?;
-    }
-    Ok(match (doc.run.complete, doc.verified) {
-        (false, _) => Status::Interrupted,
-        (true, true) => Status::Ok,
-        (true, false) => Status::Failed,
-    })
+    present(config.quiet, config.json.as_ref(), &doc, || report::table(&doc, Style::detect()))?;
+    Ok(Status::of(doc.run.complete, Some(doc.verified)))
 }
 
 /// One row to be measured.

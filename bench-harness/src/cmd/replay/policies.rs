@@ -10,7 +10,6 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
-use std::io::Write;
 use std::path::Path;
 use std::time::{Instant, SystemTime};
 
@@ -27,7 +26,7 @@ use super::progress::Progress;
 use super::script::{Kind, Script};
 use super::timed::{Latencies, latency, throughput};
 use crate::cli::PoliciesConfig;
-use crate::cmd::{Status, bar};
+use crate::cmd::{Status, bar, show, write_json};
 use crate::host::HostFacts;
 use crate::interrupt::interrupted;
 use crate::outfile::OutFile;
@@ -70,14 +69,8 @@ pub fn policies(config: &PoliciesConfig, argv: Vec<String>) -> anyhow::Result<St
     run.wall_s = begin.elapsed().as_secs_f64();
     let doc = cases.document(config, run);
     let taken = files().any(|file| *file == OutFile::Stdout);
-    if !config.quiet && !taken {
-        // A closed pipe is the reader's choice.
-        let _ = std::io::stdout().write_all(report::table(&doc, Style::detect()).as_bytes());
-    }
-    if let Some(file) = &config.json {
-        let text = serde_json::to_string_pretty(&doc)? + "\n";
-        file.write(text.as_bytes()).map_err(|e| anyhow!(e))?;
-    }
+    show(!config.quiet && !taken, || report::table(&doc, Style::detect()));
+    write_json(config.json.as_ref(), &doc)?;
     if let Some(file) = &config.svg {
         let text = plot::svg(&doc).map_err(|e| anyhow!("the plot cannot be drawn: {e}"))?;
         file.write(text.as_bytes()).map_err(|e| anyhow!(e))?;
@@ -85,11 +78,7 @@ pub fn policies(config: &PoliciesConfig, argv: Vec<String>) -> anyhow::Result<St
     if let Some(first) = &doc.first_mismatch {
         eprintln!("error: {first}");
     }
-    Ok(match (doc.run.complete, doc.verified) {
-        (false, _) => Status::Interrupted,
-        (true, true) => Status::Ok,
-        (true, false) => Status::Failed,
-    })
+    Ok(Status::of(doc.run.complete, Some(doc.verified)))
 }
 
 /// The guest that was asked for; in the second place what is wrong with its name.

@@ -24,9 +24,8 @@ use super::model::Model;
 use super::progress::Progress;
 use super::script::{Call, Script};
 use crate::cli::StaleConfig;
-use crate::cmd::Status;
+use crate::cmd::{Status, present};
 use crate::interrupt::interrupted;
-use crate::outfile::OutFile;
 use crate::policy::{Fill, Policy};
 use crate::result::{MOCK_LABEL, Run, Tool};
 use crate::style::Style;
@@ -161,19 +160,8 @@ pub fn stale(config: &StaleConfig, argv: Vec<String>) -> anyhow::Result<Status> 
     doc.run.complete = !interrupted();
     doc.run.wall_s = begin.elapsed().as_secs_f64();
     doc.verified = doc.run.complete && doc.rows.iter().all(|row| row.verified);
-    if !config.quiet && config.json != Some(OutFile::Stdout) {
-        // A closed pipe is the reader's choice.
-        let _ = std::io::stdout().write_all(report::table(&doc, Style::detect()).as_bytes());
-    }
-    if let Some(file) = &config.json {
-        let text = serde_json::to_string_pretty(&doc)? + "\n";
-        file.write(text.as_bytes()).map_err(|e| anyhow!(e))?;
-    }
-    Ok(match (doc.run.complete, doc.verified) {
-        (false, _) => Status::Interrupted,
-        (true, true) => Status::Ok,
-        (true, false) => Status::Failed,
-    })
+    present(config.quiet, config.json.as_ref(), &doc, || report::table(&doc, Style::detect()))?;
+    Ok(Status::of(doc.run.complete, Some(doc.verified)))
 }
 
 impl From<&StaleConfig> for Settings {
