@@ -30,9 +30,6 @@ use crate::domain::{Domain, GIVEN, OWN, PAGES, PARTS, REGION, REGIONS, Run, STAR
 const G3: GroupId = GroupId(3);
 /// Devices, each a thread.
 const DEVICES: u64 = 2;
-/// Accesses for each call, at least.
-const PACE: u64 = 10;
-
 /// What is to be driven.
 #[derive(Clone, Copy)]
 pub(crate) struct Plan {
@@ -46,6 +43,8 @@ pub(crate) struct Plan {
     pub(crate) one_region: bool,
     pub(crate) kill: KillCaps,
     pub(crate) policy: KillPolicy,
+    /// Accesses for each call, at least.
+    pub(crate) pace: u64,
     /// Calls, all threads together; fewer if there is a violation.
     pub(crate) calls: u64,
 }
@@ -183,7 +182,8 @@ impl<'a> Thread<'a> {
             // Devices that get no turn see nothing; and where many calls come between two turns, a later
             // kill makes good for an earlier one.
             let burst = 2 << (2 * (calls / 512 % 4));
-            while calls.is_multiple_of(burst) && drive.expect.accesses().0 < calls * PACE {
+            let due = calls * drive.plan.pace;
+            while calls.is_multiple_of(burst) && drive.expect.accesses().0 < due {
                 thread::yield_now();
             }
             if self.draw(200) == 0 {
