@@ -13,23 +13,28 @@ const RANKED_SPAN: u64 = 1 << 25;
 const BITMAP_SPAN: u64 = 1 << 20;
 /// ... and at most so many for each range: beyond that, finding them takes longer than to sort.
 ///
-/// ns for each random range from push to result, sorted / by bitmap; minima on a shared 2-core Xeon
-/// (Sapphire Rapids), the two interleaved:
+/// ns for each random range from push to result, sorted / by bitmap; minima on a shared 2-core EPYC
+/// (Zen 3), the two interleaved:
 ///
-/// | ranges | span 2^12 | 2^16 | 2^18 | 2^20 |
-/// |---|---|---|---|---|
-/// | 16 | 6.3 / 7.6 | 6.3 / 9.9 | 6.5 / 15 | 6.4 / 21 |
-/// | 64 | 8.4 / 8.5 | 8.4 / 7.8 | 8.4 / 11 | 8.3 / 15 |
-/// | 128 | 6.7 / 8.1 | 8.5 / 6.9 | 7.9 / 8.2 | 7.8 / 13 |
-/// | 256 | 6.2 / 6.6 | 7.8 / 6.6 | 7.1 / 7.2 | 7.0 / 9.9 |
-/// | 1024 | 6.9 / 5.0 | 7.3 / 7.6 | 6.6 / 6.2 | 6.4 / 7.0 |
-/// | 4096 | 7.1 / 4.4 | 8.1 / 7.0 | 7.4 / 7.9 | 7.1 / 6.7 |
-const BITMAP_DENSITY: u64 = 1024;
+/// | ranges | span 2^12 | 2^14 | 2^16 | 2^18 | 2^20 |
+/// |---|---|---|---|---|---|
+/// | 128 | 13.3 / 10.4 | 13.0 / 10.9 | 12.9 / 8.6 | 16.0 / 12.6 | 15.1 / 14.6 |
+/// | 256 | 12.3 / 9.7 | 8.6 / 8.0 | 12.1 / 8.2 | 15.4 / 11.8 | 14.2 / 14.4 |
+/// | 512 | 11.9 / 9.1 | 8.5 / 8.4 | 15.0 / 10.8 | 15.8 / 12.2 | 14.1 / 14.4 |
+/// | 1024 | 12.5 / 8.7 | 8.8 / 8.7 | 14.9 / 12.3 | 12.3 / 9.5 | 13.6 / 13.6 |
+/// | 4096 | 13.8 / 7.2 | 14.9 / 8.7 | 13.1 / 11.4 | 12.6 / 13.7 | 12.1 / 12.9 |
+const BITMAP_DENSITY: u64 = 512;
+/// The same where digits are long.
+const BITMAP_DENSITY_LONG: u64 = 32;
 
-/// Bits of a digit where keys are sorted by digits, ...
+/// Digits have 7 bits where keys are sorted by digits, ...
 const DIGIT: u32 = 7;
-/// ... which is faster from so many ranges for each digit on.
+/// ... which is faster from so many ranges for each digit on; ...
 const DIGIT_RANGES: usize = 32;
+/// ... or 10 bits, so that two do, if there are so many ranges ...
+const LONG_DIGIT_RANGES: usize = 2048;
+/// ... in a span of at most so many entries.
+const LONG_DIGIT_SPAN: u64 = 1 << 20;
 
 const WORD: u64 = u64::BITS as u64;
 
@@ -90,11 +95,13 @@ impl Coalescer {
     /// ascending: first entry and number of entries. More may be added later.
     pub fn coalesce(&mut self) -> impl ExactSizeIterator<Item = (u64, u64)> + Clone {
         let ranges = if !self.ranges.is_empty() {
-            self.close();
-            self.open = (0, 0);
-            if self.unsorted {
-                self.sort();
-                self.unsorted = false;
+            if self.close() {
+                if self.unsorted {
+                    self.sort();
+                }
+                self.open = (0, 0);
+                // What comes later may begin anywhere.
+                self.unsorted = true;
             }
             &self.ranges
         } else if self.open.0 < self.open.1 {
@@ -120,35 +127,29 @@ impl Coalescer {
             let grown = self.open.1.max(end) - self.open.1;
             self.open.1 += grown;
             self.more = self.more.wrapping_add(end - first).wrapping_sub(grown);
-        } else {
+        } else if first < end {
             self.close();
+            self.unsorted |= first < self.open.0;
             self.open = (first, end);
         }
     }
 
-    /// Adds the open range to the others.
+    /// Adds the open range to the others. False if there is none.
     #[inline]
-    fn close(&mut self) {
+    fn close(&mut self) -> bool {
         let (first, end) = self.open;
         if first == end {
-            return;
+            return false;
         }
         self.more = self.more.wrapping_add(end - first);
-        match self.ranges.last() {
-            Some(last) => self.unsorted |= first <= last.1,
-            None => self.ranges.reserve(RANKED),
-        }
         self.ranges.push((first, end));
+        true
     }
 
     /// Sorts and merges `ranges`.
     fn sort(&mut self) {
         let many = self.ranges.len();
-        let (mut low, mut high) = (u64::MAX, 0);
-        for (first, end) in &self.ranges {
-            low = low.min(*first);
-            high = high.max(*end);
-        }
+        let (low, high) = bounds(&self.ranges);
         let span = high - low;
         if many <= FEW || span > u64::from(u32::MAX) {
             self.ranges.sort_unstable();
@@ -161,35 +162,62 @@ impl Coalescer {
             });
             return;
         }
-        let mut joined = Joined { first: low, end: low, count: 0 };
+        let mut joined = Joined::default();
         if many <= RANKED && span <= RANKED_SPAN {
-            match many.div_ceil(LANES) {
-                1 => joined.by_rank::<LANES>(low, &mut self.ranges),
-                2 => joined.by_rank::<{ 2 * LANES }>(low, &mut self.ranges),
-                3 => joined.by_rank::<{ 3 * LANES }>(low, &mut self.ranges),
+            match many.div_ceil(RANKED / 4) {
+                1 => joined.by_rank::<{ RANKED / 4 }>(low, &mut self.ranges),
+                2 => joined.by_rank::<{ RANKED / 2 }>(low, &mut self.ranges),
+                3 => joined.by_rank::<{ RANKED * 3 / 4 }>(low, &mut self.ranges),
                 _ => joined.by_rank::<RANKED>(low, &mut self.ranges),
             }
         } else {
+            let long = many >= LONG_DIGIT_RANGES && span <= LONG_DIGIT_SPAN;
+            let density = if long { BITMAP_DENSITY_LONG } else { BITMAP_DENSITY };
             let scratch = self.scratch.get_or_insert_default();
-            if many > RANKED && span <= BITMAP_SPAN.min(many as u64 * BITMAP_DENSITY) {
+            if many > RANKED && span <= BITMAP_SPAN.min(many as u64 * density) {
                 scratch.bitmap.span(low, high);
                 self.ranges.iter().for_each(|range| scratch.bitmap.set(*range));
                 scratch.bitmap.drain(&mut joined, &mut self.ranges);
             } else {
-                scratch.keys.clear();
-                scratch.keys.extend(self.ranges.iter().map(|range| key(low, *range)));
-                let digits = span.ilog2() / DIGIT + 1;
-                if many >= DIGIT_RANGES * digits as usize {
-                    sort_by_digits(digits, &mut scratch.keys, &mut scratch.spare);
-                } else {
-                    scratch.keys.sort_unstable();
-                }
+                scratch.sort(low, span, long, &self.ranges);
                 joined.add_keys(low, &scratch.keys, &mut self.ranges);
             }
         }
-        joined.finish(&mut self.ranges);
         self.ranges.truncate(joined.count);
     }
+}
+
+impl Scratch {
+    /// Makes `keys` those of `ranges`, ascending.
+    fn sort(&mut self, low: u64, span: u64, long: bool, ranges: &[(u64, u64)]) {
+        let Self { keys, spare, .. } = self;
+        keys.clear();
+        keys.extend(ranges.iter().map(|range| key(low, *range)));
+        let digits = span.ilog2() / DIGIT + 1;
+        if keys.len() < DIGIT_RANGES * digits as usize {
+            return keys.sort_unstable();
+        }
+        match digits {
+            _ if long => sort_by_digits::<2, 1024>(keys, spare),
+            1 | 2 => sort_by_digits::<2, 128>(keys, spare),
+            3 => sort_by_digits::<3, 128>(keys, spare),
+            4 => sort_by_digits::<4, 128>(keys, spare),
+            _ => sort_by_digits::<5, 128>(keys, spare),
+        }
+    }
+}
+
+/// No first entry is below the first of these, and no end beyond the second.
+fn bounds(ranges: &[(u64, u64)]) -> (u64, u64) {
+    // The bits in which they differ take less to find than the least and the largest do.
+    let base = ranges[0].0;
+    let differ = ranges.iter().fold(0, |differ, range| differ | range.0 ^ base | range.1 ^ base);
+    let mask = u64::MAX.checked_shr(differ.leading_zeros()).unwrap_or(0);
+    if mask <= RANKED_SPAN {
+        return (base & !mask, base | mask);
+    }
+    let low = ranges.iter().fold(u64::MAX, |low, range| low.min(range.0));
+    (low, ranges.iter().fold(0, |high, range| high.max(range.1)))
 }
 
 /// A range as one word, which ascends with its first entry. The span has to fit into 32 bits.
@@ -198,7 +226,7 @@ fn key(low: u64, (first, end): (u64, u64)) -> u64 {
 }
 
 /// Ranks that are counted at once: they stay in vector registers.
-const LANES: usize = 16;
+const LANES: usize = 8;
 
 /// The keys of up to `N` ranges in ascending order. How many are less than a key is its place;
 /// nothing is compared by a branch, so nothing is mispredicted.
@@ -224,21 +252,29 @@ fn ranked<const N: usize>(low: u64, ranges: &[(u64, u64)]) -> [u64; N] {
     sorted
 }
 
-/// Sorts keys by one digit of their first entries after the other, the lowest first.
-fn sort_by_digits(digits: u32, keys: &mut Vec<u64>, spare: &mut Vec<u64>) {
-    const VALUES: usize = 1 << DIGIT;
+/// Sorts keys by `DIGITS` digits of their first entries, one after the other, the lowest first.
+fn sort_by_digits<const DIGITS: usize, const VALUES: usize>(
+    keys: &mut Vec<u64>,
+    spare: &mut Vec<u64>,
+) {
+    let digit =
+        |key: u64, nth: usize| (key >> (32 + nth as u32 * VALUES.ilog2())) as usize % VALUES;
     spare.resize(keys.len(), 0);
-    for shift in (0..digits).map(|digit| 32 + digit * DIGIT) {
-        let digit = |key: u64| (key >> shift) as usize % VALUES;
-        let mut places = [0; VALUES];
-        keys.iter().for_each(|key| places[digit(*key)] += 1);
+    // How many keys have which digit is found for all digits at once.
+    let mut places = [[0_u32; VALUES]; DIGITS];
+    for key in &*keys {
+        for (nth, places) in places.iter_mut().enumerate() {
+            places[digit(*key, nth)] += 1;
+        }
+    }
+    for (nth, places) in places.iter_mut().enumerate() {
         let mut sum = 0;
-        for place in &mut places {
+        for place in &mut *places {
             sum += std::mem::replace(place, sum);
         }
         for key in &*keys {
-            let place = &mut places[digit(*key)];
-            spare[*place] = *key;
+            let place = &mut places[digit(*key, nth)];
+            spare[*place as usize] = *key;
             *place += 1;
         }
         std::mem::swap(keys, spare);
@@ -246,8 +282,9 @@ fn sort_by_digits(digits: u32, keys: &mut Vec<u64>, spare: &mut Vec<u64>) {
 }
 
 /// Merges ranges that come in ascending order, and stores them over those they come from.
+#[derive(Default)]
 struct Joined {
-    first: u64,
+    /// The end of the last one.
     end: u64,
     /// Ranges that are stored.
     count: usize,
@@ -256,18 +293,14 @@ struct Joined {
 impl Joined {
     #[inline]
     fn add(&mut self, first: u64, end: u64, ranges: &mut [(u64, u64)]) {
-        if first <= self.end {
+        if self.count > 0 && first <= self.end {
             self.end = self.end.max(end);
+            ranges[self.count - 1].1 = self.end;
         } else {
-            self.finish(ranges);
-            (self.first, self.end) = (first, end);
+            self.end = end;
+            ranges[self.count] = (first, end);
+            self.count += 1;
         }
-    }
-
-    #[inline]
-    fn finish(&mut self, ranges: &mut [(u64, u64)]) {
-        ranges[self.count] = (self.first, self.end);
-        self.count += 1;
     }
 
     fn add_keys(&mut self, low: u64, keys: &[u64], ranges: &mut [(u64, u64)]) {
@@ -348,132 +381,4 @@ impl Bitmap {
 }
 
 #[cfg(all(test, not(loom)))]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// The fewest ranges of a set.
-    fn ranges(set: &BTreeSet<u64>) -> Vec<(u64, u64)> {
-        let mut ranges: Vec<(u64, u64)> = vec![];
-        for entry in set {
-            match ranges.last_mut() {
-                Some(last) if last.0 + last.1 == *entry => last.1 += 1,
-                _ => ranges.push((*entry, 1)),
-            }
-        }
-        ranges
-    }
-
-    fn all(queue: &mut Coalescer) -> Vec<(u64, u64)> {
-        queue.coalesce().collect()
-    }
-
-    /// Pushes of one use: dense or sparse, few or many, from the low or the high end of what is
-    /// possible; some follow the one before.
-    fn pushes() -> impl Strategy<Value = Vec<(u64, u64)>> {
-        let low = prop_oneof![Just(0u64), Just((1 << 44) - 2000), Just(1 << 51), 0..1u64 << 43];
-        let span =
-            prop_oneof![Just(100u64), Just(2000), Just(70_000), Just(1 << 20), Just(1 << 30)];
-        // Miri takes seconds for each thousand.
-        let most = if cfg!(miri) { 80usize } else { 600 };
-        let many = prop_oneof![0..24usize, 60..70usize, 20..most];
-        (low, span, many).prop_flat_map(|(low, span, many)| {
-            let count = prop_oneof![6 => Just(1u64), 2 => 0u64..10, 1 => 50u64..140];
-            prop::collection::vec((0..span, count, 0u8..4), many).prop_map(move |raw| {
-                let mut next = 0;
-                let place = |(first, count, follow)| {
-                    let first = if follow == 0 { next } else { low + first };
-                    next = first + count;
-                    (first, count)
-                };
-                raw.into_iter().map(place).collect()
-            })
-        })
-    }
-
-    proptest! {
-        #[test]
-        fn ranges_equal_a_set(uses in prop::collection::vec((pushes(), any::<bool>()), 1..5)) {
-            let mut queue = Coalescer::new();
-            let mut set = BTreeSet::new();
-            let mut pages = 0;
-            for (pushes, clear) in uses {
-                for (i, (first, count)) in pushes.into_iter().enumerate() {
-                    queue.push(first, count, i as u64);
-                    set.extend(first..first + count);
-                    pages += i as u64;
-                }
-                prop_assert_eq!(queue.pages(), pages);
-                prop_assert_eq!(all(&mut queue), ranges(&set));
-                prop_assert_eq!(all(&mut queue), ranges(&set), "a second time");
-                if clear {
-                    queue.clear();
-                    (set, pages) = (BTreeSet::new(), 0);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn what_follows_needs_no_memory() {
-        let mut queue = Coalescer::new();
-        assert_eq!(all(&mut queue), []);
-        (0..512u64).for_each(|i| queue.push(1000 + i, 1, 1));
-        queue.push(1200, 400, 7);
-        assert_eq!(all(&mut queue), [(1000, 600)]);
-        assert_eq!((queue.ranges.capacity(), queue.pages()), (0, 519));
-        queue.clear();
-        assert_eq!(all(&mut queue), []);
-        assert_eq!(queue.pages(), 0);
-    }
-
-    #[test]
-    fn ascending_ranges_are_not_sorted() {
-        let mut queue = Coalescer::new();
-        (0..100).for_each(|i| queue.push(16 * i, 2, 2));
-        let expected: Vec<_> = (0..100).map(|i| (16 * i, 2)).collect();
-        assert_eq!(all(&mut queue), expected);
-        assert!(queue.scratch.is_none());
-        // One that follows the last, once that was handed out.
-        queue.push(1586, 1, 1);
-        assert_eq!(queue.coalesce().last(), Some((1584, 3)));
-        // Later ones may fill the gaps.
-        (0..100).for_each(|i| queue.push(16 * i + 2, 14, 14));
-        assert_eq!(all(&mut queue), [(0, 1600)]);
-    }
-
-    /// Too large to be sorted as words.
-    #[test]
-    fn huge_ranges() {
-        let mut queue = Coalescer::new();
-        let huge = 1 << 40;
-        for first in [3 * huge, 0, huge - 1, 7 * huge, 1 << 50] {
-            queue.push(first, huge, huge);
-        }
-        queue.push(100, 1, 1);
-        let expected = [(0, 2 * huge - 1), (3 * huge, huge), (7 * huge, huge), (1 << 50, huge)];
-        assert_eq!(all(&mut queue), expected);
-    }
-
-    #[test]
-    fn memory_is_kept() {
-        let mut queue = Coalescer::new();
-        let fill = |queue: &mut Coalescer, many: u64, gap: u64| {
-            (0..many).rev().for_each(|i| queue.push(i * gap, 1, 1));
-            assert_eq!(queue.coalesce().len() as u64, many);
-            queue.clear();
-            let scratch = queue.scratch.as_ref().unwrap();
-            let bitmap = &scratch.bitmap;
-            assert!(bitmap.words.iter().chain(&bitmap.used).all(|word| *word == 0));
-            (queue.ranges.capacity(), scratch.keys.capacity(), bitmap.words.capacity())
-        };
-        // By keys, and by bitmap.
-        fill(&mut queue, 500, 1 << 20);
-        let before = fill(&mut queue, 500, 2);
-        assert_eq!(fill(&mut queue, 400, 1 << 20), before);
-        assert_eq!(fill(&mut queue, 300, 1000), before);
-    }
-}
+mod tests;

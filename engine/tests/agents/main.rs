@@ -127,18 +127,21 @@ fn deferred_kills_leave_nothing_stale() {
     nothing_is_stale(DEFERRED);
 }
 
-/// 10^6 calls, or as many as `TCE_AGENTS_CALLS` says, by all threads and plans together. Of so many,
-/// fewer accesses each do.
+/// 10^6 calls, or as many as `TCE_AGENTS_CALLS` says, by all threads and plans together, others for each
+/// `TCE_AGENTS_SEED`. Of so many, fewer accesses each do.
 fn nothing_is_stale_for_long(policy: KillPolicy) {
-    let calls = std::env::var("TCE_AGENTS_CALLS").map_or(1_000_000, |calls| calls.parse().unwrap());
+    let set = |name, usual| std::env::var(name).map_or(usual, |set| set.parse().expect(name));
+    let (calls, seed) = (set("TCE_AGENTS_CALLS", 1_000_000_u64), set("TCE_AGENTS_SEED", 0));
     let never = TceCache { keep_faults: false, ..NO_NEIGHBOURS };
     let rules = [(never, phb3(false)), (BESIDE, beside(4))].map(|(cache, kill)| {
         let basic = Plan { policy, ..plan(4, true, false, 0) };
         Plan { cache, kill, ..basic }
     });
     let plans: Vec<_> = plans(policy, 0).into_iter().chain(rules).collect();
-    let each = calls / plans.len() as u64;
-    plans.into_iter().for_each(|plan| clean(Plan { calls: each, pace: 3, ..plan }));
+    let calls = calls / plans.len() as u64;
+    for plan in plans {
+        clean(Plan { calls, pace: 3, seed: plan.seed + 100 * seed, ..plan });
+    }
 }
 
 #[test]
