@@ -6,10 +6,12 @@ mod churn;
 mod compare;
 mod config;
 mod export;
+mod import;
 mod policies;
 mod stale;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod values;
 
 use std::error::Error as _;
@@ -32,8 +34,10 @@ use checks::{CostArgs, DmaArgs, HazardsArgs, LimitsArgs, SharingArgs, TeardownAr
 use churn::ChurnArgs;
 use compare::{COMPARE_EXAMPLES, CompareArgs, GateArgs};
 use export::{EXPORT_EXAMPLES, ExportArgs, MERGE_EXAMPLES, MergeArgs};
+use import::ImportArgs;
 use policies::PoliciesArgs;
 use stale::StaleArgs;
+use trace::{TRACE_EXAMPLES, TraceArgs};
 
 pub use checks::{
     CostConfig, DmaConfig, HazardsConfig, LimitsConfig, SharingConfig, TeardownConfig,
@@ -42,8 +46,10 @@ pub use churn::ChurnConfig;
 pub use compare::{CompareConfig, Compared, Format, PairsConfig};
 pub use config::{Output, ReplayConfig, RunConfig};
 pub use export::{Better, ExportConfig, ExportFormat, MergeConfig};
+pub use import::{ImportConfig, ImportFormat};
 pub use policies::PoliciesConfig;
 pub use stale::StaleConfig;
+pub use trace::{CallRange, CutConfig, LineKind, StatConfig, TraceConfig};
 pub use values::{BackendChoice, Detach, Levels, Limit, Pass, Phase, Rules, Simd};
 
 /// Exit code of a command line that cannot be understood or asks for what cannot be.
@@ -164,6 +170,12 @@ enum Command {
     /// Add up results of many hosts or runs
     #[command(after_help = MERGE_EXAMPLES)]
     Merge(MergeArgs),
+    /// Count what traces hold, or cut parts out of them
+    #[command(after_help = TRACE_EXAMPLES)]
+    Trace(TraceArgs),
+    /// Make a trace of what Linux' event tracing or another program recorded
+    #[command(after_help = import::EXAMPLES)]
+    Import(ImportArgs),
 }
 
 /// Options of `run`.
@@ -392,6 +404,10 @@ pub enum Invocation {
     Export(ExportConfig),
     /// Add up.
     Merge(MergeConfig),
+    /// Look at traces.
+    Trace(TraceConfig),
+    /// Make a trace.
+    Import(ImportConfig),
 }
 
 /// Why nothing is to be done: help was asked for, or the command line is wrong.
@@ -447,6 +463,8 @@ where
         Some(Command::Gate(args)) => CompareConfig::try_from(*args).map(Invocation::Compare),
         Some(Command::Export(args)) => ExportConfig::try_from(args).map(Invocation::Export),
         Some(Command::Merge(args)) => Ok(Invocation::Merge(args.into())),
+        Some(Command::Trace(args)) => TraceConfig::try_from(args).map(Invocation::Trace),
+        Some(Command::Import(args)) => ImportConfig::try_from(args).map(Invocation::Import),
         Some(Command::Hazards(hazards)) => Ok(Invocation::Hazards(hazards.into())),
     };
     checked.map_err(|message| Exit::usage(&message))

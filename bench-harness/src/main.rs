@@ -37,6 +37,8 @@ fn main() -> ExitCode {
             Invocation::Compare(config) => cmd::compare::compare(config, argv),
             Invocation::Export(config) => cmd::export::export(config),
             Invocation::Merge(config) => cmd::merge::merge(config),
+            Invocation::Trace(config) => cmd::trace::trace(config),
+            Invocation::Import(config) => cmd::import::import(config),
             Invocation::Hazards(config) => cmd::hazards::hazards(config, argv),
         });
     let complain = |code: u8, text: &str| {

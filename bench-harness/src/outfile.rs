@@ -2,9 +2,11 @@
 //! Writes a result file whole or not at all.
 
 use std::fs::{self, OpenOptions, Permissions};
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+use anyhow::anyhow;
 
 /// Where a result goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +60,78 @@ impl OutFile {
             }
         }
     }
+}
+
+/// Where a file's content goes, piece by piece.
+pub type Pieces<'a> = &'a mut dyn Write;
+
+impl OutFile {
+    /// Writes what `fill` writes, piece by piece, packed by zstd if the name ends in `.zst`. As with
+    /// [`OutFile::write`], a regular file is replaced only after everything is on disk, and not at all if
+    /// `fill` fails or says that it was interrupted.
+    ///
+    /// # Errors
+    /// What `fill` says, or one line with the path and the reason.
+    pub fn stream<T>(
+        &self,
+        fill: impl FnOnce(Pieces<'_>) -> anyhow::Result<Option<T>>,
+    ) -> anyhow::Result<Option<T>> {
+        match self {
+            Self::Stdout => {
+                let name = "standard output";
+                let wrong = |error: io::Error| anyhow!("cannot write to {name}: {}", plain(&error));
+                filled(io::stdout().lock(), false, wrong, fill).map(|(done, _)| done)
+            }
+            Self::File(path) => {
+                let wrong = |error: io::Error| anyhow!(refused(path, &error));
+                let packed = path.extension().is_some_and(|name| name == "zst");
+                match Target::of(path).map_err(|e| anyhow!(e))? {
+                    Target::Special => {
+                        let file = OpenOptions::new().write(true).open(path).map_err(wrong)?;
+                        filled(file, packed, wrong, fill).map(|(done, _)| done)
+                    }
+                    Target::Regular(real) => {
+                        let file = temporary(&real).map_err(wrong)?;
+                        let (done, file) = filled(file, packed, wrong, fill)?;
+                        if done.is_some() {
+                            keep(file, &real).map_err(wrong)?;
+                        }
+                        Ok(done)
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// How hard zstd tries: traces shrink to a tenth or less at any level, and this one keeps up with reading.
+const ZSTD_LEVEL: i32 = 9;
+
+/// Has `fill` write to `file`, and gives both back. An error of `file` is told as `wrong` tells it.
+fn filled<W: Write, T>(
+    file: W,
+    packed: bool,
+    wrong: impl Fn(io::Error) -> anyhow::Error,
+    fill: impl FnOnce(Pieces<'_>) -> anyhow::Result<Option<T>>,
+) -> anyhow::Result<(Option<T>, W)> {
+    // Only an error of the file itself is one of writing; others are fill's.
+    let told = |error: anyhow::Error| match error.downcast::<io::Error>() {
+        Ok(error) => wrong(error),
+        Err(error) => error,
+    };
+    let unbuffered = |file: BufWriter<W>| file.into_inner().map_err(|e| wrong(e.into_error()));
+    let mut file = BufWriter::with_capacity(128 << 10, file);
+    let (done, mut file) = if packed {
+        let mut packer = zstd::Encoder::new(file, ZSTD_LEVEL).map_err(&wrong)?;
+        packer.include_checksum(true).map_err(&wrong)?;
+        let done = fill(&mut packer).map_err(told)?;
+        (done, unbuffered(packer.finish().map_err(&wrong)?)?)
+    } else {
+        let done = fill(&mut file).map_err(told)?;
+        (done, unbuffered(file)?)
+    };
+    file.flush().map_err(wrong)?;
+    Ok((done, file))
 }
 
 /// What a path leads to.
@@ -126,6 +200,11 @@ fn temporary(path: &Path) -> io::Result<tempfile::NamedTempFile> {
 fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = temporary(path)?;
     file.write_all(content)?;
+    keep(file, path)
+}
+
+/// Gives a temporary file its name, once it is on disk.
+fn keep(file: tempfile::NamedTempFile, path: &Path) -> io::Result<()> {
     // Some file systems report a full disk only here.
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
@@ -180,6 +259,31 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(names(dir.path()), ["out.json"]);
         assert_ne!(fs::metadata(&path).unwrap().permissions().mode() & 0o400, 0);
+    }
+
+    #[test]
+    fn a_stream_is_kept_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out.zst");
+        to(&path).stream(|out| Ok(Some(out.write_all(&[7; 400_000])?))).unwrap().unwrap();
+        let packed = fs::read(&path).unwrap();
+        assert_eq!(zstd::decode_all(packed.as_slice()).unwrap(), [7; 400_000]);
+        // Neither an error nor an interrupt leaves anything, or takes the old file away.
+        let half = |out: Pieces<'_>| out.write_all(b"half").map_err(anyhow::Error::from);
+        to(&path).stream(|out| half(out).map(|()| None::<()>)).unwrap();
+        let failed = to(&path).stream(|out| -> anyhow::Result<Option<()>> {
+            half(out)?;
+            anyhow::bail!("the input is wrong")
+        });
+        assert_eq!(failed.unwrap_err().to_string(), "the input is wrong");
+        assert_eq!(fs::read(&path).unwrap(), packed);
+        assert_eq!(names(dir.path()), ["out.zst"]);
+        let plain = dir.path().join("out");
+        to(&plain).stream(|out| Ok(Some(out.write_all(b"plain")?))).unwrap().unwrap();
+        assert_eq!(fs::read(&plain).unwrap(), b"plain");
+        let full = OutFile::from("/dev/full").stream(|out| Ok(Some(out.write_all(b"x")?)));
+        let error = full.unwrap_err().to_string();
+        assert_eq!(error, "cannot write '/dev/full': No space left on device");
     }
 
     #[test]

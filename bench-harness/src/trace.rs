@@ -6,17 +6,30 @@
 //! outside every window, a list above 512 entries) is no error here.
 
 mod parse;
+mod reader;
+mod stat;
 mod target;
 #[cfg(test)]
 mod tests;
+mod windows;
+mod writer;
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::Read;
 use std::ops::Range;
 use std::path::Path;
 
 use target::TargetScan;
+
+pub(crate) use parse::clip;
+pub(crate) use reader::Lines;
+pub use reader::Reader;
+pub use stat::{Quantiles, Stat, StatDoc, stored};
+pub use windows::{Windows, phb_of};
+pub use writer::write_line;
+
+/// The most TCEs that a call may name: a list is one page of 4 KiB, and LoPAR says the same of H_STUFF_TCE.
+pub const MAX_LIST: usize = 512;
 
 /// The first line of every trace.
 pub const HEADER: &str = "# tce-trace 1";
@@ -24,8 +37,6 @@ pub const HEADER: &str = "# tce-trace 1";
 /// The longest line read, in bytes; 25 times the longest list a guest may pass. It bounds what a
 /// corrupt or hostile compressed file can make us hold.
 pub const MAX_LINE: usize = 256 << 10;
-
-const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
 /// What is wrong with a trace, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,6 +109,32 @@ pub enum Op {
     Xlate { liobn: u32, ioba: u64, value: u64 },
 }
 
+impl Op {
+    /// One of the four hypercalls.
+    #[must_use]
+    pub const fn is_call(&self) -> bool {
+        matches!(
+            self,
+            Self::Put { .. } | Self::Indirect { .. } | Self::Stuff { .. } | Self::Get { .. }
+        )
+    }
+
+    /// Its return code is 0, or it has none.
+    #[must_use]
+    pub const fn succeeded(&self) -> bool {
+        match *self {
+            Self::Put { ret, .. }
+            | Self::Indirect { ret, .. }
+            | Self::Stuff { ret, .. }
+            | Self::Get { ret, .. }
+            | Self::WindowCreate { ret, .. }
+            | Self::WindowRemove { ret, .. }
+            | Self::WindowReset { ret, .. } => ret == 0,
+            Self::Xlate { .. } => true,
+        }
+    }
+}
+
 /// How many lines of each kind a trace has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -147,17 +184,7 @@ impl TraceFile {
     /// # Errors
     /// The first thing that is wrong with the file, and its line.
     pub fn load(path: &Path) -> Result<Self, TraceError> {
-        let file = path.display().to_string();
-        let unreadable = |error: io::Error| TraceError {
-            file: file.clone(),
-            line: 0,
-            text: format!("cannot be read: {}", plain_io(&error)),
-        };
-        let input = File::open(path).map_err(unreadable)?;
-        if input.metadata().map_err(unreadable)?.is_dir() {
-            return Err(unreadable(io::Error::from(io::ErrorKind::IsADirectory)));
-        }
-        Self::read(&file, input)
+        Self::collect(Reader::open(path)?)
     }
 
     /// Reads a trace from `input`; `file` is the name that errors carry.
@@ -165,24 +192,15 @@ impl TraceFile {
     /// # Errors
     /// As [`TraceFile::load`].
     pub fn read(file: &str, input: impl Read) -> Result<Self, TraceError> {
-        let fail = |line, text| TraceError { file: file.to_string(), line, text };
-        let mut input = BufReader::with_capacity(128 << 10, input);
-        let mut magic = Vec::with_capacity(4);
-        let unreadable =
-            |error: io::Error| fail(0, format!("cannot be read: {}", plain_io(&error)));
-        (&mut input).take(4).read_to_end(&mut magic).map_err(unreadable)?;
-        if magic.is_empty() {
-            return Err(fail(1, format!("the file is empty; accepted: a line '{HEADER}' first")));
+        Self::collect(Reader::new(file, input)?)
+    }
+
+    fn collect(mut reader: Reader<impl Read>) -> Result<Self, TraceError> {
+        let mut builder = Builder::default();
+        while let Some(record) = reader.next(&mut builder.pool)? {
+            builder.take(record);
         }
-        let input = magic.as_slice().chain(input);
-        let mut builder = Builder::new(file);
-        if magic == ZSTD_MAGIC {
-            let decoder = zstd::Decoder::with_buffer(input).map_err(unreadable)?;
-            builder.read_lines(BufReader::with_capacity(128 << 10, decoder), true)?;
-        } else {
-            builder.read_lines(input, false)?;
-        }
-        builder.finish()
+        Ok(builder.finish(reader.file(), reader.name()))
     }
 
     /// The entries of an [`Op::Indirect`] of this trace.
@@ -200,103 +218,19 @@ impl TraceFile {
 }
 
 /// A trace while it is being read.
-struct Builder<'a> {
-    file: &'a str,
-    line: u64,
-    last_t_ns: u64,
-    name: Option<String>,
+#[derive(Default)]
+struct Builder {
     records: Vec<Record>,
     pool: Vec<u64>,
     counts: Counts,
     target: TargetScan,
 }
 
-impl<'a> Builder<'a> {
-    fn new(file: &'a str) -> Self {
-        Self {
-            file,
-            line: 0,
-            last_t_ns: 0,
-            name: None,
-            records: Vec::new(),
-            pool: Vec::new(),
-            counts: Counts::default(),
-            target: TargetScan::default(),
-        }
-    }
-
-    fn fail(&self, text: impl fmt::Display) -> TraceError {
-        TraceError { file: self.file.to_string(), line: self.line, text: text.to_string() }
-    }
-
-    fn read_lines(&mut self, mut input: impl BufRead, zstd: bool) -> Result<(), TraceError> {
-        let mut line = Vec::new();
-        loop {
-            line.clear();
-            let limit = MAX_LINE as u64 + 1;
-            let read = (&mut input).take(limit).read_until(b'\n', &mut line);
-            self.line += 1;
-            match read {
-                Ok(0) => return Ok(()),
-                Ok(_) => {}
-                Err(error) if zstd => {
-                    return Err(self.fail(format_args!(
-                        "the zstd stream is truncated or corrupt after line {}: {error}; \
-                         accepted: a complete zstd file",
-                        self.line - 1
-                    )));
-                }
-                Err(error) => {
-                    return Err(self.fail(format_args!("cannot be read: {}", plain_io(&error))));
-                }
-            }
-            if line.pop_if(|&mut byte| byte == b'\n').is_none() {
-                return Err(self.fail(if line.len() > MAX_LINE {
-                    format!("the line is longer than the limit of {MAX_LINE} bytes")
-                } else {
-                    "the last line has no end; the file is truncated".to_string()
-                }));
-            }
-            let text = std::str::from_utf8(&line).map_err(|error| {
-                self.fail(format_args!(
-                    "byte {} of the line is not UTF-8; accepted: an ASCII trace, plain or zstd",
-                    error.valid_up_to() + 1
-                ))
-            })?;
-            self.take_line(text)?;
-        }
-    }
-
-    fn take_line(&mut self, text: &str) -> Result<(), TraceError> {
-        if self.line == 1 {
-            if text != HEADER {
-                return Err(self.fail(format_args!(
-                    "the first line is '{}'; accepted: '{HEADER}'",
-                    parse::clip(text)
-                )));
-            }
-            return Ok(());
-        }
-        if let Some(comment) = text.strip_prefix('#') {
-            if let Some(name) = comment.strip_prefix(" name ") {
-                self.name.get_or_insert_with(|| name.trim().to_string());
-            }
-            return Ok(());
-        }
-        let mut record =
-            parse::record(text, &mut self.pool).map_err(|message| self.fail(message))?;
-        if record.t_ns < self.last_t_ns {
-            return Err(self.fail(format_args!(
-                "t_ns {} is before the line above; accepted: {} or later",
-                record.t_ns, self.last_t_ns
-            )));
-        }
-        self.last_t_ns = record.t_ns;
-        record.line = self.line;
+impl Builder {
+    fn take(&mut self, record: Record) {
         self.count(&record.op);
         self.target.see(&record.op, &self.pool);
         self.records.push(record);
-        Ok(())
     }
 
     fn count(&mut self, op: &Op) {
@@ -322,33 +256,16 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn finish(mut self) -> Result<TraceFile, TraceError> {
-        // A replay of nothing would "pass"; more likely the file was cut after its header.
-        if self.records.is_empty() {
-            return Err(
-                self.fail("the trace has no calls; accepted: at least one line of 9 columns")
-            );
-        }
+    fn finish(mut self, file: &str, name: String) -> TraceFile {
         self.records.shrink_to_fit();
         self.pool.shrink_to_fit();
-        let name = self.name.unwrap_or_else(|| {
-            Path::new(self.file)
-                .file_name()
-                .map_or_else(|| self.file.to_string(), |name| name.to_string_lossy().into_owned())
-        });
-        Ok(TraceFile {
-            file: self.file.to_string(),
+        TraceFile {
+            file: file.to_string(),
             name,
             records: self.records,
             pool: self.pool,
             counts: self.counts,
             largest_target: self.target.end(),
-        })
+        }
     }
-}
-
-/// An I/O error without Rust's "(os error 2)".
-fn plain_io(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or(&text).to_string()
 }

@@ -8,6 +8,7 @@ pub mod dma;
 mod documents;
 pub mod export;
 pub mod hazards;
+pub mod import;
 mod least;
 pub mod limits;
 pub mod merge;
@@ -15,6 +16,7 @@ pub mod replay;
 pub mod run;
 pub mod sharing;
 pub mod teardown;
+pub mod trace;
 
 pub use replay::{policies, stale};
 

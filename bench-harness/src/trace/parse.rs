@@ -277,7 +277,7 @@ fn wrong(name: &str, text: &str, accepted: &str) -> String {
 }
 
 /// A text for an error message: one short printable line whatever the file holds.
-pub(super) fn clip(text: &str) -> String {
+pub(crate) fn clip(text: &str) -> String {
     const LIMIT: usize = 40;
     let mut shown: String = text.chars().take(LIMIT).flat_map(char::escape_default).collect();
     if text.chars().nth(LIMIT).is_some() {

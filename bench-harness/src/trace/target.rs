@@ -1,28 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Follows the windows of a trace to learn how high in memory its TCEs point.
 
-use std::collections::HashMap;
-
 use super::Op;
+use super::windows::Windows;
 
 /// The permission bits of a TCE; both clear means no mapping.
 const CONTROL: u64 = 3;
 
-/// The page size of a LIOBN that no line created: the smallest there is.
-const DEFAULT_SHIFT: u8 = 12;
-
-/// The PHB that a LIOBN belongs to (pseries numbers them so).
-const fn phb(liobn: u32) -> u32 {
-    liobn & !0xff
-}
-
-/// Page shifts by LIOBN at the current line, and the highest end seen.
+/// The windows at the current line, and the highest end seen.
 #[derive(Debug, Default)]
 pub(super) struct TargetScan {
-    shifts: HashMap<u32, u8>,
-    power_on: HashMap<u32, u8>,
-    // Runs of calls are for one LIOBN; this saves the hash for 1.7 million of them.
-    last: Option<(u32, u8)>,
+    windows: Windows,
     end: u64,
 }
 
@@ -37,38 +25,12 @@ impl TargetScan {
             Op::Stuff { liobn, value, npages, ret: 0, .. } if npages > 0 => {
                 self.name(liobn, &[value]);
             }
-            Op::WindowCreate { liobn: Some(liobn), page_shift, ret: 0, power_on, .. } => {
-                self.last = None;
-                self.shifts.insert(liobn, page_shift);
-                if power_on {
-                    self.power_on.insert(liobn, page_shift);
-                }
-            }
-            Op::WindowRemove { liobn, ret: 0 } => {
-                self.last = None;
-                self.shifts.remove(&liobn);
-            }
-            // A reset brings back what the PHB had at power-on, and only that.
-            Op::WindowReset { liobn, ret: 0 } => {
-                self.last = None;
-                self.shifts.retain(|&other, _| phb(other) != phb(liobn));
-                let back = self.power_on.iter().filter(|&(&other, _)| phb(other) == phb(liobn));
-                self.shifts.extend(back);
-            }
-            _ => {}
+            _ => drop(self.windows.see(op)),
         }
     }
 
     fn name(&mut self, liobn: u32, tces: &[u64]) {
-        let shift = match self.last {
-            Some((known, shift)) if known == liobn => shift,
-            _ => {
-                let shift = self.shifts.get(&liobn).copied().unwrap_or(DEFAULT_SHIFT);
-                self.last = Some((liobn, shift));
-                shift
-            }
-        };
-        let page = 1u64 << shift;
+        let page = 1u64 << self.windows.page_shift(liobn);
         for tce in tces.iter().filter(|&tce| tce & CONTROL != 0) {
             let address = tce & !(page - 1);
             self.end = self.end.max(address.saturating_add(page));

@@ -7,13 +7,8 @@ use std::path::Path;
 use tce_engine::addr::{PageShift, PageSizes};
 use tce_engine::geometry::WindowSpec;
 
+pub(super) use crate::trace::phb_of;
 use crate::trace::{Counts, Op, TraceError, TraceFile};
-
-/// The PHB that a LIOBN belongs to (pseries numbers them so); it stands for the buid too, which
-/// a trace names only in comments.
-pub(super) const fn phb_of(liobn: u32) -> u32 {
-    liobn & !0xff
-}
 
 /// A PHB and the default window that firmware gave it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
