@@ -319,10 +319,7 @@ impl KillDebt {
             let queue = &mut self.queue;
             each(&mut |(start, page), ranges| {
                 ranges.for_each(|(first, count)| queue.push(first, count, count));
-                for (first, count) in queue.coalesce() {
-                    let start = Ioba(start.0 + (first << page.get()));
-                    kills.issued += port.kill(self::pages(start, count, page));
-                }
+                kills.issued += kill_ranges(queue, port, (start, page));
                 queue.clear();
             });
         }
@@ -346,10 +343,7 @@ impl KillDebt {
                 kills.issued = port.kill(self.whole);
                 self.all_killed = true;
             } else {
-                for (first, count) in self.queue.coalesce() {
-                    let start = Ioba(start.0 + (first << page.get()));
-                    kills.issued += port.kill(pages(start, count, page));
-                }
+                kills.issued = kill_ranges(&mut self.queue, port, (start, page));
             }
             if kills.issued > 0 {
                 port.fence();
@@ -363,6 +357,16 @@ impl KillDebt {
         self.owed.clear();
         kills
     }
+}
+
+/// Kills what is in the queue, of a table whose first entry is at `start`; the stores.
+fn kill_ranges(
+    queue: &mut Coalescer,
+    port: &mut dyn KillPort,
+    (start, page): (Ioba, PageShift),
+) -> u64 {
+    let start = |first| Ioba(start.0 + (first << page.get()));
+    queue.coalesce().map(|(first, count)| port.kill(pages(start(first), count, page))).sum()
 }
 
 /// The kill of a range of pages, one by one.

@@ -143,6 +143,7 @@ pub mod mem;
 #[cfg(all(test, loom))]
 mod models;
 pub mod papr;
+mod places;
 pub mod platform;
 mod regions;
 #[doc(hidden)]

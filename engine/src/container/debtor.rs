@@ -12,6 +12,7 @@ use crate::engine::Shared;
 use crate::ioba::Magazine;
 use crate::kill::debts::{Debts, Owed};
 use crate::kill::{KillCount, KillDebt, KillPolicy, exposure};
+use crate::places;
 use crate::regions::Counts;
 use crate::sabotage::{Guard, stands};
 use crate::sync::{Arc, AtomicU32, Ordering, Seen, Slot, Write};
@@ -76,7 +77,7 @@ impl Debtor {
 
     /// True if an entry of a segment that is locked may be filled without a kill because of what is
     /// beside it; `line` gives the entries and their place, and `state` is where.
-    pub(super) fn is_quiet<'a>(
+    fn is_quiet<'a>(
         &self,
         state: &State,
         entry: &Entry<'_>,
@@ -165,6 +166,19 @@ impl Debtor {
     }
 }
 
+/// True if an entry of a segment that is locked has to be killed once it is filled; `on_fill` if any has
+/// to be. `slots` gives the entries of its cache line.
+#[inline]
+pub(super) fn fill_kills<'a>(
+    on_fill: bool,
+    debtor: Option<&Debtor>,
+    state: &State,
+    entry: &Entry<'_>,
+    slots: impl FnOnce(u32) -> &'a [Slot],
+) -> bool {
+    on_fill && !debtor.is_some_and(|debtor| debtor.is_quiet(state, entry, slots)) || entry.in_debt()
+}
+
 /// The debts of a container's handles.
 #[derive(Default)]
 pub(super) struct Debtors(Vec<Option<Arc<Debts>>>);
@@ -172,13 +186,7 @@ pub(super) struct Debtors(Vec<Option<Arc<Debts>>>);
 impl Debtors {
     /// Another handle's; the number that it goes by.
     fn open(&mut self, debts: Arc<Debts>) -> u32 {
-        let free = self.0.iter().position(Option::is_none);
-        let nth = free.unwrap_or(self.0.len());
-        if free.is_none() {
-            self.0.push(None);
-        }
-        self.0[nth] = Some(debts);
-        nth as u32
+        places::put(&mut self.0, debts) as u32
     }
 
     /// The handle is gone.

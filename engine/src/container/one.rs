@@ -2,7 +2,7 @@
 //! A single page: the same steps as for a range, without what only ranges need.
 
 use super::call::{Call, Hand};
-use super::debtor::Debtor;
+use super::debtor::fill_kills;
 use super::mapping::{Mode, Receipt};
 use super::windows::Window;
 use crate::addr::Uaddr;
@@ -88,10 +88,8 @@ impl Call<'_> {
     /// True if an entry has to be killed once it is filled.
     #[inline]
     fn fill_kills(&self, window: &Window, index: u64, one: &One<'_>) -> bool {
-        let quiet = |debtor: &Debtor| {
-            debtor.is_quiet(self.state, one, |line| window.table.line(index, line))
-        };
-        self.hand.debt.on_fill() && !self.hand.debtor.is_some_and(quiet) || one.in_debt()
+        let slots = |line| window.table.line(index, line);
+        fill_kills(self.hand.debt.on_fill(), self.hand.debtor, self.state, one, slots)
     }
 
     /// Claim → write → unlock → kill → fence → release, for one entry.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Mapped counts of threads that count for themselves: no locked instruction, no shared line.
 
+use crate::places;
 use crate::sync::{Arc, AtomicU64, Ordering};
 
 /// Counts on a line, or on two that are fetched together.
@@ -83,13 +84,7 @@ pub(super) struct Shards(Vec<Option<Shard>>);
 impl Shards {
     /// A shard for so many registrations; its place.
     pub(super) fn open(&mut self, numbers: usize) -> usize {
-        let free = self.0.iter().position(Option::is_none);
-        let nth = free.unwrap_or(self.0.len());
-        if free.is_none() {
-            self.0.push(None);
-        }
-        self.0[nth] = Some(Shard::new(numbers, &[]));
-        nth
+        places::put(&mut self.0, Shard::new(numbers, &[]))
     }
 
     pub(super) fn close(&mut self, nth: usize) -> Shard {

@@ -10,6 +10,7 @@ use crate::backend::Memory;
 use crate::backend::layout::Extent;
 use crate::error::{EntryError, MapError};
 use crate::kill::Tally;
+use crate::places;
 use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::table::Old;
 use crate::tce::{Summary, Tce};
@@ -90,16 +91,7 @@ impl Registrations {
         let memory = region.memory;
         let span = region.layout.span();
         let registration = Registration { region, mapped: AtomicU64::new(0) };
-        let number = match self.slots.iter().position(Option::is_none) {
-            Some(free) => {
-                self.slots[free] = Some(registration);
-                free
-            }
-            None => {
-                self.slots.push(Some(registration));
-                self.slots.len() - 1
-            }
-        };
+        let number = places::put(&mut self.slots, registration);
         self.shards.reach(self.slots.len());
         let at = self.by_memory.partition_point(|(other, _)| *other < memory);
         self.by_memory.insert(at, (memory, number));

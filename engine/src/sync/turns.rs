@@ -10,6 +10,7 @@
 
 use super::bias::Who;
 use super::{Arc, AtomicU64, Mutex, Ordering, fence, lock, relax};
+use crate::places;
 
 /// A thread's turn is odd while it is inside.
 const INSIDE: u64 = 1;
@@ -38,12 +39,7 @@ impl Turns {
     pub(crate) fn register(self: &Arc<Self>) -> Ticket {
         let turn = Arc::new(Turn(AtomicU64::new(0)));
         let mut list = lock(&self.list);
-        let free = list.iter().position(Option::is_none);
-        let id = free.unwrap_or(list.len());
-        if free.is_none() {
-            list.push(None);
-        }
-        list[id] = Some(turn.clone());
+        let id = places::put(&mut list, turn.clone());
         Ticket { turns: self.clone(), turn, id: id as u32, heavy: self.heavy }
     }
 

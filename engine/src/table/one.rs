@@ -194,6 +194,11 @@ impl Lane {
         &self.slots[at..][..count]
     }
 
+    /// The same of those that share a line of so many with one.
+    pub(crate) fn line(&self, at: usize, line: u32) -> &[Slot] {
+        self.run(at & !(line as usize - 1), line as usize)
+    }
+
     /// An entry by its place in the segment, if that is left to `who`, who is inside and does not
     /// wait for any lock.
     #[inline(always)]

@@ -5,10 +5,9 @@
 use super::{At, BusLane, Done, Fast, Page};
 use crate::addr::{Ioba, PageShift, Uaddr};
 use crate::container::State;
-use crate::container::debtor::Debtor;
+use crate::container::debtor::{Debtor, fill_kills};
 use crate::kill::debts::Owed;
 use crate::sync::Ordering;
-use crate::table::{Entry, Lane};
 use crate::tce::{Perm, Tce};
 
 impl Fast {
@@ -34,7 +33,8 @@ impl Fast {
         };
         let (lane, place) = self.lane_of(bus, Page::Any(page))?;
         let entry = lane.entry(at.who, place)?;
-        let kill = at.fill_kills((state, debtor), &entry, (lane, place));
+        let slots = |line| lane.line(place, line);
+        let kill = fill_kills(at.on_fill, Some(debtor), state, &entry, slots);
         if !entry.is_zero() || !at.can_fill(debtor, kill) {
             return None;
         }
@@ -149,7 +149,8 @@ impl Fast {
         let number = self.hits.guest_page(tce.address(), page)?;
         let entry = lane.lane.entry(at.who, place)?;
         let usual = entry.get().is_empty() && self.guest.number() == number;
-        let kill = at.fill_kills((state, debtor), &entry, (&lane.lane, place));
+        let slots = |line| lane.lane.line(place, line);
+        let kill = fill_kills(at.on_fill, Some(debtor), state, &entry, slots);
         if !usual || !at.can_fill(debtor, kill) {
             return None;
         }
@@ -160,17 +161,6 @@ impl Fast {
 }
 
 impl At {
-    /// True if a filled entry has to be killed.
-    fn fill_kills(
-        &self,
-        (state, debtor): (&State, &Debtor),
-        entry: &Entry<'_>,
-        (lane, place): (&Lane, usize),
-    ) -> bool {
-        let slots = |line| lane.run(place & !(line as usize - 1), line as usize);
-        self.on_fill && !debtor.is_quiet(state, entry, slots) || entry.in_debt()
-    }
-
     /// False if a fill that has to be killed now would take a kill of everything.
     fn can_fill(&self, debtor: &Debtor, kill: bool) -> bool {
         if debtor.fills { debtor.has_room(1) } else { self.max_page_kills > 0 || !kill }
