@@ -30,9 +30,9 @@ Exit code 1 if an answer or a table was not what the trace says (schema tce-benc
 /// Options of `policies`.
 #[derive(Debug, Args)]
 pub(super) struct PoliciesArgs {
-    /// ring: single pages, as a NIC takes them; block: 1 to 128 pages, as a disk does; the name of a trace
-    /// in workloads/traces; or a trace file
-    #[arg(value_name = "ring|block|TRACE", default_value = "ring")]
+    /// ring: single pages, as a NIC takes them; block: 1 to 128 pages, as a disk does; random: anything
+    /// anywhere; the name of a trace in workloads/traces; or a trace file
+    #[arg(value_name = "ring|block|random|TRACE", default_value = "ring")]
     workload: String,
     /// A policy to measure, as replay has them. May be given more than once [default: strict, batched,
     /// deferred=256 and deferred=256,10ms]
@@ -86,7 +86,7 @@ pub(super) fn fill(text: &str) -> Result<Fill, String> {
 
 pub(super) fn platform(text: &str) -> Result<Platform, String> {
     let platform = values::platform(text)?;
-    // NPU2 kills pages or everything; older PEs have no room for a guest.s window.
+    // NPU2 kills pages or everything; older PEs have no room for a guest's window.
     const ACCEPTED: [Platform; 3] = [Platform::Phb3, Platform::Phb4, Platform::Phb5];
     if ACCEPTED.contains(&platform) {
         return Ok(platform);

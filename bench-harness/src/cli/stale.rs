@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The command line of `stale`.
 
-use std::path::PathBuf;
-
 use clap::Args;
 use tce_engine::backend::mock::TceCache;
 use tce_engine::platform::Platform;
@@ -26,6 +24,7 @@ look at all entries, and a reset.
 
 Examples:
   tce-bench stale workloads/traces/mixed.tce.zst --loops 200 --threads 2
+  tce-bench stale random --calls 1000000 --seed 7 --loops 8 --threads 8
   tce-bench stale net-rx.tce.zst --policy deferred=64,1ms --tce-cache 64,4 --pace 8
   tce-bench stale my.tce.zst --fill always,never --platform phb4 --groups 3 --json stale.json
 
@@ -35,9 +34,13 @@ tce-bench.stale/1).";
 /// Options of `stale`.
 #[derive(Debug, Args)]
 pub(super) struct StaleArgs {
-    /// A trace in the format `tce-trace 1`, plain or zstd-compressed
-    #[arg(value_name = "TRACE")]
-    trace: PathBuf,
+    /// A trace file; the name of a trace in workloads/traces; or a guest that is made up: random, anything
+    /// anywhere in two small windows; ring or block, as policies has them
+    #[arg(value_name = "TRACE|random|ring|block")]
+    workload: String,
+    /// Calls of a guest that is made up, in a turn
+    #[arg(long, value_name = "N", default_value = "200000", value_parser = values::count::<10_000_000>)]
+    calls: u32,
     /// A policy to try, as replay has them. May be given more than once [default: strict, batched=50us and
     /// deferred=256]
     #[arg(long = "policy", value_name = super::POLICY_FORMS, value_parser = values::policy)]
@@ -103,8 +106,10 @@ fn cache(text: &str) -> Result<TceCache, String> {
 /// The settings of `stale`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StaleConfig {
-    /// Not yet opened.
-    pub trace: PathBuf,
+    /// A guest that is made up, a trace's name or a path; not yet looked for.
+    pub workload: String,
+    /// Of a guest that is made up; at least 1.
+    pub calls: u32,
     /// At least one, each once.
     pub policies: Vec<Policy>,
     /// At least one, each once.
@@ -158,7 +163,8 @@ impl TryFrom<StaleArgs> for StaleConfig {
         }
         let policies = policies.into_iter().map(|policy| policy.or_batch(Batch::RECORDED));
         Ok(Self {
-            trace: args.trace,
+            workload: args.workload,
+            calls: args.calls,
             policies: each_once(policies.collect()),
             fills: each_once(args.fill),
             devices: args.devices,

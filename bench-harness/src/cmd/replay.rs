@@ -4,6 +4,7 @@
 
 mod books;
 mod checked;
+mod guests;
 mod handles;
 mod live;
 mod machine;

@@ -3,14 +3,12 @@
 //! On a software PHB; times are of the mock, counts are not.
 
 mod document;
-mod guests;
 mod plot;
 mod report;
 mod rules;
 #[cfg(test)]
 mod tests;
 
-use std::path::Path;
 use std::time::{Instant, SystemTime};
 
 use anyhow::anyhow;
@@ -20,6 +18,7 @@ use tce_engine::platform::Platform;
 use self::document::{Beside, Doc, Kills, Op, Row, Settings, Workload};
 use self::rules::Linux;
 use super::checked::checked;
+use super::guests;
 use super::machine::{Look, Machine, Setup};
 use super::mismatch::Mismatches;
 use super::progress::Progress;
@@ -37,9 +36,6 @@ use crate::run::machine::costly;
 use crate::style::Style;
 use crate::trace::TraceError;
 
-/// Where traces that are named lie, seen from the root of the repository.
-const TRACES: &str = "workloads/traces";
-
 /// Runs everything and reports.
 ///
 /// # Errors
@@ -49,7 +45,7 @@ pub fn policies(config: &PoliciesConfig, argv: Vec<String>) -> anyhow::Result<St
     let (started, begin) = (SystemTime::now(), Instant::now());
     let files = || config.json.iter().chain(&config.svg);
     files().try_for_each(|file| file.check().map_err(|e| anyhow!(e)))?;
-    let mut script = match load(config)? {
+    let mut script = match guests::load(&config.workload, config.calls.into(), config.seed)? {
         Ok(script) => script,
         Err(message) => return Ok(Status::Usage(message)),
     };
@@ -79,26 +75,6 @@ pub fn policies(config: &PoliciesConfig, argv: Vec<String>) -> anyhow::Result<St
         eprintln!("error: {first}");
     }
     Ok(Status::of(doc.run.complete, Some(doc.verified)))
-}
-
-/// The guest that was asked for; in the second place what is wrong with its name.
-fn load(config: &PoliciesConfig) -> anyhow::Result<Result<Script, String>> {
-    let name = config.workload.as_str();
-    if guests::NAMES.contains(&name) {
-        return Ok(Ok(guests::script(name, config.calls.into(), config.seed)?));
-    }
-    let named = Path::new(TRACES).join(format!("{name}.tce.zst"));
-    if Path::new(name).exists() || name.contains(['/', '.']) {
-        return Ok(Ok(Script::load(Path::new(name))?));
-    }
-    if named.exists() {
-        return Ok(Ok(Script::load(&named)?));
-    }
-    Ok(Err(format!(
-        "'{name}' is no workload; accepted: {}, the name of a trace in {TRACES} seen from here, or a \
-         trace file",
-        guests::NAMES.join(", ")
-    )))
 }
 
 /// One row while it is measured.
@@ -133,7 +109,7 @@ impl Cases {
         let ram = script.ram(None, base.host_page)?;
         drop(Machine::new(&script, &base, ram)?);
         let linux = Linux::of(&script, config.groups.into(), base.host_page);
-        let made_up = guests::NAMES.contains(&config.workload.as_str());
+        let made_up = guests::made_up(&config.workload);
         let usual = if made_up { Batch::MADE_UP } else { Batch::RECORDED };
         let mut scripts = vec![(None, script)];
         let mut rows = Vec::new();
@@ -211,7 +187,7 @@ impl Cases {
             workload: Workload {
                 name: script.name.clone(),
                 file: script.file.clone(),
-                recorded: !guests::NAMES.contains(&config.workload.as_str()),
+                recorded: !guests::made_up(&config.workload),
                 hypercalls: script.counts.calls(),
                 tces_mapped: script.counts.mapped,
                 handles: script.vcpus.into(),

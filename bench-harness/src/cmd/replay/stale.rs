@@ -20,6 +20,7 @@ use tce_engine::papr::Compat;
 
 use self::plan::Plan;
 use self::stage::{Ran, Stage};
+use super::guests;
 use super::model::Model;
 use super::progress::Progress;
 use super::script::{Call, Script};
@@ -122,7 +123,10 @@ struct Row {
 pub fn stale(config: &StaleConfig, argv: Vec<String>) -> anyhow::Result<Status> {
     config.json.iter().try_for_each(|file| file.check().map_err(|e| anyhow!(e)))?;
     let (started, begin) = (SystemTime::now(), Instant::now());
-    let mut script = Script::load(&config.trace)?;
+    let mut script = match guests::load(&config.workload, config.calls.into(), config.seed)? {
+        Ok(script) => script,
+        Err(message) => return Ok(Status::Usage(message)),
+    };
     script.on_vcpus();
     if let Err(message) = check_pes(config, &script) {
         return Ok(Status::Usage(message));

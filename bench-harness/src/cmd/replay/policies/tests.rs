@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::*;
@@ -27,12 +28,13 @@ fn config(workload: &str, policies: &[&str], fills: &[Fill]) -> PoliciesConfig {
 }
 
 fn trace(name: &str) -> String {
-    format!("{}/../{TRACES}/{name}.tce.zst", env!("CARGO_MANIFEST_DIR"))
+    format!("{}/../{}/{name}.tce.zst", env!("CARGO_MANIFEST_DIR"), guests::TRACES)
 }
 
 /// The counting passes of all rows.
 fn counted(config: &PoliciesConfig) -> Doc {
-    let mut script = load(config).unwrap().unwrap();
+    let mut script =
+        guests::load(&config.workload, config.calls.into(), config.seed).unwrap().unwrap();
     if !config.one_handle {
         script.on_vcpus();
     }

@@ -20,7 +20,8 @@ fn mixed(steps: usize) -> Script {
 
 fn config(threads: u32, loops: u32) -> StaleConfig {
     StaleConfig {
-        trace: "mixed".into(),
+        workload: "mixed".into(),
+        calls: 1,
         policies: vec![
             Policy::Strict,
             Policy::Batched(Some(Batch::Calls(16))),
@@ -105,13 +106,24 @@ fn windows_that_come_and_go_and_calls_that_are_refused_are_watched() {
     clean(&config(3, 20), &script);
 }
 
+#[test]
+fn random_calls_leave_nothing_stale_under_any_policy() {
+    let mut script = guests::script("random", 5_000, 3).unwrap();
+    script.on_vcpus();
+    assert_eq!((script.vcpus, script.phbs.len()), (4, 1));
+    clean(&config(1, 2), &script);
+    clean(&config(4, 4), &script);
+}
+
 /// Bugs of the engine are seen, each under the policies whose promise it breaks.
 #[test]
 #[cfg(feature = "sabotage")]
 fn seeded_bugs_are_caught() {
     use tce_engine::sabotage::{Guard, without};
 
-    let script = mixed(usize::MAX);
+    let mut random = guests::script("random", 200_000, 3).unwrap();
+    random.on_vcpus();
+    let scripts = [mixed(usize::MAX), random];
     for (guard, policies) in [
         (Guard::Kill, &[0, 1, 2][..]),
         (Guard::KillFill, &[0, 1, 2]),
@@ -119,10 +131,10 @@ fn seeded_bugs_are_caught() {
         (Guard::Fence, &[0]),
         (Guard::DebtKill, &[1, 2]),
     ] {
-        for nth in policies {
+        for (nth, script) in policies.iter().flat_map(|nth| scripts.iter().map(move |s| (nth, s))) {
             let mut config = StaleConfig { fills: vec![Fill::Always], ..config(2, 4) };
             config.policies = vec![config.policies[*nth]];
-            let row = without(guard, || rows(&config, &script)).remove(0);
+            let row = without(guard, || rows(&config, script)).remove(0);
             println!("{guard:?}, {}: {} after {} calls", row.policy, row.violations, row.calls);
             assert!(row.violations > 0 && !row.verified, "{guard:?}: {row:?}");
             // With all that happened to the page.

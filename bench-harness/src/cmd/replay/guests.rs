@@ -1,18 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Guests that were never recorded: their calls are made up, as a trace, from a seed.
 //!
-//! Addresses are Linux's: short requests begin at multiples of 16 pages in the lower three quarters of the
+//! Addresses of all but the random one are Linux's: short requests begin at multiples of 16 pages in the lower three quarters of the
 //! window, longer ones follow each other in the upper quarter, each sweeping on from the last. A request is
 //! one call, and so is its unmap.
 
+mod random;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
+use std::path::Path;
 
-use super::super::script::Script;
+use super::script::Script;
 use crate::trace::{HEADER, TraceError, TraceFile};
 
 /// Names of the guests, as typed.
-pub(super) const NAMES: [&str; 2] = ["ring", "block"];
+pub(super) const NAMES: [&str; 3] = ["ring", "block", "random"];
+
+/// Where traces that are named lie, seen from the root of the repository.
+pub(super) const TRACES: &str = "workloads/traces";
 
 const LIOBN: &str = "0x80000000";
 /// Pages of the window, 1 GiB.
@@ -45,20 +51,54 @@ struct Guest {
     next: [u64; 2],
 }
 
-/// The script of a guest that makes so many calls.
+/// True if it was never recorded.
+pub(super) fn made_up(workload: &str) -> bool {
+    NAMES.contains(&workload)
+}
+
+/// The guest that was asked for, with so many calls if it is made up; in the second place what is wrong
+/// with its name.
 ///
 /// # Errors
-/// None that is not a defect of this file.
-pub(super) fn script(name: &str, calls: u64, seed: u64) -> Result<Script, TraceError> {
-    let text = format!("{HEADER}\n# name {name}\n0 window-create {LIOBN} 0x0 12 {PAGES} 0 - -\n");
-    let random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-    let live = BTreeMap::new();
-    let mut guest = Guest { text, calls: 0, t_ns: 1, random, live, next: [0, LARGE] };
-    match name {
-        "ring" => guest.ring(calls),
-        _ => guest.block(calls),
+/// The first thing that is wrong with a trace, and its line.
+pub(super) fn load(
+    workload: &str,
+    calls: u64,
+    seed: u64,
+) -> Result<Result<Script, String>, TraceError> {
+    if made_up(workload) {
+        return script(workload, calls, seed).map(Ok);
     }
-    Script::new(TraceFile::read(name, guest.text.as_bytes())?)
+    let named = Path::new(TRACES).join(format!("{workload}.tce.zst"));
+    if Path::new(workload).exists() || workload.contains(['/', '.']) {
+        return Script::load(Path::new(workload)).map(Ok);
+    }
+    if named.exists() {
+        return Script::load(&named).map(Ok);
+    }
+    Ok(Err(format!(
+        "'{workload}' is no workload; accepted: {}, the name of a trace in {TRACES} seen from here, or a \
+         trace file",
+        NAMES.join(", ")
+    )))
+}
+
+pub(super) fn script(name: &str, calls: u64, seed: u64) -> Result<Script, TraceError> {
+    let random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut text = format!("{HEADER}\n# name {name}\n");
+    if name == "random" {
+        text += &random::lines(calls, random);
+    } else {
+        text += &format!("0 window-create {LIOBN} 0x0 12 {PAGES} 0 - -\n");
+        let live = BTreeMap::new();
+        let mut guest = Guest { text, calls: 0, t_ns: 1, random, live, next: [0, LARGE] };
+        match name {
+            "ring" => guest.ring(calls),
+            _ => guest.block(calls),
+        }
+        text = guest.text;
+    }
+    Script::new(TraceFile::read(name, text.as_bytes())?)
 }
 
 impl Guest {
