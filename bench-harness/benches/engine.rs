@@ -15,6 +15,7 @@ use tce_engine::mem::TableChunk;
 use tce_engine::{Ioba, MapRequest, Mode, PageShift, Perm, Tce, Tier, Uaddr, UnmapRequest};
 
 use common::peers::PAGES;
+use common::profile::Pprof;
 use common::rig::{BUFFER, Guest, LEAF, LIST, PAGE, Random, Rig, USUAL, WINDOW, lists};
 
 const RW: Perm = Perm::READ_WRITE;
@@ -252,5 +253,9 @@ fn kills(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, loops, bulk, many, single, papr, addresses, regions, kills);
+criterion_group! {
+    name = benches;
+    config = Criterion::default().with_profiler(Pprof::default());
+    targets = loops, bulk, many, single, papr, addresses, regions, kills
+}
 criterion_main!(benches);

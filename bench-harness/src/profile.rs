@@ -50,12 +50,15 @@ pub fn warning(output: &Output) -> Option<Warning> {
     output.profile.as_ref().map(|_| Warning::new("PROFILED", text))
 }
 
+/// Takes samples of all threads until it is finished or dropped.
 #[cfg(all(feature = "pprof", target_arch = "x86_64"))]
-struct Sampler(pprof::ProfilerGuard<'static>);
+pub struct Sampler(pprof::ProfilerGuard<'static>);
 
 #[cfg(all(feature = "pprof", target_arch = "x86_64"))]
 impl Sampler {
-    fn start() -> anyhow::Result<Self> {
+    /// # Errors
+    /// Why there cannot be one.
+    pub fn start() -> anyhow::Result<Self> {
         // What a signal interrupts in one of these cannot be walked safely.
         let left_out = ["libc", "libgcc", "pthread", "vdso"];
         let builder = pprof::ProfilerGuardBuilder::default().frequency(FREQUENCY);
@@ -63,7 +66,11 @@ impl Sampler {
         guard.map(Self).map_err(|e| anyhow!("the profiler cannot be started: {e}"))
     }
 
-    fn finish(self) -> anyhow::Result<Vec<u8>> {
+    /// Ends it and gives the profile: a protocol buffer, packed with gzip.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn finish(self) -> anyhow::Result<Vec<u8>> {
         use std::io::Write;
 
         use pprof::protos::Message;
@@ -103,15 +110,19 @@ fn portable(path: &str) -> &str {
 
 /// There is none.
 #[cfg(not(all(feature = "pprof", target_arch = "x86_64")))]
-enum Sampler {}
+pub enum Sampler {}
 
 #[cfg(not(all(feature = "pprof", target_arch = "x86_64")))]
 impl Sampler {
-    fn start() -> anyhow::Result<Self> {
+    /// # Errors
+    /// Always.
+    pub fn start() -> anyhow::Result<Self> {
         anyhow::bail!(UNAVAILABLE)
     }
 
-    fn finish(self) -> anyhow::Result<Vec<u8>> {
+    /// # Errors
+    /// Never; there is none to finish.
+    pub fn finish(self) -> anyhow::Result<Vec<u8>> {
         match self {}
     }
 }

@@ -148,7 +148,7 @@ fn what_is_wrong_with_a_trace_is_told_with_its_line() {
         assert!(error.contains("w.tce:3: ") && error.contains("513 TCEs"), "{error}");
     }
     assert!(refused(&["trace", "stat", "no/such"], 1).contains("no/such: cannot be read"));
-    let full = ["trace", "stat", &trace("boot-ddw-fallback"), "--json", "/dev/full"];
+    let full = ["trace", "stat", &trace("boot-ddw-fallback"), "--quiet", "--json", "/dev/full"];
     assert!(refused(&full, 1).contains("No space left"));
     assert!(!Path::new(&cut).exists());
 }

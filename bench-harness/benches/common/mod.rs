@@ -10,6 +10,7 @@ pub(crate) mod counted;
 pub(crate) mod facts;
 pub(crate) mod limit;
 pub(crate) mod peers;
+pub(crate) mod profile;
 pub(crate) mod report;
 pub(crate) mod rig;
 pub(crate) mod samples;

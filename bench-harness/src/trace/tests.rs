@@ -81,6 +81,29 @@ fn an_empty_list_and_a_list_above_512_are_the_engines_business() {
 }
 
 #[test]
+fn what_is_written_reads_as_it_was() {
+    let lines = [
+        CREATE,
+        "5 put 0x80000000 0x1000 0x2003 1 0 1 -",
+        "5 indirect 0x80000000 0x2000 3001,4003,0 3 -4 0 -",
+        "5 indirect 0x80000000 0x2000 - 0 -4 0 -",
+        "6 stuff 0x80000000 0x2000 0x0 512 0 - -",
+        "7 get 0x80000000 0x1000 0x2003 1 0 1 -",
+        "8 window-create 0x80000001 0x800000000000000 16 65536 0 0 -",
+        "8 window-create - - 24 0 -3 0 -",
+        "9 xlate 0x80000000 0x1008 0x2003 1 0 - -",
+        "10 window-remove 0x80000001 - - - 0 0 -",
+        "11 window-reset 0x80000000 - - - 0 0 -",
+    ];
+    let trace = read(&lines).unwrap();
+    let mut text = Vec::new();
+    for record in &trace.records {
+        write_line(&mut text, record, &trace.pool, None).unwrap();
+    }
+    assert_eq!(String::from_utf8(text).unwrap(), lines.join("\n") + "\n");
+}
+
+#[test]
 fn each_wrong_field_is_named() {
     let put = |fields: &str| refused(fields);
     assert!(put("x put 0x80000000 0x0 0x0 1 0 0 0").starts_with("t_ns 'x'"));
