@@ -25,6 +25,7 @@ fn main() -> ExitCode {
     let result =
         interrupt::install().map_err(anyhow::Error::from).and_then(|()| match &invocation {
             Invocation::Run(config) => cmd::run::run(config, argv),
+            Invocation::Sweep(config) => cmd::sweep::sweep(config, argv),
             Invocation::Replay(config) => cmd::replay::replay(config, argv),
             Invocation::Policies(config) => cmd::policies::policies(config, argv),
             Invocation::Stale(config) => cmd::stale::stale(config, argv),
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
             Invocation::Compare(config) => cmd::compare::compare(config, argv),
             Invocation::Export(config) => cmd::export::export(config),
             Invocation::Merge(config) => cmd::merge::merge(config),
+            Invocation::Workloads(config) => cmd::workloads::workloads(config, argv),
             Invocation::Hazards(config) => cmd::hazards::hazards(config, argv),
         });
     let complain = |code: u8, text: &str| {

@@ -14,7 +14,9 @@ pub mod merge;
 pub mod replay;
 pub mod run;
 pub mod sharing;
+pub mod sweep;
 pub mod teardown;
+pub mod workloads;
 
 pub use replay::{policies, stale};
 
