@@ -7,12 +7,15 @@ mod compare;
 mod config;
 mod export;
 mod import;
+mod mixed;
 mod policies;
 mod stale;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod trace;
 mod values;
+mod workloads;
 
 use std::error::Error as _;
 use std::ffi::OsString;
@@ -35,9 +38,11 @@ use churn::ChurnArgs;
 use compare::{COMPARE_EXAMPLES, CompareArgs, GateArgs};
 use export::{EXPORT_EXAMPLES, ExportArgs, MERGE_EXAMPLES, MergeArgs};
 use import::ImportArgs;
+use mixed::MixedArgs;
 use policies::PoliciesArgs;
 use stale::StaleArgs;
 use trace::{TRACE_EXAMPLES, TraceArgs};
+use workloads::{WORKLOADS_EXAMPLES, WorkloadsArgs};
 
 pub use checks::{
     CostConfig, DmaConfig, HazardsConfig, LimitsConfig, SharingConfig, TeardownConfig,
@@ -49,8 +54,10 @@ pub use export::{Better, ExportConfig, ExportFormat, MergeConfig};
 pub use import::{ImportConfig, ImportFormat};
 pub use policies::PoliciesConfig;
 pub use stale::StaleConfig;
+pub use sweep::{Point, Sweep, SweepConfig};
 pub use trace::{CallRange, CutConfig, LineKind, StatConfig, TraceConfig};
 pub use values::{BackendChoice, Detach, Levels, Limit, Pass, Phase, Rules, Simd};
+pub use workloads::{WorkloadsConfig, check_option, small};
 
 /// Exit code of a command line that cannot be understood or asks for what cannot be.
 pub const EXIT_USAGE: u8 = 2;
@@ -69,6 +76,9 @@ Examples:
   tce-bench replay workloads/traces/*.zst      recorded guests, every answer checked
   tce-bench --phase ring --profile cpu.pb.gz   where the time of one phase goes, on x86-64
 
+  tce-bench --workload nic-ring --threads 2    a workload of the tree, on two threads
+  tce-bench --sweep 'pages=1..512*2'           one run for each number of pages a request
+  tce-bench --pages 8 --rate 100k/s            an open loop: latency from when each call was due
   tce-bench limits                             what memory and clock allow, per table size
 
 Exit codes: 0 done and not found wrong, 1 failed, 2 wrong command line, 4 back end not usable, 130
@@ -176,6 +186,9 @@ enum Command {
     /// Make a trace of what Linux' event tracing or another program recorded
     #[command(after_help = import::EXAMPLES)]
     Import(ImportArgs),
+    /// List, show, check and verify workloads, which --workload of run takes settings from
+    #[command(after_help = WORKLOADS_EXAMPLES)]
+    Workloads(WorkloadsArgs),
 }
 
 /// Options of `run`.
@@ -232,8 +245,8 @@ struct RunArgs {
     #[arg(long, value_name = "LIST", value_parser = values::cpu_list)]
     #[arg(help_heading = "How it is measured")]
     cpus: Option<values::CpuList>,
-    /// Run only this phase: bulk, checked, indirect, exchange, batch, ring, single, clear or naive. May
-    /// be given more than once [default: all]
+    /// Run only this phase: bulk, checked, indirect, exchange, batch, ring, single, clear, naive or
+    /// mix. May be given more than once [default: all but mix]
     #[arg(long = "phase", value_name = "PHASE", value_enum, hide_possible_values = true)]
     #[arg(help_heading = "How it is measured")]
     phases: Vec<Phase>,
@@ -291,7 +304,7 @@ struct RunArgs {
     kill_cost: Option<KillCost>,
     /// When translations of the mock are killed. strict: before each call returns. batched: at the end of so
     /// many calls. deferred: clears when so many pages wait for it, or the oldest for so long; fills at once.
-    /// It concerns handles, which ring and single then use; other phases ask the container and are strict
+    /// It concerns handles, which ring, single and mix then use; other phases ask the container and are strict
     #[arg(
         long,
         value_name = "strict|batched[=CALLS]|deferred[=PAGES[,AGE]]",
@@ -301,6 +314,8 @@ struct RunArgs {
     #[arg(help_heading = "How it is measured")]
     policy: Policy,
 
+    #[command(flatten)]
+    mixed: MixedArgs,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -378,6 +393,8 @@ struct OutputArgs {
 pub enum Invocation {
     /// Measure.
     Run(RunConfig),
+    /// Measure once for each value of some settings.
+    Sweep(SweepConfig),
     /// Replay traces.
     Replay(ReplayConfig),
     /// Compare kill policies.
@@ -408,6 +425,8 @@ pub enum Invocation {
     Trace(TraceConfig),
     /// Make a trace.
     Import(ImportConfig),
+    /// Look at workloads.
+    Workloads(WorkloadsConfig),
 }
 
 /// Why nothing is to be done: help was asked for, or the command line is wrong.
@@ -446,10 +465,11 @@ where
     I: IntoIterator<Item = T>,
     T: Into<OsString> + Clone,
 {
-    let cli = Cli::try_parse_from(arguments).map_err(|error| from_clap(&error))?;
+    let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
+    let cli = Cli::try_parse_from(&arguments).map_err(|error| from_clap(&error))?;
     let checked = match cli.command {
-        None => RunConfig::try_from(cli.run).map(Invocation::Run),
-        Some(Command::Run(run)) => RunConfig::try_from(*run).map(Invocation::Run),
+        None => workloads::run(cli.run, &arguments),
+        Some(Command::Run(run)) => workloads::run(*run, &arguments),
         Some(Command::Replay(replay)) => ReplayConfig::try_from(replay).map(Invocation::Replay),
         Some(Command::Policies(args)) => PoliciesConfig::try_from(args).map(Invocation::Policies),
         Some(Command::Stale(args)) => StaleConfig::try_from(args).map(Invocation::Stale),
@@ -462,6 +482,7 @@ where
         Some(Command::Compare(args)) => CompareConfig::try_from(*args).map(Invocation::Compare),
         Some(Command::Gate(args)) => CompareConfig::try_from(*args).map(Invocation::Compare),
         Some(Command::Export(args)) => ExportConfig::try_from(args).map(Invocation::Export),
+        Some(Command::Workloads(args)) => Ok(Invocation::Workloads(args.into())),
         Some(Command::Merge(args)) => Ok(Invocation::Merge(args.into())),
         Some(Command::Trace(args)) => TraceConfig::try_from(args).map(Invocation::Trace),
         Some(Command::Import(args)) => ImportConfig::try_from(args).map(Invocation::Import),

@@ -25,6 +25,7 @@ fn main() -> ExitCode {
     let result =
         interrupt::install().map_err(anyhow::Error::from).and_then(|()| match &invocation {
             Invocation::Run(config) => cmd::run::run(config, argv),
+            Invocation::Sweep(config) => cmd::sweep::sweep(config, argv),
             Invocation::Replay(config) => cmd::replay::replay(config, argv),
             Invocation::Policies(config) => cmd::policies::policies(config, argv),
             Invocation::Stale(config) => cmd::stale::stale(config, argv),
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
             Invocation::Merge(config) => cmd::merge::merge(config),
             Invocation::Trace(config) => cmd::trace::trace(config),
             Invocation::Import(config) => cmd::import::import(config),
+            Invocation::Workloads(config) => cmd::workloads::workloads(config, argv),
             Invocation::Hazards(config) => cmd::hazards::hazards(config, argv),
         });
     let complain = |code: u8, text: &str| {

@@ -25,8 +25,8 @@ use crate::stamp;
 pub use hosts::HostRun;
 pub use left::{Joined, Left};
 pub use setup::{
-    Backend, BackendKind, Config, KillCostSettings, Layout, RealMemory, ReplaySettings,
-    RunSettings, TableMemory, TableMemoryKind,
+    Backend, BackendKind, Config, KillCostSettings, Layout, MixSettings, RealMemory,
+    ReplaySettings, RunSettings, TableMemory, TableMemoryKind, WorkloadSettings,
 };
 
 /// The name of the schema, in every document.
@@ -211,6 +211,10 @@ pub struct OpResult {
     /// What it was measured on, if not on the run's windows.
     #[serde(default)]
     pub own_table: Option<OwnTable>,
+    /// Times are from when each operation was due, not from when it was begun; null for those of closed
+    /// loops, and for the calls themselves.
+    #[serde(default)]
+    pub open_loop: Option<OpenLoop>,
     /// The histogram; null without samples.
     pub hist: Option<HistData>,
 }
@@ -253,9 +257,24 @@ impl OpResult {
             kills_per_1000_tces: None,
             exposure_ns: None,
             own_table: None,
+            open_loop: None,
             hist,
         })
     }
+}
+
+/// Operations that were due at times fixed beforehand. Waiting behind slow ones is in their times, so
+/// nothing is omitted.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct OpenLoop {
+    /// Operations a second, of all threads together.
+    pub asked_per_s: u64,
+    /// As many as were done, of those that were due; less than asked for if it was out of reach.
+    pub achieved_per_s: f64,
+    /// Operations begun when the next one was due already, or later.
+    pub late: u64,
+    /// The longest time between when one was due and when it was begun.
+    pub most_behind_ns: u64,
 }
 
 /// A table that one operation has for itself.

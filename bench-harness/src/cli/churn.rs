@@ -7,6 +7,7 @@ use tce_engine::platform::Platform;
 use tce_engine::simd::Tier;
 
 use super::config::RunConfig;
+use super::mixed::MixedArgs;
 use super::values::{self, BackendChoice, Detach, Levels, Limit, ProfileArg, Simd};
 use super::{OutputArgs, RunArgs};
 use crate::policy::Policy;
@@ -160,6 +161,7 @@ impl TryFrom<ChurnArgs> for ChurnConfig {
             policy: Policy::Strict,
             platform: args.platform,
             detach: None,
+            mixed: MixedArgs::default(),
             output,
         };
         Ok(Self {

@@ -11,9 +11,11 @@ use tce_engine::platform::Platform;
 
 use super::values::{BackendChoice, Detach, Levels, Pass, Phase, ProfileArg, Rules, Simd};
 use super::{OutputArgs, ReplayArgs, RunArgs};
+use crate::mix::{Mix, Rate};
 use crate::outfile::OutFile;
 use crate::policy::{Batch, Policy};
 use crate::profile;
+use crate::result::WorkloadSettings;
 use crate::size::format_arg;
 
 /// Real memory comes in runs of this size unless told otherwise.
@@ -91,6 +93,12 @@ pub struct RunConfig {
     pub kill_cost: Option<KillCost>,
     /// When the mock's translations are killed; a batch is a number of calls.
     pub policy: Policy,
+    /// What phase `mix` is made of.
+    pub mix: Mix,
+    /// Of phase `mix`; `None` = a closed loop.
+    pub rate: Option<Rate>,
+    /// Where settings came from that the command line does not have.
+    pub workload: Option<WorkloadSettings>,
     /// Measure how long released pages stay reachable, instead of times. Not an option: a run does it by
     /// itself, in a pass of its own.
     pub measure_exposure: bool,
@@ -198,6 +206,7 @@ impl TryFrom<RunArgs> for RunConfig {
                 args.threads
             ));
         }
+        let (phases, mix, rate) = args.mixed.checked(args.phases, args.threads)?;
         if args.duration == Some(Duration::ZERO) {
             return Err("--duration is zero; accepted: a longer time, as 500ms".to_string());
         }
@@ -213,7 +222,7 @@ impl TryFrom<RunArgs> for RunConfig {
             buffer_bytes: args.buffer,
             threads: args.threads,
             cpus,
-            phases: each_once(args.phases, &Phase::ALL),
+            phases,
             repetitions: args.repetitions,
             duration: args.duration,
             warmup: args.warmup,
@@ -227,6 +236,9 @@ impl TryFrom<RunArgs> for RunConfig {
             simulated,
             kill_cost: args.kill_cost,
             policy: args.policy.or_batch(Batch::MADE_UP),
+            mix,
+            rate,
+            workload: None,
             measure_exposure: false,
             output: args.output.try_into()?,
         })
@@ -269,7 +281,7 @@ impl TryFrom<ReplayArgs> for ReplayConfig {
 }
 
 /// What was asked for, in order, or all.
-fn each_once<T: Copy + Ord>(mut asked: Vec<T>, all: &[T]) -> Vec<T> {
+pub(super) fn each_once<T: Copy + Ord>(mut asked: Vec<T>, all: &[T]) -> Vec<T> {
     if asked.is_empty() {
         return all.to_vec();
     }

@@ -111,10 +111,12 @@ pub enum Phase {
     Clear,
     /// The bulk work by the naive peer; where a kernel owns the tables, one call a page.
     Naive,
+    /// Requests as `--pages`, `--mix` and the like say.
+    Mix,
 }
 
 impl Phase {
-    /// All of them.
+    /// All that a run has unless told otherwise.
     pub const ALL: [Self; 9] = [
         Self::Bulk,
         Self::Checked,
@@ -139,6 +141,7 @@ impl Phase {
             Self::Single => "single",
             Self::Clear => "clear",
             Self::Naive => "naive",
+            Self::Mix => "mix",
         }
     }
 }

@@ -15,8 +15,10 @@ pub mod merge;
 pub mod replay;
 pub mod run;
 pub mod sharing;
+pub mod sweep;
 pub mod teardown;
 pub mod trace;
+pub mod workloads;
 
 pub use replay::{policies, stale};
 

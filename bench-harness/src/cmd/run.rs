@@ -29,33 +29,69 @@ use crate::run::rig::{Plan, Rig};
 use crate::slow;
 use crate::style::Style;
 
+/// What a run gave.
+pub(super) struct Measured {
+    pub(super) doc: ResultDoc,
+    pub(super) recorders: Vec<(String, Recorder)>,
+    started: SystemTime,
+}
+
+impl Measured {
+    /// How the run ended.
+    pub(super) fn status(&self) -> Status {
+        Status::of(self.doc.run.complete, self.doc.verified)
+    }
+}
+
 /// Runs and reports.
 ///
 /// # Errors
 /// What failed, one line.
 pub fn run(config: &RunConfig, argv: Vec<String>) -> anyhow::Result<Status> {
+    let measured = match measure(config, argv)? {
+        Ok(measured) => measured,
+        Err(status) => return Ok(status),
+    };
+    let Measured { doc, recorders, started } = &measured;
+    let text = report(doc, recorders, Style::detect());
+    write_outputs(&config.output, doc, *started, recorders, &text)?;
+    Ok(measured.status())
+}
+
+/// Why a run cannot be, as far as that can be told without running; and nothing stays taken.
+pub(super) fn refused(config: &RunConfig) -> Option<Status> {
+    ready(config, &mut Vec::new()).err()
+}
+
+/// The machine, open, and what is to be done on it.
+fn ready(config: &RunConfig, warnings: &mut Vec<Warning>) -> Result<(Machine, Plan), Status> {
     if let Some(cpus) = &config.cpus
         && let Err(message) = cpus::check(cpus)
     {
-        return Ok(Status::Usage(message));
+        return Err(Status::Usage(message));
     }
-    let mut warnings = Vec::new();
-    match slow::from_env() {
-        Ok(warning) => warnings.extend(warning),
-        Err(message) => return Ok(Status::Usage(message)),
-    }
-    let machine = match Machine::open(config, &mut warnings) {
-        Ok(machine) => machine,
-        Err(e) => return Ok(Status::Unavailable(e.to_string())),
-    };
+    warnings.extend(slow::from_env().map_err(Status::Usage)?);
+    let machine =
+        Machine::open(config, warnings).map_err(|e| Status::Unavailable(e.to_string()))?;
     // What can be refused before anything is taken.
-    let plan = match Plan::new(config, &machine, host::mem_available()) {
-        Ok(plan) => plan,
-        Err(message) => return Ok(Status::Usage(message)),
+    let plan = Plan::new(config, &machine, host::mem_available()).map_err(Status::Usage)?;
+    machine.check_memlock(config, &plan).map_err(|e| Status::Unavailable(e.to_string()))?;
+    Ok((machine, plan))
+}
+
+/// Runs; nothing is written.
+///
+/// # Errors
+/// What failed, one line.
+pub(super) fn measure(
+    config: &RunConfig,
+    argv: Vec<String>,
+) -> anyhow::Result<Result<Measured, Status>> {
+    let mut warnings = Vec::new();
+    let (machine, plan) = match ready(config, &mut warnings) {
+        Ok(ready) => ready,
+        Err(status) => return Ok(Err(status)),
     };
-    if let Err(e) = machine.check_memlock(config, &plan) {
-        return Ok(Status::Unavailable(e.to_string()));
-    }
     check_outputs(&config.output)?;
 
     let started = SystemTime::now();
@@ -66,7 +102,7 @@ pub fn run(config: &RunConfig, argv: Vec<String>) -> anyhow::Result<Status> {
     }
     let mut rig = match Rig::new(config, &plan, machine) {
         Ok(rig) => rig,
-        Err(e) if e.is::<Unavailable>() => return Ok(Status::Unavailable(format!("{e:#}"))),
+        Err(e) if e.is::<Unavailable>() => return Ok(Err(Status::Unavailable(format!("{e:#}")))),
         Err(e) => return Err(e),
     };
     let progress = bar(config.phases.len() as u64, config.output.quiet);
@@ -153,6 +189,7 @@ pub fn run(config: &RunConfig, argv: Vec<String>) -> anyhow::Result<Status> {
             verification.first_mismatch.get_or_insert(wrong);
         }
     }
+    warnings.extend(facts::rate_not_reached(&results));
     let recorders: Vec<(String, Recorder)> =
         outcomes.into_iter().flat_map(|o| o.recorders).collect();
     let mut run = Run::begin(started, argv, config.output.label.clone(), config.seed);
@@ -176,13 +213,5 @@ pub fn run(config: &RunConfig, argv: Vec<String>) -> anyhow::Result<Status> {
         skipped,
         hosts: Vec::new(),
     };
-    let text = report(&doc, &recorders, Style::detect());
-    write_outputs(&config.output, &doc, started, &recorders, &text)?;
-    Ok(if !complete {
-        Status::Interrupted
-    } else if doc.verified == Some(false) {
-        Status::Failed
-    } else {
-        Status::Ok
-    })
+    Ok(Ok(Measured { doc, recorders, started }))
 }

@@ -4,6 +4,8 @@
 use serde::{Deserialize, Serialize};
 use tce_engine::backend::mock::KillCost;
 
+use crate::mix::{Mix, Order, Place};
+
 /// The back end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Backend {
@@ -162,6 +164,53 @@ pub struct RunSettings {
     /// `--policy`, with its numbers. Documents of versions that knew only the first do not say so.
     #[serde(default = "strict")]
     pub policy: String,
+    /// What phase `mix` was made of; null if it did not run.
+    #[serde(default)]
+    pub mix: Option<Box<MixSettings>>,
+    /// Operations a second of phase `mix` in an open loop; null for a closed one.
+    #[serde(default)]
+    pub rate_per_s: Option<u64>,
+    /// The workload that settings came from; null if there was none.
+    #[serde(default)]
+    pub workload: Option<Box<WorkloadSettings>>,
+}
+
+/// What phase `mix` was made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct MixSettings {
+    /// `--mix`, as `map=90,replace=10`.
+    pub operations: String,
+    /// `--pages`, as `8` or `1:70,16:30`.
+    pub pages: String,
+    pub live: u64,
+    pub burst: u64,
+    pub order: Order,
+    pub place: Place,
+}
+
+impl From<&Mix> for MixSettings {
+    fn from(mix: &Mix) -> Self {
+        Self {
+            operations: mix.operations.to_string(),
+            pages: mix.pages.to_string(),
+            live: mix.live.into(),
+            burst: mix.burst.into(),
+            order: mix.order,
+            place: mix.place,
+        }
+    }
+}
+
+/// A workload, and what it did not decide.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkloadSettings {
+    /// As it calls itself.
+    pub name: String,
+    /// `sha256:` and the digest of its file.
+    pub digest: String,
+    /// Its settings that the command line changed, as `window.size`.
+    pub overridden: Vec<String>,
 }
 
 /// What kills were made to cost: an assumption, whatever the numbers.

@@ -46,6 +46,7 @@ pub fn measure(config: &RunConfig, plan: &Plan, phases: &[Phase]) -> anyhow::Res
         repetitions: Some(1),
         duration: None,
         warmup: Some(Duration::ZERO),
+        rate: None,
         ..config.clone()
     };
     let machine = Machine::open(&once, &mut Vec::new()).map_err(|e| anyhow::anyhow!("{e}"))?;

@@ -77,6 +77,7 @@ impl Lane<'_> {
         }
         self.meters.forget_times();
         self.limit.iter_mut().for_each(LimitLoop::reset);
+        self.work.restart();
         let begin = Instant::now();
         let mut rounds = 0;
         loop {

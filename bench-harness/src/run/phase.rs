@@ -15,18 +15,19 @@ use super::limits::{self, LimitLoop};
 use super::lists::{Batch, Indirect, Lists};
 use super::live::{Checked, Exchange};
 use super::machine::{What, mock};
+use super::mix::Mixed;
 use super::naive::{Naive, NaiveTable};
 use super::pair::{self, Pairs};
 use super::proof;
 use super::rig::{Plan, Rig, Windowed};
 use super::ring::{Ring, Singles};
 use super::verify::{Content, Eye, Model, Part, Seen, verify};
-use super::work::{Bulk, Meters, Share, Work};
+use super::work::{Bulk, Io, Measured, Meters, Share, Work};
 use crate::cli::{Phase, RunConfig};
 use crate::interrupt::interrupted;
 use crate::policy::Policy;
 use crate::recorder::Recorder;
-use crate::result::{LimitKind, OpResult, Verification};
+use crate::result::{Limit, LimitKind, OpResult, OpenLoop, Verification};
 
 /// Pages of a thread's share that a phase works on where a kernel is asked for each of them, or for
 /// a few, so that a round ends in reasonable time on an emulated machine too.
@@ -47,15 +48,17 @@ fn operations(phase: Phase) -> [Option<(&'static str, &'static str)>; 2] {
         Phase::Single => return [Some(("single.pair", "pair")), None],
         Phase::Clear => return [None, Some(("clear", "clear"))],
         Phase::Naive => ("naive.map", "naive.unmap"),
+        Phase::Mix => ("mix.map", "mix.unmap"),
     };
     [Some((first, "map")), Some((second, "unmap"))]
 }
 
-/// The loop that an operation is compared with; none for pairs, whose entries are in the cache.
+/// The loop that an operation is compared with; none for pairs, whose entries are in the cache, nor for a
+/// mix, of which no loop is like.
 fn limit(phase: Phase) -> Option<LimitKind> {
     match phase {
         Phase::Indirect | Phase::Exchange => Some(LimitKind::Copy),
-        Phase::Single => None,
+        Phase::Single | Phase::Mix => None,
         _ => Some(LimitKind::Store),
     }
 }
@@ -149,6 +152,7 @@ pub fn run(
             Phase::Single => Box::new(Pairs::new(rig, share, &addresses, config.policy)),
             Phase::Naive if has_kernel => Box::new(Singles { rig, share: part }),
             Phase::Naive => Box::new(Naive { rig, tables: naive.clone(), share }),
+            Phase::Mix => Box::new(Mixed::new(rig, share, config, nth)),
             Phase::Clear => unreachable!("has a table of its own"),
         };
         let written = if phase == Phase::Checked { Checked::pages(rig, share) } else { count };
@@ -159,7 +163,7 @@ pub fn run(
     }
     let content = match phase {
         Phase::Indirect => Content::Lists(lists),
-        Phase::Single => Content::Places(Arc::default()),
+        Phase::Single | Phase::Mix => Content::Places(Arc::default()),
         _ => Content::Around(rig.buffer_pages()),
     };
     let seen = if peer { seen_naive(rig, &naive)? } else { seen(rig)? };
@@ -225,16 +229,52 @@ pub(super) fn perform(
         operations(phase).into_iter().zip(measured).zip(limits)
     {
         let Some((id, op)) = operation else { continue };
-        let mut result = OpResult::new(id, op, recorder, limit).map_err(|e| anyhow!(e))?;
-        if has_kernel {
-            (result.requests, result.ioctls) = (Some(io.requests), Some(io.ioctls));
-        } else {
-            result.kills_per_1000_tces = per_1000(io.kills, recorder.tces());
+        if phase == Phase::Mix && recorder.calls() == 0 {
+            continue;
         }
-        results.push(result);
+        results.push(result(id, op, recorder, limit, io, has_kernel)?);
         recorders.push((id.to_owned(), recorder.clone()));
     }
+    for measured in &meters.more {
+        let Measured { id, op, recorder, io } = measured;
+        results.push(result(id, op, recorder, None, *io, has_kernel)?);
+        recorders.push(((*id).to_owned(), recorder.clone()));
+    }
+    if let (Some(response), Some(paced), Some(rate)) = (&meters.response, meters.paced, config.rate)
+    {
+        let mut result =
+            OpResult::new("mix.response", "response", response, None).map_err(|e| anyhow!(e))?;
+        // Waiting is no cost of an entry.
+        (result.ns_per_tce, result.best_ns_per_tce, result.best_round_ns_per_tce) =
+            (None, None, None);
+        result.open_loop = Some(OpenLoop {
+            asked_per_s: rate.0,
+            achieved_per_s: paced.achieved_per_s,
+            late: paced.late,
+            most_behind_ns: paced.most_behind_ns,
+        });
+        results.push(result);
+        recorders.push(("mix.response".to_owned(), response.clone()));
+    }
     Ok(Outcome { results, recorders, meters, exposure: None, verified })
+}
+
+/// The result of an operation, with what its calls came to.
+fn result(
+    id: &str,
+    op: &str,
+    recorder: &Recorder,
+    limit: Option<Limit>,
+    io: Io,
+    has_kernel: bool,
+) -> anyhow::Result<OpResult> {
+    let mut result = OpResult::new(id, op, recorder, limit).map_err(|e| anyhow!(e))?;
+    if has_kernel {
+        (result.requests, result.ioctls) = (Some(io.requests), Some(io.ioctls));
+    } else {
+        result.kills_per_1000_tces = per_1000(io.kills, recorder.tces());
+    }
+    Ok(result)
 }
 
 /// Of each 1000; `None` of none.

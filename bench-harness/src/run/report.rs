@@ -35,6 +35,9 @@ pub fn report(doc: &ResultDoc, recorders: &[(String, Recorder)], style: Style) -
     if !limits.is_empty() {
         let _ = writeln!(out, "limits here: {} (same run, best)", limits.join(", "));
     }
+    if let Some(mixed) = mixed(settings) {
+        let _ = writeln!(out, "{}", mixed.to_lowercase());
+    }
     out.push('\n');
     operations(&mut out, doc, recorders, style);
     sums(&mut out, doc, settings);
@@ -193,6 +196,14 @@ fn head(out: &mut String, doc: &ResultDoc, settings: &RunSettings, style: Style)
         );
     }
     let pages = settings.window_bytes >> settings.page_shift;
+    if let Some(workload) = &settings.workload {
+        let overridden = match workload.overridden.as_slice() {
+            [] => String::new(),
+            keys => format!(" (but for {})", keys.join(", ")),
+        };
+        let _ =
+            writeln!(out, "workload {}{overridden} · {}", workload.name, &workload.digest[..19]);
+    }
     let plural = |n: u64, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     let _ = writeln!(
         out,
@@ -206,6 +217,15 @@ fn head(out: &mut String, doc: &ResultDoc, settings: &RunSettings, style: Style)
         format_size(memory.used_bytes),
         format_size(doc.counters.table_charge_bytes),
     );
+}
+
+/// What a mix was made of.
+fn mixed(settings: &RunSettings) -> Option<String> {
+    let mix = settings.mix.as_ref()?;
+    Some(format!(
+        "mix: {} of {} pages, {} mapped at a time, {} unmapped together, {:?} order, {:?} places",
+        mix.operations, mix.pages, mix.live, mix.burst, mix.order, mix.place
+    ))
 }
 
 fn operations(out: &mut String, doc: &ResultDoc, recorders: &[(String, Recorder)], style: Style) {
@@ -263,6 +283,19 @@ fn notes(out: &mut String, doc: &ResultDoc) {
             if own.groups == 1 { "" } else { "s" },
             own.cores,
             if own.cores == 1 { "" } else { "s" },
+        );
+    }
+    for result in &doc.results {
+        let Some(open) = &result.open_loop else { continue };
+        let _ = writeln!(
+            out,
+            "{}: open loop, {} of {} operations/s; from when each was due, {} late, at most {} behind (nothing \
+             omitted); other lines are of the calls alone",
+            result.id,
+            thousands(open.achieved_per_s.round() as u64),
+            thousands(open.asked_per_s),
+            thousands(open.late),
+            time_or_dash(Some(open.most_behind_ns as f64)),
         );
     }
     for Skipped { id, reason } in &doc.skipped {

@@ -12,7 +12,7 @@ use tce_engine::geometry::{Geometry, WindowSpec};
 use tce_engine::simd::Tier;
 
 use super::machine::{Machine, What};
-use crate::cli::{Levels, RunConfig};
+use crate::cli::{Levels, Phase, RunConfig};
 use crate::edu;
 use crate::interrupt::interrupted;
 use crate::kernel::{Books, Buffer};
@@ -113,6 +113,11 @@ impl Plan {
             (Some(buffer), _) => buffer,
             (None, available) => machine.default_buffer(config.window_bytes, unit, available),
         };
+        if config.phases.contains(&Phase::Mix) {
+            let threads = u64::from(config.threads);
+            let least = (0..threads).map(|nth| share(&geometry, nth, threads).1).min();
+            config.mix.fits(least.unwrap_or(0), buffer_bytes >> page.get())?;
+        }
         if let Some(available) = available
             && tables > available
         {
@@ -351,11 +356,16 @@ impl Rig {
     /// The part of every window that thread `nth` of `threads` owns: whole leaves, or whole
     /// stretches where a leaf is larger than that.
     pub fn share(&self, nth: u64, threads: u64) -> (u64, u64) {
-        let unit = STRETCH.min(self.geometry.level_entries());
-        let stretches = self.pages().div_ceil(unit);
-        let at = |n: u64| (stretches * n / threads * unit).min(self.pages());
-        (at(nth), at(nth + 1) - at(nth))
+        share(&self.geometry, nth, threads)
     }
+}
+
+/// See [`Rig::share`].
+fn share(geometry: &Geometry, nth: u64, threads: u64) -> (u64, u64) {
+    let (pages, unit) = (geometry.requested_entries(), STRETCH.min(geometry.level_entries()));
+    let stretches = pages.div_ceil(unit);
+    let at = |n: u64| (stretches * n / threads * unit).min(pages);
+    (at(nth), at(nth + 1) - at(nth))
 }
 
 fn memlock_hint(config: &RunConfig, plan: &Plan) -> String {

@@ -8,8 +8,10 @@ use tce_engine::container::{Mode, Receipt};
 use tce_engine::kill::KillCount;
 use tce_engine::tce::Perm;
 
+use super::pace::Paced;
 use super::rig::{Rig, Windowed};
 use crate::interrupt::interrupted;
+use crate::mix::Operation;
 use crate::recorder::Recorder;
 use crate::slow;
 
@@ -44,6 +46,18 @@ impl AddAssign for Io {
     }
 }
 
+/// What calls of a third kind came to.
+pub struct Measured {
+    /// Its result's id.
+    pub id: &'static str,
+    /// What was done.
+    pub op: &'static str,
+    /// Times.
+    pub recorder: Recorder,
+    /// What the calls came to.
+    pub io: Io,
+}
+
 /// What one thread measured in one phase.
 #[derive(Default)]
 pub struct Meters {
@@ -55,7 +69,13 @@ pub struct Meters {
     pub map_io: Io,
     /// What the calls behind `unmap` came to.
     pub unmap_io: Io,
-    /// Both, warm-up included.
+    /// Calls that are neither.
+    pub more: Vec<Measured>,
+    /// Operations of an open loop, from when they were due.
+    pub response: Option<Recorder>,
+    /// How the open loop went.
+    pub paced: Option<Paced>,
+    /// All calls, warm-up included.
     pub io: Io,
     /// Entries that the engine wrote or cleared.
     pub tces_written: u64,
@@ -68,6 +88,8 @@ impl Meters {
     pub fn forget_times(&mut self) {
         (self.map, self.unmap) = (Recorder::new(), Recorder::new());
         (self.map_io, self.unmap_io) = (Io::default(), Io::default());
+        self.more.clear();
+        (self.response, self.paced) = (None, None);
     }
 
     /// Ends a round of maps, or of unmaps.
@@ -82,6 +104,17 @@ impl Meters {
         self.unmap.merge(&other.unmap);
         self.map_io += other.map_io;
         self.unmap_io += other.unmap_io;
+        for measured in &other.more {
+            let mine = self.measured(measured.id, measured.op);
+            mine.recorder.merge(&measured.recorder);
+            mine.io += measured.io;
+        }
+        if let Some(response) = &other.response {
+            self.response.get_or_insert_default().merge(response);
+        }
+        if let Some(paced) = &other.paced {
+            self.paced.get_or_insert_default().merge(paced);
+        }
         self.io += other.io;
         self.tces_written += other.tces_written;
         self.kills += other.kills;
@@ -125,6 +158,38 @@ impl Meters {
         Ok(done)
     }
 
+    /// Those of this id.
+    fn measured(&mut self, id: &'static str, op: &'static str) -> &mut Measured {
+        let at = self.more.iter().position(|m| m.id == id).unwrap_or_else(|| {
+            self.more.push(Measured { id, op, recorder: Recorder::new(), io: Io::default() });
+            self.more.len() - 1
+        });
+        &mut self.more[at]
+    }
+
+    /// Adds an operation of a mix that took `ns`.
+    #[inline]
+    pub(super) fn operation(&mut self, operation: Operation, ns: u64, done: &Receipt) {
+        let (id, op) = match operation {
+            Operation::Map => {
+                self.map.record(ns, done.tces);
+                return self.mapped(done);
+            }
+            Operation::List => ("mix.list", "map"),
+            Operation::Replace => ("mix.replace", "exchange"),
+        };
+        let measured = self.measured(id, op);
+        measured.recorder.record(ns, done.tces);
+        measured.io += done;
+        self.count(done);
+    }
+
+    /// Adds an operation that ended so long after it was due.
+    #[inline]
+    pub(super) fn responded(&mut self, ns: u64, tces: u64) {
+        self.response.get_or_insert_default().record(ns, tces);
+    }
+
     /// Adds what the end of a batch of unmaps, or of all, took.
     pub(super) fn submitted(&mut self, kills: KillCount) {
         let done = Receipt { kills, ..Receipt::NONE };
@@ -164,6 +229,9 @@ pub trait Work: Send {
     fn begin(&mut self, _: &mut Meters) -> anyhow::Result<()> {
         Ok(())
     }
+
+    /// What was done so far was to warm up: now it counts.
+    fn restart(&mut self) {}
 
     /// Makes the phase's mapped state and times the calls. Ends early, with less mapped, once the
     /// run is interrupted.

@@ -6,7 +6,7 @@ use anyhow::bail;
 use crate::cli::Better;
 use crate::cmd::documents::{Tally, unlike};
 use crate::recorder::Summary;
-use crate::result::{Config, OpResult, ResultDoc, RunSettings};
+use crate::result::{Config, MixSettings, OpResult, ResultDoc, RunSettings};
 use crate::size::format_arg;
 
 /// The operation that a replay's throughput pass is.
@@ -203,11 +203,26 @@ fn of_run(run: &RunSettings) -> String {
         name.push_str(policy);
     }
     name.push_str(&other_policy(&run.policy));
+    if let Some(workload) = &run.workload {
+        name.push('-');
+        name.push_str(&plain(&workload.name));
+    } else if let Some(mix) = &run.mix {
+        name.push_str(&of_mix(mix));
+    }
+    if let Some(rate) = run.rate_per_s {
+        name.push_str(&format!("-r{rate}"));
+    }
     if let Some(cost) = &run.kill_cost {
         let (store, fence, refill) = (cost.store_ns, cost.fence_ns, cost.refill_ns);
         name.push_str(&format!("-kills{store}+{fence}+{refill}"));
     }
     name
+}
+
+/// What makes other work of a mix, as `-p1+16-live64`.
+fn of_mix(mix: &MixSettings) -> String {
+    let pages: Vec<_> = mix.pages.split(',').filter_map(|part| part.split(':').next()).collect();
+    format!("-p{}-live{}", pages.join("+"), mix.live)
 }
 
 /// A kill policy other than the default, as `-deferred-256-10ms`.

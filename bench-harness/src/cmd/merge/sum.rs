@@ -11,8 +11,8 @@ use super::Tally;
 use crate::clock::Clock;
 use crate::recorder::{Percentiles, Summary};
 use crate::result::{
-    BooksResult, Counters, DmaResult, HistData, HostRun, OpResult, Replay, ReplayTotal, ResultDoc,
-    Run, TraceResult, Verification,
+    BooksResult, Counters, DmaResult, HistData, HostRun, OpResult, OpenLoop, Replay, ReplayTotal,
+    ResultDoc, Run, TraceResult, Verification,
 };
 use crate::stamp::joint_id;
 
@@ -130,8 +130,22 @@ fn operation(
         kills_per_1000_tces: mean(|r| r.kills_per_1000_tces, |r| r.tces),
         exposure_ns: rows.iter().filter_map(|r| r.exposure_ns).max(),
         own_table: first.own_table.clone(),
+        open_loop: open_loop(rows),
         hist: hist.map(|(data, _)| data.clone()),
     })
+}
+
+/// Rates add up.
+fn open_loop(rows: &[&OpResult]) -> Option<OpenLoop> {
+    rows.iter().map(|row| row.open_loop).reduce(|sum, one| {
+        let (sum, one) = (sum?, one?);
+        Some(OpenLoop {
+            asked_per_s: sum.asked_per_s.saturating_add(one.asked_per_s),
+            achieved_per_s: sum.achieved_per_s + one.achieved_per_s,
+            late: sum.late.saturating_add(one.late),
+            most_behind_ns: sum.most_behind_ns.max(one.most_behind_ns),
+        })
+    })?
 }
 
 fn ps(ns: f64) -> u64 {

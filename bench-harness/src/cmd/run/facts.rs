@@ -9,8 +9,8 @@ use crate::cli::{Phase, RunConfig};
 use crate::host::HostFacts;
 use crate::policy::Policy;
 use crate::result::{
-    Backend, BackendKind, Counters, DmaResult, KillCostSettings, Layout, RealMemory, RunSettings,
-    TableMemory, TableMemoryKind, Warning,
+    Backend, BackendKind, Counters, DmaResult, KillCostSettings, Layout, OpResult, RealMemory,
+    RunSettings, TableMemory, TableMemoryKind, Warning,
 };
 use crate::run::lane::Schedule;
 use crate::run::leave;
@@ -18,6 +18,10 @@ use crate::run::phase::Outcome;
 use crate::run::rig::{Plan, Rig};
 use crate::run::smaps;
 use crate::run::work::Io;
+use crate::style::time_ns;
+
+/// What part of a rate has to be achieved: the end of a run may cut off the last few operations.
+const REACHED: f64 = 0.99;
 
 pub(super) fn settings(config: &RunConfig, plan: &Plan, rig: &Rig) -> RunSettings {
     let schedule = Schedule::new(config, rig.machine.has_kernel());
@@ -43,6 +47,9 @@ pub(super) fn settings(config: &RunConfig, plan: &Plan, rig: &Rig) -> RunSetting
         memlock_bytes: config.memlock_bytes,
         kill_cost: config.kill_cost.map(KillCostSettings::from),
         policy: config.policy.to_string(),
+        mix: config.phases.contains(&Phase::Mix).then(|| Box::new((&config.mix).into())),
+        rate_per_s: config.rate.map(|rate| rate.0),
+        workload: config.workload.clone().map(Box::new),
         detach: config.detach.map(|policy| leave::name(policy).to_owned()),
     }
 }
@@ -78,16 +85,31 @@ pub(super) fn counters(config: &RunConfig, rig: &Rig, outcomes: &[Outcome]) -> C
 
 /// Says which phases a policy for handles does not concern.
 pub(super) fn strict_phases(config: &RunConfig) -> Option<Warning> {
-    let with_handles = |phase: &&Phase| matches!(phase, Phase::Ring | Phase::Single);
+    let with_handles = |phase: &&Phase| matches!(phase, Phase::Ring | Phase::Single | Phase::Mix);
     let others = config.phases.iter().filter(|phase| !with_handles(phase));
     let names: Vec<_> = others.map(|phase| phase.name()).collect();
     (config.policy != Policy::Strict && !names.is_empty()).then(|| {
         let text = format!(
-            "--policy {} is for handles, as ring and single use them; strict were: {}",
+            "--policy {} is for handles, as ring, single and mix use them; strict were: {}",
             config.policy,
             names.join(", ")
         );
         Warning::new("STRICT_PHASES", text)
+    })
+}
+
+/// Says that a rate was out of reach: then times grow for as long as one measures, and mean nothing else.
+pub(super) fn rate_not_reached(results: &[OpResult]) -> Option<Warning> {
+    let open = results.iter().find_map(|result| result.open_loop)?;
+    let (asked, achieved) = (open.asked_per_s as f64, open.achieved_per_s);
+    (achieved < REACHED * asked).then(|| {
+        let text = format!(
+            "--rate {}/s was not reached: {achieved:.0}/s were done, and some began {} after they were due; \
+             mix.response shows how long this was measured, not how fast an operation is",
+            open.asked_per_s,
+            time_ns(open.most_behind_ns as f64)
+        );
+        Warning::new("RATE_NOT_REACHED", text)
     })
 }
 
