@@ -7,6 +7,7 @@ mod compare;
 mod config;
 mod export;
 mod policies;
+mod report;
 mod stale;
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ use churn::ChurnArgs;
 use compare::{COMPARE_EXAMPLES, CompareArgs, GateArgs};
 use export::{EXPORT_EXAMPLES, ExportArgs, MERGE_EXAMPLES, MergeArgs};
 use policies::PoliciesArgs;
+use report::{REPORT_EXAMPLES, ReportArgs};
 use stale::StaleArgs;
 
 pub use checks::{
@@ -43,6 +45,7 @@ pub use compare::{CompareConfig, Compared, Format, PairsConfig};
 pub use config::{Output, ReplayConfig, RunConfig};
 pub use export::{Better, ExportConfig, ExportFormat, MergeConfig};
 pub use policies::PoliciesConfig;
+pub use report::{ReportConfig, Reported};
 pub use stale::StaleConfig;
 pub use values::{BackendChoice, Detach, Levels, Limit, Pass, Phase, Rules, Simd};
 
@@ -164,6 +167,9 @@ enum Command {
     /// Add up results of many hosts or runs
     #[command(after_help = MERGE_EXAMPLES)]
     Merge(MergeArgs),
+    /// Show results as one HTML page: percentiles, histograms, kills, accounting, the machine
+    #[command(after_help = REPORT_EXAMPLES)]
+    Report(ReportArgs),
 }
 
 /// Options of `run`.
@@ -392,6 +398,8 @@ pub enum Invocation {
     Export(ExportConfig),
     /// Add up.
     Merge(MergeConfig),
+    /// Show.
+    Report(ReportConfig),
 }
 
 /// Why nothing is to be done: help was asked for, or the command line is wrong.
@@ -447,6 +455,7 @@ where
         Some(Command::Gate(args)) => CompareConfig::try_from(*args).map(Invocation::Compare),
         Some(Command::Export(args)) => ExportConfig::try_from(args).map(Invocation::Export),
         Some(Command::Merge(args)) => Ok(Invocation::Merge(args.into())),
+        Some(Command::Report(args)) => ReportConfig::try_from(args).map(Invocation::Report),
         Some(Command::Hazards(hazards)) => Ok(Invocation::Hazards(hazards.into())),
     };
     checked.map_err(|message| Exit::usage(&message))

@@ -37,6 +37,7 @@ fn main() -> ExitCode {
             Invocation::Compare(config) => cmd::compare::compare(config, argv),
             Invocation::Export(config) => cmd::export::export(config),
             Invocation::Merge(config) => cmd::merge::merge(config),
+            Invocation::Report(config) => cmd::report::report(config),
             Invocation::Hazards(config) => cmd::hazards::hazards(config, argv),
         });
     let complain = |code: u8, text: &str| {
