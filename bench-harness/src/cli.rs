@@ -9,6 +9,7 @@ mod export;
 mod import;
 mod mixed;
 mod policies;
+mod report;
 mod stale;
 mod sweep;
 #[cfg(test)]
@@ -40,6 +41,7 @@ use export::{EXPORT_EXAMPLES, ExportArgs, MERGE_EXAMPLES, MergeArgs};
 use import::ImportArgs;
 use mixed::MixedArgs;
 use policies::PoliciesArgs;
+use report::{REPORT_EXAMPLES, ReportArgs};
 use stale::StaleArgs;
 use trace::{TRACE_EXAMPLES, TraceArgs};
 use workloads::{WORKLOADS_EXAMPLES, WorkloadsArgs};
@@ -53,6 +55,7 @@ pub use config::{Output, ReplayConfig, RunConfig};
 pub use export::{Better, ExportConfig, ExportFormat, MergeConfig};
 pub use import::{ImportConfig, ImportFormat};
 pub use policies::PoliciesConfig;
+pub use report::{ReportConfig, Reported};
 pub use stale::StaleConfig;
 pub use sweep::{Point, Sweep, SweepConfig};
 pub use trace::{CallRange, CutConfig, LineKind, StatConfig, TraceConfig};
@@ -189,6 +192,9 @@ enum Command {
     /// List, show, check and verify workloads, which --workload of run takes settings from
     #[command(after_help = WORKLOADS_EXAMPLES)]
     Workloads(WorkloadsArgs),
+    /// Show results as one HTML page: percentiles, histograms, kills, accounting, the machine
+    #[command(after_help = REPORT_EXAMPLES)]
+    Report(ReportArgs),
 }
 
 /// Options of `run`.
@@ -427,6 +433,8 @@ pub enum Invocation {
     Import(ImportConfig),
     /// Look at workloads.
     Workloads(WorkloadsConfig),
+    /// Show.
+    Report(ReportConfig),
 }
 
 /// Why nothing is to be done: help was asked for, or the command line is wrong.
@@ -486,6 +494,7 @@ where
         Some(Command::Merge(args)) => Ok(Invocation::Merge(args.into())),
         Some(Command::Trace(args)) => TraceConfig::try_from(args).map(Invocation::Trace),
         Some(Command::Import(args)) => ImportConfig::try_from(args).map(Invocation::Import),
+        Some(Command::Report(args)) => ReportConfig::try_from(args).map(Invocation::Report),
         Some(Command::Hazards(hazards)) => Ok(Invocation::Hazards(hazards.into())),
     };
     checked.map_err(|message| Exit::usage(&message))

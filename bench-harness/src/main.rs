@@ -41,6 +41,7 @@ fn main() -> ExitCode {
             Invocation::Trace(config) => cmd::trace::trace(config),
             Invocation::Import(config) => cmd::import::import(config),
             Invocation::Workloads(config) => cmd::workloads::workloads(config, argv),
+            Invocation::Report(config) => cmd::report::report(config),
             Invocation::Hazards(config) => cmd::hazards::hazards(config, argv),
         });
     let complain = |code: u8, text: &str| {

@@ -4,6 +4,7 @@
 
 mod evaluate;
 mod format;
+pub(super) mod history;
 mod kernel_formats;
 mod load;
 mod pairs;
@@ -31,7 +32,11 @@ use evaluate::{Evaluation, Rules, evaluate};
 use load::Side;
 
 pub use load::Metric;
+pub(super) use stats::median;
 pub use verdict::Verdict;
+
+/// What counts as a change unless somebody says otherwise, as a part.
+pub(super) const THRESHOLD: f64 = 0.025;
 
 /// The name of the schema.
 pub const SCHEMA: &str = "tce-bench.compare/1";

@@ -23,11 +23,24 @@ const UNIT: &str = "ps";
 /// # Errors
 /// The file and what is wrong with it, one line.
 pub(super) fn read(path: &Path) -> anyhow::Result<ResultDoc> {
+    document(&content(path)?).with_context(|| format!("'{}'", path.display()))
+}
+
+/// The document in a file, also if its run was interrupted or is not verified; then it may be shown, if
+/// that is said.
+///
+/// # Errors
+/// The file and what is wrong with it, one line.
+pub(super) fn read_any(path: &Path) -> anyhow::Result<ResultDoc> {
     let name = path.display();
-    let text = fs::read(path).map_err(|e| {
-        anyhow!("'{name}' cannot be read: {e}; accepted: a result of run or replay")
-    })?;
-    document(&text).with_context(|| format!("'{name}'"))
+    let text = content(path)?;
+    parsed(&text).and_then(|doc| sound(&doc).map(|()| doc)).with_context(|| format!("'{name}'"))
+}
+
+fn content(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let name = path.display();
+    fs::read(path)
+        .map_err(|e| anyhow!("'{name}' cannot be read: {e}; accepted: a result of run or replay"))
 }
 
 /// The document in `text`, if anything can stand on it.
@@ -35,16 +48,19 @@ pub(super) fn read(path: &Path) -> anyhow::Result<ResultDoc> {
 /// # Errors
 /// What is wrong with it, one line.
 pub(super) fn document(text: &[u8]) -> anyhow::Result<ResultDoc> {
+    let doc = parsed(text)?;
+    usable(&doc)?;
+    Ok(doc)
+}
+
+fn parsed(text: &[u8]) -> anyhow::Result<ResultDoc> {
     let value: Value = serde_json::from_slice(text).map_err(|e| anyhow!("it is not JSON: {e}"))?;
     match value.get("schema").and_then(Value::as_str) {
         Some(SCHEMA) => {}
         Some(other) => bail!("it is of the schema {other:?}; accepted: {SCHEMA}"),
         None => bail!("it names no schema; accepted: {SCHEMA}"),
     }
-    let doc: ResultDoc =
-        serde_json::from_value(value).map_err(|e| anyhow!("it is no {SCHEMA}: {e}"))?;
-    usable(&doc)?;
-    Ok(doc)
+    serde_json::from_value(value).map_err(|e| anyhow!("it is no {SCHEMA}: {e}"))
 }
 
 fn usable(doc: &ResultDoc) -> anyhow::Result<()> {
@@ -59,6 +75,12 @@ fn usable(doc: &ResultDoc) -> anyhow::Result<()> {
     if doc.results.is_empty() {
         bail!("it has no results");
     }
+    sound(doc)?;
+    add_up(doc)
+}
+
+/// That its times can be, and its histograms be read.
+fn sound(doc: &ResultDoc) -> anyhow::Result<()> {
     if !(doc.run.wall_s >= 0.0 && doc.clock.resolution_ns > 0.0) {
         let (wall, step) = (doc.run.wall_s, doc.clock.resolution_ns);
         bail!("its clock stood still or went backwards: {wall} s in all, steps of {step} ns");
@@ -82,7 +104,7 @@ fn usable(doc: &ResultDoc) -> anyhow::Result<()> {
             readable(hist).map_err(|e| anyhow!("{id}: {e}"))?;
         }
     }
-    add_up(doc)
+    Ok(())
 }
 
 /// That a merged document is the sum of its runs.
@@ -237,6 +259,13 @@ fn facts(doc: &ResultDoc) -> BTreeMap<String, Value> {
         }
     }
     facts
+}
+
+/// What runs have in common that can stand in one history: the machine by its name, and all that has to be
+/// alike.
+pub(super) fn kind(doc: &ResultDoc) -> String {
+    let parameters: BTreeSet<_> = doc.results.iter().filter_map(parameters).collect();
+    format!("{} {} {parameters:?} {:?}", doc.host.hostname, doc.hosts.len(), facts(doc))
 }
 
 /// The parameters of an operation's histogram, which decide what a percentile is.

@@ -16,6 +16,7 @@ use crate::outfile::OutFile;
 use crate::result::ResultDoc;
 
 pub use series::Measure;
+pub(super) use series::{case, once};
 
 /// Converts and writes.
 ///

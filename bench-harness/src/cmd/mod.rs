@@ -13,6 +13,7 @@ mod least;
 pub mod limits;
 pub mod merge;
 pub mod replay;
+pub mod report;
 pub mod run;
 pub mod sharing;
 pub mod sweep;

@@ -179,7 +179,7 @@ fn cell(times: Times, paired: bool, error: f64, rules: &Rules) -> Cell {
 
 /// A against A without pairs: the first half of a side's runs by the second, which shows how the machine
 /// changed meanwhile; the worse of both sides.
-fn halves(a: &[f64], b: &[f64], care: Care) -> Option<Interval> {
+pub(super) fn halves(a: &[f64], b: &[f64], care: Care) -> Option<Interval> {
     let of = |side: &[f64]| {
         let (first, second) = side.split_at(side.len() / 2);
         care.of_difference(first, second)
@@ -222,7 +222,7 @@ fn overall(cells: &[Cell], missing: Option<String>) -> (Verdict, Option<String>)
 }
 
 /// FNV-1a.
-fn hash(id: &str, metric: Metric) -> u64 {
+pub(super) fn hash(id: &str, metric: Metric) -> u64 {
     let bytes = id.bytes().chain([0]).chain(metric.name().bytes());
     bytes.fold(0xcbf2_9ce4_8422_2325, |h, byte| (h ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
 }

@@ -89,7 +89,7 @@ impl Metric {
     ///
     /// # Errors
     /// Why there is none.
-    pub(super) fn of(self, result: &OpResult) -> Result<f64, String> {
+    pub(in crate::cmd) fn of(self, result: &OpResult) -> Result<f64, String> {
         let latency = &result.latency;
         let few = || format!("too few samples for a {}", self.name());
         if result.unit != "ns" || result.direction != "lower" {

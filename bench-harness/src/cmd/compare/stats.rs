@@ -32,7 +32,7 @@ impl Interval {
 }
 
 /// The middle value, or the mean of both; not a number without values.
-pub(super) fn median(values: &[f64]) -> f64 {
+pub(in crate::cmd) fn median(values: &[f64]) -> f64 {
     let sorted = sorted(values);
     match sorted.len() {
         0 => f64::NAN,

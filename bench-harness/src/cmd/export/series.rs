@@ -156,7 +156,7 @@ pub(super) fn operations(doc: &ResultDoc) -> Vec<Operation> {
 
 /// `BACKEND/GEOMETRY`, the first parts of a series' name. They say what decides most about a time; what
 /// is not in them has to stay the same from commit to commit.
-pub(super) fn case(doc: &ResultDoc) -> String {
+pub(in crate::cmd) fn case(doc: &ResultDoc) -> String {
     format!("{}/{}", backend(doc), geometry(doc))
 }
 
@@ -328,7 +328,10 @@ pub(super) fn series<'a>(
 ///
 /// # Errors
 /// Which one is.
-pub(super) fn once(docs: &[ResultDoc]) -> anyhow::Result<()> {
+pub(in crate::cmd) fn once<'a>(
+    docs: impl IntoIterator<Item = &'a ResultDoc>,
+) -> anyhow::Result<()> {
+    let docs: Vec<_> = docs.into_iter().collect();
     for (nth, doc) in docs.iter().enumerate() {
         if let Some(id) = docs[..nth].iter().find_map(|other| other.shared_run(doc)) {
             bail!("the run {id} is there twice; give each result once");
