@@ -160,6 +160,7 @@ impl TryFrom<ChurnArgs> for ChurnConfig {
             policy: Policy::Strict,
             platform: args.platform,
             detach: None,
+            dry_run: false,
             output,
         };
         Ok(Self {

@@ -10,6 +10,7 @@ pub mod limits;
 pub mod lists;
 pub mod live;
 pub mod machine;
+pub(crate) mod model;
 pub mod naive;
 pub mod pair;
 pub mod phase;
