@@ -138,8 +138,10 @@ fn hwcap() -> (Option<String>, Option<String>) {
     if !cfg!(target_arch = "powerpc64") {
         return (None, None);
     }
+    // No POWER has none: 0 is a vector that could not be read, as by a static program under QEMU.
+    let word = |value: usize| (value != 0).then(|| format!("{value:#x}"));
     let (first, second) = rustix::param::linux_hwcap();
-    (Some(format!("{first:#x}")), Some(format!("{second:#x}")))
+    (word(first), word(second))
 }
 
 /// Memory that can be had without swapping, in bytes; `None` if the kernel does not tell.
