@@ -5,8 +5,10 @@ mod checks;
 mod churn;
 mod compare;
 mod config;
+mod examples;
 mod export;
 mod import;
+mod machine;
 mod mixed;
 mod policies;
 mod report;
@@ -39,6 +41,7 @@ use churn::ChurnArgs;
 use compare::{COMPARE_EXAMPLES, CompareArgs, GateArgs};
 use export::{EXPORT_EXAMPLES, ExportArgs, MERGE_EXAMPLES, MergeArgs};
 use import::ImportArgs;
+use machine::{CompletionsArgs, DoctorArgs, InfoArgs, ManArgs, PlanArgs};
 use mixed::MixedArgs;
 use policies::PoliciesArgs;
 use report::{REPORT_EXAMPLES, ReportArgs};
@@ -54,6 +57,7 @@ pub use compare::{CompareConfig, Compared, Format, PairsConfig};
 pub use config::{Output, ReplayConfig, RunConfig};
 pub use export::{Better, ExportConfig, ExportFormat, MergeConfig};
 pub use import::{ImportConfig, ImportFormat};
+pub use machine::{DoctorConfig, InfoConfig, PlanConfig};
 pub use policies::PoliciesConfig;
 pub use report::{ReportConfig, Reported};
 pub use stale::StaleConfig;
@@ -76,6 +80,8 @@ Examples:
   tce-bench --threads 4 --cpus 0-3 --json out.json
   tce-bench --backend vfio --groups 4          the first four groups that vfio-pci has
   tce-bench --backend mock-kernel --profile k4_9 --platform phb4    an older kernel, simulated
+  tce-bench doctor                             is the real back end usable, and what is missing
+  tce-bench plan --groups 4 --window 64G       what a run would take, before it is begun
   tce-bench replay workloads/traces/*.zst      recorded guests, every answer checked
   tce-bench --phase ring --profile cpu.pb.gz   where the time of one phase goes, on x86-64
 
@@ -137,10 +143,10 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Map and unmap a window in several ways and print latencies (the default command)
-    #[command(allow_negative_numbers = true)]
+    #[command(allow_negative_numbers = true, after_help = examples::RUN)]
     Run(Box<RunArgs>),
     /// Replay recorded hypercalls of real guests and check every answer
-    #[command(allow_negative_numbers = true)]
+    #[command(allow_negative_numbers = true, after_help = examples::REPLAY)]
     Replay(ReplayArgs),
     /// Replay one workload under each kill policy, beside what Linux's own rules would cost
     #[command(allow_negative_numbers = true, after_help = policies::EXAMPLES)]
@@ -150,10 +156,10 @@ enum Command {
     #[command(allow_negative_numbers = true, after_help = stale::EXAMPLES)]
     Stale(StaleArgs),
     /// Have devices read and write memory through every kind of window, and check what arrives
-    #[command(allow_negative_numbers = true)]
+    #[command(allow_negative_numbers = true, after_help = examples::DMA)]
     Dma(DmaArgs),
     /// Measure what the engine costs beside the kernel's requests themselves
-    #[command(allow_negative_numbers = true)]
+    #[command(allow_negative_numbers = true, after_help = examples::COST)]
     Cost(CostArgs),
     /// Measure what this machine's memory and clock allow: store, copy and clear loops per table size
     #[command(allow_negative_numbers = true, after_help = LIMITS_EXAMPLES)]
@@ -162,10 +168,10 @@ enum Command {
     #[command(allow_negative_numbers = true, after_help = HAZARDS_EXAMPLES)]
     Hazards(HazardsArgs),
     /// Show what sharing costs: 1 to 256 groups in a container, and as many containers with the same memory
-    #[command(allow_negative_numbers = true)]
+    #[command(allow_negative_numbers = true, after_help = examples::SHARING)]
     Sharing(SharingArgs),
     /// Measure how long peers wait while a window beside them goes, or a group leaves
-    #[command(allow_negative_numbers = true)]
+    #[command(allow_negative_numbers = true, after_help = examples::TEARDOWN)]
     Teardown(TeardownArgs),
     /// Have a group join and leave in a loop while another's pages are mapped and unmapped, and look for
     /// what is lost
@@ -195,6 +201,21 @@ enum Command {
     /// Show results as one HTML page: percentiles, histograms, kills, accounting, the machine
     #[command(after_help = REPORT_EXAMPLES)]
     Report(ReportArgs),
+    /// Say whether the real back end is usable here, what is wrong, and what puts it right
+    #[command(after_help = examples::DOCTOR)]
+    Doctor(DoctorArgs),
+    /// Show what this machine is: processor, memory, kernel, VFIO and IOMMU groups
+    #[command(after_help = examples::INFO)]
+    Info(InfoArgs),
+    /// Print what a run would take: table, memory, locked bytes, huge pages, windows; touch nothing
+    #[command(allow_negative_numbers = true, after_help = examples::PLAN)]
+    Plan(Box<PlanArgs>),
+    /// Print what a shell needs to complete command lines
+    #[command(after_help = examples::COMPLETIONS)]
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write all of them
+    #[command(after_help = examples::MAN)]
+    Man(ManArgs),
 }
 
 /// Options of `run`.
@@ -319,6 +340,9 @@ struct RunArgs {
     #[arg(value_parser = values::policy)]
     #[arg(help_heading = "How it is measured")]
     policy: Policy,
+    /// Do nothing, print what it would take, as plan does; --json is then of the schema tce-bench.plan/1
+    #[arg(long, help_heading = "Output")]
+    dry_run: bool,
 
     #[command(flatten)]
     mixed: MixedArgs,
@@ -435,6 +459,16 @@ pub enum Invocation {
     Workloads(WorkloadsConfig),
     /// Show.
     Report(ReportConfig),
+    /// Look whether VFIO can be used.
+    Doctor(DoctorConfig),
+    /// Show the machine.
+    Info(InfoConfig),
+    /// Say what a run would take.
+    Plan(PlanConfig),
+    /// Print this.
+    Print(Vec<u8>),
+    /// Write these files.
+    WriteAll(Vec<(PathBuf, Vec<u8>)>),
 }
 
 /// Why nothing is to be done: help was asked for, or the command line is wrong.
@@ -476,8 +510,8 @@ where
     let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
     let cli = Cli::try_parse_from(&arguments).map_err(|error| from_clap(&error))?;
     let checked = match cli.command {
-        None => workloads::run(cli.run, &arguments),
-        Some(Command::Run(run)) => workloads::run(*run, &arguments),
+        None => machine::run_or_plan(cli.run, &arguments),
+        Some(Command::Run(run)) => machine::run_or_plan(*run, &arguments),
         Some(Command::Replay(replay)) => ReplayConfig::try_from(replay).map(Invocation::Replay),
         Some(Command::Policies(args)) => PoliciesConfig::try_from(args).map(Invocation::Policies),
         Some(Command::Stale(args)) => StaleConfig::try_from(args).map(Invocation::Stale),
@@ -495,6 +529,11 @@ where
         Some(Command::Trace(args)) => TraceConfig::try_from(args).map(Invocation::Trace),
         Some(Command::Import(args)) => ImportConfig::try_from(args).map(Invocation::Import),
         Some(Command::Report(args)) => ReportConfig::try_from(args).map(Invocation::Report),
+        Some(Command::Doctor(args)) => DoctorConfig::try_from(args).map(Invocation::Doctor),
+        Some(Command::Info(args)) => Ok(Invocation::Info(args.into())),
+        Some(Command::Plan(args)) => PlanConfig::try_from(*args).map(Invocation::Plan),
+        Some(Command::Completions(args)) => Ok(machine::completions(&args)),
+        Some(Command::Man(args)) => machine::manual(args),
         Some(Command::Hazards(hazards)) => Ok(Invocation::Hazards(hazards.into())),
     };
     checked.map_err(|message| Exit::usage(&message))

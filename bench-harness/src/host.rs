@@ -65,6 +65,15 @@ pub struct CpuFacts {
     pub firmware: Option<String>,
     /// POWER: `Radix` or `Hash`; decides the huge page sizes.
     pub mmu: Option<String>,
+    /// POWER: threads of a core that are on, as `on`, `off`, `4`.
+    #[serde(default)]
+    pub smt: Option<String>,
+    /// POWER: what instructions there are, the AT_HWCAP of the auxiliary vector, in hex.
+    #[serde(default)]
+    pub hwcap: Option<String>,
+    /// POWER: AT_HWCAP2.
+    #[serde(default)]
+    pub hwcap2: Option<String>,
 }
 
 /// One pool of huge pages.
@@ -83,23 +92,32 @@ impl HostFacts {
     pub fn capture() -> Self {
         let uname = rustix::system::uname();
         let text = |value: &std::ffi::CStr| value.to_string_lossy().into_owned();
+        let files = Self::from_root(Path::new("/"));
+        let (hwcap, hwcap2) = hwcap();
         Self {
+            cpu: CpuFacts { hwcap, hwcap2, ..files.cpu },
             hostname: text(uname.nodename()),
             arch: text(uname.machine()),
             kernel: text(uname.release()),
             page_size: rustix::param::page_size() as u64,
             memlock_bytes: getrlimit(Resource::Memlock).current,
-            ..Self::from_root(Path::new("/"))
+            ..files
         }
     }
 
     /// What the files below `root` tell.
-    fn from_root(root: &Path) -> Self {
+    pub(crate) fn from_root(root: &Path) -> Self {
         let read = |path: &str| fs::read_to_string(root.join(path)).ok();
         let line = |path: &str| read(path).map(|text| text.trim().to_string());
         let cpuinfo = read("proc/cpuinfo").unwrap_or_default();
+        let cpu = parse_cpuinfo(&cpuinfo);
+        let power = cpu.timebase_hz.is_some();
         Self {
-            cpu: parse_cpuinfo(&cpuinfo),
+            cpu: CpuFacts {
+                // Another kernel's file of this name tells of threads in other words.
+                smt: power.then(|| line("sys/devices/system/cpu/smt/control")).flatten(),
+                ..cpu
+            },
             virt: parse_virt(&cpuinfo),
             thp: read("sys/kernel/mm/transparent_hugepage/enabled")
                 .and_then(|text| parse_selected(&text)),
@@ -113,6 +131,17 @@ impl HostFacts {
             ..Self::default()
         }
     }
+}
+
+/// The words of the auxiliary vector, which on other machines mean other things.
+fn hwcap() -> (Option<String>, Option<String>) {
+    if !cfg!(target_arch = "powerpc64") {
+        return (None, None);
+    }
+    // No POWER has none: 0 is a vector that could not be read, as by a static program under QEMU.
+    let word = |value: usize| (value != 0).then(|| format!("{value:#x}"));
+    let (first, second) = rustix::param::linux_hwcap();
+    (word(first), word(second))
 }
 
 /// Memory that can be had without swapping, in bytes; `None` if the kernel does not tell.
@@ -263,6 +292,26 @@ mod tests {
     fn a_machine_without_any_file_gives_nothing_and_no_panic() {
         let empty = tempfile::tempdir().unwrap();
         assert_eq!(HostFacts::from_root(empty.path()), HostFacts::default());
+    }
+
+    #[test]
+    fn a_power_machine_is_told_by_its_files() {
+        let root = tempfile::tempdir().unwrap();
+        let file = |path: &str, text: &str| {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        file("proc/cpuinfo", POWER9);
+        file("sys/devices/system/cpu/smt/control", "4\n");
+        file("sys/devices/system/node/online", "0,8\n");
+        file("sys/kernel/mm/transparent_hugepage/enabled", "always [madvise] never\n");
+        let facts = HostFacts::from_root(root.path());
+        assert_eq!(facts.cpu.smt.as_deref(), Some("4"));
+        assert_eq!((facts.numa_nodes, facts.virt.as_deref()), (vec![0, 8], Some("none")));
+        assert_eq!(facts.thp.as_deref(), Some("madvise"));
+        file("proc/cpuinfo", X86);
+        assert_eq!(HostFacts::from_root(root.path()).cpu.smt, None);
     }
 
     #[test]

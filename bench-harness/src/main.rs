@@ -43,6 +43,11 @@ fn main() -> ExitCode {
             Invocation::Workloads(config) => cmd::workloads::workloads(config, argv),
             Invocation::Report(config) => cmd::report::report(config),
             Invocation::Hazards(config) => cmd::hazards::hazards(config, argv),
+            Invocation::Doctor(config) => cmd::doctor::doctor(config),
+            Invocation::Info(config) => cmd::info::info(config),
+            Invocation::Plan(config) => cmd::plan::plan(config),
+            Invocation::Print(text) => cmd::files::print(text),
+            Invocation::WriteAll(files) => cmd::files::write_all(files),
         });
     let complain = |code: u8, text: &str| {
         eprintln!("error: {text}");

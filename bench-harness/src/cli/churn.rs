@@ -162,6 +162,7 @@ impl TryFrom<ChurnArgs> for ChurnConfig {
             platform: args.platform,
             detach: None,
             mixed: MixedArgs::default(),
+            dry_run: false,
             output,
         };
         Ok(Self {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `tce-bench [run]`: sets up, runs the phases, checks, reports.
 
-mod facts;
+pub(super) mod facts;
 
 use std::time::{Instant, SystemTime};
 
@@ -137,7 +137,7 @@ pub(super) fn measure(
     let complete = !interrupted();
 
     let backend = facts::backend(config, &plan, &rig, &mut warnings)?;
-    let settings = facts::settings(config, &plan, &rig);
+    let settings = facts::settings(config, &plan, rig.machine.has_kernel(), rig.start.0);
     let mut counters = facts::counters(config, &rig, &outcomes);
     let mut fail = |text: String| {
         verified = false;

@@ -11,6 +11,7 @@ pub mod lists;
 pub mod live;
 pub mod machine;
 mod mix;
+pub(crate) mod model;
 pub mod naive;
 pub mod pace;
 pub mod pair;

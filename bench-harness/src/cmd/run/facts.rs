@@ -23,27 +23,33 @@ use crate::style::time_ns;
 /// What part of a rate has to be achieved: the end of a run may cut off the last few operations.
 const REACHED: f64 = 0.99;
 
-pub(super) fn settings(config: &RunConfig, plan: &Plan, rig: &Rig) -> RunSettings {
-    let schedule = Schedule::new(config, rig.machine.has_kernel());
+/// The settings with all that is chosen by itself; the first window starts at `start`.
+pub(in crate::cmd) fn settings(
+    config: &RunConfig,
+    plan: &Plan,
+    has_kernel: bool,
+    start: u64,
+) -> RunSettings {
+    let schedule = Schedule::new(config, has_kernel);
     RunSettings {
         groups: u64::from(config.groups),
         containers: u64::from(config.containers),
         window_bytes: config.window_bytes,
-        window_start: rig.start.0,
+        window_start: start,
         levels: u64::from(plan.geometry.levels()),
         level_entries: plan.geometry.level_entries(),
         page_shift: config.page_shift,
         host_page_shift: plan.host_page.get() as u8,
         threads: u64::from(config.threads),
         cpus: config.cpus.clone(),
-        backing_bytes: backing(config, plan, rig),
+        backing_bytes: backing(config, plan, has_kernel),
         buffer_bytes: plan.buffer_bytes,
         phases: config.phases.iter().map(|phase| phase.name().to_owned()).collect(),
         repetitions: config.repetitions.map(u64::from),
         duration_s: schedule.duration.map(|d| d.as_secs_f64()),
         warmup_s: schedule.warmup.as_secs_f64(),
         simd: plan.tier.name().to_owned(),
-        contiguous: config.contiguous && !rig.machine.has_kernel(),
+        contiguous: config.contiguous && !has_kernel,
         memlock_bytes: config.memlock_bytes,
         kill_cost: config.kill_cost.map(KillCostSettings::from),
         policy: config.policy.to_string(),
@@ -173,18 +179,14 @@ pub(super) fn backend(
             reserved_bytes: uses.iter().map(|u| u.mapped_bytes).sum(),
             used_bytes,
         },
-        real_memory: Some(RealMemory { backing_bytes: backing(config, plan, rig), layout }),
+        real_memory: Some(RealMemory { backing_bytes: backing(config, plan, has_kernel), layout }),
     })
 }
 
 /// The pages that the buffer stands on, at least: those of the kernel, or huge ones where an IOMMU
 /// page is larger.
-fn backing(config: &RunConfig, plan: &Plan, rig: &Rig) -> u64 {
-    if rig.machine.has_kernel() {
-        plan.host_page.max(plan.geometry.page()).bytes()
-    } else {
-        config.backing_bytes
-    }
+fn backing(config: &RunConfig, plan: &Plan, has_kernel: bool) -> u64 {
+    if has_kernel { plan.host_page.max(plan.geometry.page()).bytes() } else { config.backing_bytes }
 }
 
 /// Devices that will be told to do DMA, by group and name; `None` without any.

@@ -25,8 +25,8 @@ pub use container::Container;
 use container::Groups;
 pub use device::{BAR0_REGION, CONFIG_REGION, Device};
 pub use platform::{Platform, platform};
-pub use preflight::{Preflight, PreflightError, preflight};
-pub use tree::{DeviceInfo, Holder, Tree};
+pub use preflight::{Examination, GroupExamination, Preflight, PreflightError, examine, preflight};
+pub use tree::{DeviceInfo, Holder, ModuleState, Tree};
 
 /// The kernel apart from the files of [`Tree`]; tests of [`preflight()`] have their own.
 trait Kernel {

@@ -32,6 +32,24 @@ pub struct DeviceInfo {
     pub driver: Option<String>,
     /// True for a PCI bridge. It stays with its own driver or with none.
     pub bridge: bool,
+    /// The NUMA node that it is at, if it is at one.
+    pub node: Option<u32>,
+    /// Bits of its DMA mask, as its last driver left it. The kernel begins with 32, and vfio-pci leaves it
+    /// alone.
+    pub dma_mask_bits: Option<u32>,
+}
+
+/// Where a module of the kernel is, as far as files tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModuleState {
+    /// In the kernel, loaded or built in.
+    Present,
+    /// Among the kernel's files, not loaded.
+    Available,
+    /// Not among the kernel's files.
+    Missing,
+    /// The kernel's files cannot be read.
+    Unknown,
 }
 
 impl DeviceInfo {
@@ -103,31 +121,55 @@ impl Tree {
         numbers
     }
 
+    /// Where the module `name` is, with underscores as in `vfio_pci`.
+    #[must_use]
+    pub fn module(&self, name: &str) -> ModuleState {
+        let release = self.read("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let lists = format!("/lib/modules/{}", release.trim());
+        // As in `kernel/drivers/vfio/pci/vfio-pci.ko.xz: ...`.
+        let named = |line: &str| {
+            let path = line.split(':').next().unwrap_or_default();
+            let file = path.rsplit('/').next().unwrap_or_default();
+            file.split('.').next().unwrap_or_default().replace('-', "_") == name
+        };
+        let lists_it = |list: &str| {
+            let text = self.read(&format!("{lists}/{list}"))?;
+            Some(text.lines().any(named))
+        };
+        let there = self.path(&format!("/sys/module/{name}")).is_dir();
+        if there || lists_it("modules.builtin") == Some(true) {
+            return ModuleState::Present;
+        }
+        match lists_it("modules.dep") {
+            Some(true) => ModuleState::Available,
+            Some(false) => ModuleState::Missing,
+            None => ModuleState::Unknown,
+        }
+    }
+
     /// The groups that the kernel has, in order.
-    pub(super) fn groups(&self) -> Vec<GroupId> {
+    #[must_use]
+    pub fn groups(&self) -> Vec<GroupId> {
         self.numbers("/sys/kernel/iommu_groups").into_iter().map(GroupId).collect()
     }
 
     /// The groups that have a node of VFIO, in order.
-    pub(super) fn nodes(&self) -> Vec<GroupId> {
+    #[must_use]
+    pub fn nodes(&self) -> Vec<GroupId> {
         self.numbers("/dev/vfio").into_iter().map(GroupId).collect()
     }
 
     /// The devices of a group, in order of their names.
-    pub(super) fn devices(&self, group: GroupId) -> Vec<DeviceInfo> {
+    #[must_use]
+    pub fn devices(&self, group: GroupId) -> Vec<DeviceInfo> {
         let directory = self.path(&format!("/sys/kernel/iommu_groups/{group}/devices"));
         names(&directory).into_iter().map(|name| device(&directory, name)).collect()
     }
 
     /// The NUMA node of a group's devices, if all that name one name the same.
-    pub(super) fn node(&self, group: GroupId) -> Option<u32> {
-        let directory = self.path(&format!("/sys/kernel/iommu_groups/{group}/devices"));
-        let node = |name: String| {
-            let text = fs::read_to_string(directory.join(name).join("numa_node")).ok()?;
-            // -1 is a device that is at none.
-            text.trim().parse::<u32>().ok()
-        };
-        let mut nodes: Vec<_> = names(&directory).into_iter().filter_map(node).collect();
+    #[must_use]
+    pub fn node(&self, group: GroupId) -> Option<u32> {
+        let mut nodes: Vec<_> = self.devices(group).iter().filter_map(|d| d.node).collect();
         nodes.dedup();
         match nodes[..] {
             [node] => Some(node),
@@ -177,11 +219,14 @@ fn link(path: &Path) -> Option<String> {
 
 fn device(directory: &Path, name: String) -> DeviceInfo {
     let directory = directory.join(&name);
-    let class = fs::read_to_string(directory.join("class")).unwrap_or_default();
+    let text = |file: &str| fs::read_to_string(directory.join(file)).unwrap_or_default();
     DeviceInfo {
-        name,
         driver: link(&directory.join("driver")),
-        bridge: class.starts_with("0x0604"),
+        bridge: text("class").starts_with("0x0604"),
+        // -1 is a device that is at none.
+        node: text("numa_node").trim().parse().ok(),
+        dma_mask_bits: text("dma_mask_bits").trim().parse().ok(),
+        name,
     }
 }
 
@@ -295,10 +340,43 @@ mod tests {
     }
 
     #[test]
+    fn modules_are_found_in_the_kernel_or_among_its_files() {
+        let fake = Fake::new();
+        assert_eq!(fake.module("vfio"), ModuleState::Unknown);
+        fake.file("proc/sys/kernel/osrelease", "6.12.1\n");
+        let lists = "lib/modules/6.12.1";
+        fake.file(
+            &format!("{lists}/modules.dep"),
+            "kernel/drivers/vfio/pci/vfio-pci.ko.xz: kernel/drivers/vfio/vfio_iommu_spapr_tce.ko\n\
+             kernel/drivers/vfio/vfio.ko:\n",
+        );
+        assert_eq!(fake.module("vfio_pci"), ModuleState::Available);
+        assert_eq!(
+            fake.module("vfio_iommu_spapr_tce"),
+            ModuleState::Missing,
+            "named as a need only"
+        );
+        fake.file(&format!("{lists}/modules.builtin"), "kernel/drivers/vfio/vfio.ko\n");
+        assert_eq!(fake.module("vfio"), ModuleState::Present);
+        fake.file("sys/module/vfio_pci/refcnt", "0\n");
+        assert_eq!(fake.module("vfio_pci"), ModuleState::Present);
+    }
+
+    #[test]
+    fn the_mask_of_a_device() {
+        let fake = Fake::new();
+        fake.device(1, "0000:01:00.0", None);
+        assert_eq!(fake.devices(GroupId(1))[0].dma_mask_bits, None);
+        fake.file("sys/devices/pci0000:00/0000:01:00.0/dma_mask_bits", "64\n");
+        assert_eq!(fake.devices(GroupId(1))[0].dma_mask_bits, Some(64));
+    }
+
+    #[test]
     fn bridges_and_ports_are_not_in_the_way() {
         let device = |driver: Option<&str>, bridge| {
             let (name, driver) = ("0000:00:00.0".to_owned(), driver.map(str::to_owned));
-            DeviceInfo { name, driver, bridge }.in_the_way()
+            let (node, dma_mask_bits) = (None, None);
+            DeviceInfo { name, driver, bridge, node, dma_mask_bits }.in_the_way()
         };
         assert!(device(None, false) && device(Some("nvme"), false));
         assert!(!device(None, true) && !device(Some("pcieport"), true));

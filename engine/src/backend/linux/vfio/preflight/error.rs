@@ -156,14 +156,18 @@ fn bind(name: &str, bound: bool) -> String {
 }
 
 /// The same for all devices of a group that are in its way; `None` if none is.
-fn bind_all(devices: &[DeviceInfo]) -> Option<String> {
+fn bind_commands(devices: &[DeviceInfo]) -> Option<String> {
     let all: Vec<_> = devices
         .iter()
         .filter(|d| d.in_the_way())
         .map(|d| bind(&d.name, d.driver.is_some()))
         .collect();
-    (!all.is_empty())
-        .then(|| format!("if the host can do without these devices, as root: {}", all.join("; ")))
+    (!all.is_empty()).then(|| all.join("; "))
+}
+
+fn bind_all(devices: &[DeviceInfo]) -> Option<String> {
+    let commands = bind_commands(devices)?;
+    Some(format!("if the host can do without these devices, as root: {commands}"))
 }
 
 fn bind_any() -> String {
@@ -309,6 +313,49 @@ impl PreflightError {
                 "ulimit -l {} as root before the start, or run with CAP_IPC_LOCK",
                 need.saturating_add(*locked).div_ceil(1024)
             ),
+        }
+    }
+}
+
+/// Of the groups that nobody drives any device of, the first, with its devices: taking it takes nothing
+/// from the host.
+fn idle(candidates: &[(DeviceInfo, GroupId)]) -> Option<Vec<DeviceInfo>> {
+    let of = |group: GroupId| candidates.iter().filter(move |(_, g)| *g == group).map(|(d, _)| d);
+    let idle = |group: &GroupId| {
+        of(*group).all(|d| d.driver.is_none() || d.bridge) && of(*group).any(DeviceInfo::in_the_way)
+    };
+    let group = candidates.iter().map(|(_, group)| *group).find(idle)?;
+    Some(of(group).cloned().collect())
+}
+
+impl PreflightError {
+    /// The one command line that puts it right, for a shell of root; `None` where no command does. What
+    /// `fix` says besides still has to be minded.
+    #[must_use]
+    pub fn command(&self) -> Option<String> {
+        match self {
+            Self::NoVfio { .. } => Some(LOAD.to_owned()),
+            Self::NoExtension { other: false, .. } => {
+                Some("modprobe vfio_iommu_spapr_tce".to_owned())
+            }
+            Self::Denied { node, euid, errno, .. } if *errno != Errno::EPERM => {
+                euid.map(|user| format!("chown {user} {node}"))
+            }
+            Self::NoneBound { candidates } => bind_commands(&idle(candidates)?),
+            Self::NotBound { devices, .. } | Self::NotViable { devices, .. } => {
+                bind_commands(devices)
+            }
+            Self::Busy { holders, .. } if !holders.is_empty() => {
+                let pids: Vec<_> = holders.iter().map(|h| h.pid.to_string()).collect();
+                Some(format!("kill {}", pids.join(" ")))
+            }
+            Self::TooFew { refused, .. } => refused.iter().find_map(Self::command),
+            Self::Memlock { need, locked, .. } => {
+                // Limits count whole pages, the largest of which are 64 KiB.
+                let bytes = need.saturating_add(*locked).div_ceil(1 << 16).saturating_mul(1 << 16);
+                Some(format!("prlimit --pid $$ --memlock={bytes}:{bytes}"))
+            }
+            _ => None,
         }
     }
 }

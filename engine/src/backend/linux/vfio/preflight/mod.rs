@@ -3,6 +3,7 @@
 //! closed again; no group is attached, no driver changed.
 
 mod error;
+mod examine;
 #[cfg(all(test, not(miri)))] // files
 mod tests;
 
@@ -17,6 +18,7 @@ use crate::backend::linux::raw::Errno;
 use crate::backend::linux::uapi::{GroupStatus, kind};
 
 pub use error::{NodeOwner, PreflightError};
+pub use examine::{Examination, GroupExamination, examine};
 
 /// What can be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,14 +72,8 @@ impl Check<'_> {
             Some(wanted) => self.exactly(wanted, count)?,
             None => self.first(count)?,
         };
-        let memlock = proc::memlock(self.tree, self.kernel);
-        let status = self.tree.read("/proc/self/status").unwrap_or_default();
-        let locked = proc::locked_bytes(&status);
-        if let Some(limit) = memlock
-            && locked.saturating_add(need_locked) > limit
-        {
-            return Err(PreflightError::Memlock { need: need_locked, locked, limit });
-        }
+        let (memlock, locked) = self.locked();
+        check_memlock(need_locked, locked, memlock)?;
         Ok(Preflight {
             groups: chosen.iter().map(|(group, _)| *group).collect(),
             devices: chosen.into_iter().collect(),
@@ -85,6 +81,12 @@ impl Check<'_> {
             memlock,
             locked,
         })
+    }
+
+    /// The limit of locked bytes, and how many are.
+    fn locked(&self) -> (Option<u64>, u64) {
+        let status = self.tree.read("/proc/self/status").unwrap_or_default();
+        (proc::memlock(self.tree, self.kernel), proc::locked_bytes(&status))
     }
 
     /// Opens `/dev/vfio/<name>`; gives back the errors that are not the same for every node.
@@ -156,12 +158,7 @@ impl Check<'_> {
     fn first(&self, count: usize) -> Result<Vec<(GroupId, Vec<DeviceInfo>)>, PreflightError> {
         let nodes = self.tree.nodes();
         if nodes.is_empty() && count > 0 {
-            let candidates = self.tree.candidates();
-            return Err(if candidates.is_empty() && self.tree.groups().is_empty() {
-                PreflightError::NoIommuGroups
-            } else {
-                PreflightError::NoneBound { candidates }
-            });
+            return Err(self.no_node());
         }
         let (mut chosen, mut refused) = (Vec::new(), Vec::new());
         for group in nodes {
@@ -174,6 +171,16 @@ impl Check<'_> {
             }
         }
         self.enough(chosen, count, refused)
+    }
+
+    /// Why VFIO has no group.
+    fn no_node(&self) -> PreflightError {
+        let candidates = self.tree.candidates();
+        if candidates.is_empty() && self.tree.groups().is_empty() {
+            PreflightError::NoIommuGroups
+        } else {
+            PreflightError::NoneBound { candidates }
+        }
     }
 
     fn enough(
@@ -215,6 +222,19 @@ impl Check<'_> {
         if flags & GroupStatus::VIABLE == 0 {
             return Err(PreflightError::NotViable { group, devices });
         }
+        // Whoever closed the group with a device still open keeps it in a container.
+        if flags & GroupStatus::CONTAINER_SET != 0 {
+            return Err(PreflightError::Busy { group, holders: self.tree.holders(group) });
+        }
         Ok(devices)
+    }
+}
+
+fn check_memlock(need: u64, locked: u64, limit: Option<u64>) -> Result<(), PreflightError> {
+    match limit {
+        Some(limit) if locked.saturating_add(need) > limit => {
+            Err(PreflightError::Memlock { need, locked, limit })
+        }
+        _ => Ok(()),
     }
 }

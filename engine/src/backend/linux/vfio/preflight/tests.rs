@@ -352,6 +352,128 @@ fn too_little_may_be_locked() {
     assert!(check.all(None, 1, u64::MAX, false).is_err());
 }
 
+fn examined(tree: &Tree, kernel: &FakeKernel, wanted: Option<&[u32]>, count: usize) -> Examination {
+    let wanted: Option<Vec<_>> = wanted.map(|w| w.iter().copied().map(GroupId).collect());
+    Check { tree, kernel }.everything(wanted.as_deref(), count, 0, false)
+}
+
+#[test]
+fn an_examination_goes_on_to_the_end() {
+    let kernel = FakeKernel {
+        offers: Ok(vec![1]),
+        status: [("3", Ok(0))].into(),
+        errors: [("10", Errno::EBUSY)].into(),
+        memlock: Some(0),
+        ..FakeKernel::default()
+    };
+    let found = examined(&machine(), &kernel, None, 2);
+    assert_eq!(found.container, Err(PreflightError::NoExtension { v1: false, other: false }));
+    let usable: Vec<_> = found.groups.iter().map(|g| (g.group.0, g.usable.is_ok())).collect();
+    assert_eq!(usable, [(2, true), (3, false), (10, false)]);
+    assert!(matches!(found.enough, Err(PreflightError::TooFew { asked: 2, .. })));
+    let memlock = PreflightError::Memlock { need: 0, locked: 1 << 20, limit: 0 };
+    assert_eq!((found.memlock, found.locked), (Err(memlock), 1 << 20));
+    // Its first bad news is what a preflight says.
+    let first = run(&machine(), &kernel, None, 2).unwrap_err();
+    assert_eq!(found.container, Err(first));
+}
+
+#[test]
+fn an_examination_of_a_good_machine_finds_nothing() {
+    for (wanted, count) in [(None, 3), (Some(&[10, 2, 10][..]), 2)] {
+        let found = examined(&machine(), &FakeKernel::default(), wanted, count);
+        assert_eq!((found.container, found.enough, found.memlock), (Ok(()), Ok(()), Ok(())));
+        assert!(found.groups.iter().all(|g| g.usable.is_ok()), "{:?}", found.groups);
+        assert_eq!(found.groups.len(), if wanted.is_some() { 2 } else { 3 });
+    }
+    let bare = Fake::new();
+    bare.file("dev/vfio/vfio", "");
+    let found = examined(&bare, &FakeKernel::default(), None, 1);
+    assert_eq!(found.enough, Err(PreflightError::NoIommuGroups));
+    let x86 = FakeKernel { arch: "x86_64", ..FakeKernel::default() };
+    let found = examined(&machine(), &x86, None, 1);
+    assert_eq!((found.groups.len(), found.enough), (0, found.container));
+}
+
+#[test]
+fn a_group_that_is_in_a_container_is_busy() {
+    let both = GroupStatus::VIABLE | GroupStatus::CONTAINER_SET;
+    let kernel = FakeKernel { status: [("2", Ok(both))].into(), ..FakeKernel::default() };
+    let refused = run(&machine(), &kernel, Some(&[2]), 1).unwrap_err();
+    assert_eq!(refused, PreflightError::Busy { group: GroupId(2), holders: Vec::new() });
+    assert_eq!(refused.command(), None, "nobody is known to hold it");
+}
+
+/// The command of what is wrong with these groups.
+fn command(tree: &Tree, kernel: &FakeKernel, wanted: Option<&[u32]>) -> Option<String> {
+    run(tree, kernel, wanted, 1).unwrap_err().command()
+}
+
+#[test]
+fn one_command_puts_it_right() {
+    let kernel = FakeKernel::default();
+    let load = "modprobe -a vfio vfio-pci vfio_iommu_spapr_tce";
+    assert_eq!(command(&Fake::new(), &kernel, None).as_deref(), Some(load));
+    let old = FakeKernel { offers: Ok(vec![]), ..FakeKernel::default() };
+    let tce = "modprobe vfio_iommu_spapr_tce";
+    assert_eq!(command(&machine(), &old, None).as_deref(), Some(tce));
+    let denied = FakeKernel { errors: [("2", Errno::EACCES)].into(), ..FakeKernel::default() };
+    let chown = "chown 1000 /dev/vfio/2";
+    assert_eq!(command(&machine(), &denied, Some(&[2])).as_deref(), Some(chown));
+    let policy = FakeKernel { errors: [("2", Errno::EPERM)].into(), ..FakeKernel::default() };
+    assert_eq!(command(&machine(), &policy, Some(&[2])), None);
+    let fake = machine();
+    fake.link("proc/42/fd/7", "/dev/vfio/2");
+    let held = FakeKernel { errors: [("2", Errno::EBUSY)].into(), ..FakeKernel::default() };
+    assert_eq!(command(&fake, &held, Some(&[2])).as_deref(), Some("kill 42"));
+    assert_eq!(command(&fake, &FakeKernel { arch: "x86_64", ..kernel }, None), None);
+    let check = Check { tree: &fake, kernel: &FakeKernel::default() };
+    let limit = check.all(None, 1, (7 << 20) + 1, false).unwrap_err().command();
+    assert_eq!(limit.as_deref(), Some("prlimit --pid $$ --memlock=8454144:8454144"));
+}
+
+/// What the command writes, and where.
+fn carried_out(fake: &Fake, command: &str) -> Vec<(String, String)> {
+    let root = fake.path("/");
+    let here = command.replace("/sys/", &format!("{}/sys/", root.display()));
+    let status = std::process::Command::new("sh").args(["-ec", &here]).status().unwrap();
+    assert!(status.success(), "{here}");
+    let files = ["0000:03:00.1/driver_override", "0000:03:00.1/driver/unbind"];
+    let read = |file: &str| fake.read(&format!("/sys/bus/pci/devices/{file}"));
+    files.iter().filter_map(|f| Some(((*f).to_owned(), read(f)?))).collect()
+}
+
+#[test]
+fn the_sibling_of_a_group_is_bound_by_its_command() {
+    let fake = machine();
+    fake.file("sys/bus/pci/drivers/nvme/unbind", "");
+    fake.file("sys/devices/bus/pci/drivers/nvme/unbind", "");
+    fake.file("sys/bus/pci/drivers_probe", "");
+    let kernel = FakeKernel { status: [("3", Ok(0))].into(), ..FakeKernel::default() };
+    let command = command(&fake, &kernel, Some(&[3])).unwrap();
+    let (name, newline) = ("0000:03:00.1", "\n");
+    assert_eq!(
+        carried_out(&fake, &command),
+        [
+            (format!("{name}/driver_override"), format!("vfio-pci{newline}")),
+            (format!("{name}/driver/unbind"), format!("{name}{newline}")),
+        ]
+    );
+    assert_eq!(fake.read("/sys/bus/pci/drivers_probe").as_deref(), Some("0000:03:00.1\n"));
+}
+
+#[test]
+fn only_devices_that_nobody_drives_are_offered_by_name() {
+    let fake = Fake::new();
+    fake.file("dev/vfio/vfio", "");
+    fake.device(4, "0000:04:00.0", Some("tg3"));
+    fake.device(4, "0000:04:00.1", None);
+    assert_eq!(command(&fake, &FakeKernel::default(), None), None);
+    fake.device(5, "0000:05:00.0", None);
+    let bind = command(&fake, &FakeKernel::default(), None).unwrap();
+    assert!(bind.contains("0000:05:00.0") && !bind.contains("04:00"), "{bind}");
+}
+
 /// What the machine that runs the tests says depends on the machine; it must say something.
 #[test]
 fn on_this_machine() {
