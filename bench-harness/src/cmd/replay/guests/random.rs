@@ -73,9 +73,9 @@ impl Guest {
     fn call(&mut self) {
         let nth = usize::from(self.random.below(4) == 0);
         let pages = self.windows[nth].tces.len() as u64;
-        let count = match self.random.below(8) {
-            0..5 => 1,
-            5..7 => 1 + self.random.below(16),
+        let count = match self.random.below(64) {
+            0..44 => 1,
+            44..63 => 1 + self.random.below(16),
             _ => 1 + self.random.below(pages.min(512)),
         };
         let first = self.random.below(pages - count + 1);
