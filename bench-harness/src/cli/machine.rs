@@ -270,7 +270,9 @@ mod tests {
             assert!(!found.is_empty(), "{} has no example", command.get_name());
             for line in found {
                 let line = line.split("  ").next().unwrap_or_default();
-                let words = std::iter::once("tce-bench").chain(line.split_whitespace());
+                // Quotes are the shell's.
+                let words = line.split_whitespace().map(|word| word.trim_matches('\''));
+                let words = std::iter::once("tce-bench").chain(words);
                 // What is behind these is the shell's.
                 let words = words.take_while(|word| !["#", ">", "|", "&&"].contains(word));
                 if let Err(e) = Cli::try_parse_from(words) {
