@@ -43,8 +43,9 @@ fn wrong_usage_is_exit_2() {
         ),
         (
             &["policies", "bear"],
-            "'bear' is no workload; accepted: ring, block, the name of a trace",
+            "'bear' is no workload; accepted: ring, block, random, the name of a trace",
         ),
+        (&["stale", "bear"], "'bear' is no workload; accepted: ring, block, random"),
         (&["policies", "--fill", "always,beside-live=3"], "'beside-live=3' is no rule for fills"),
         (&["policies", "--platform", "ioda1"], "accepted: phb3, phb4, phb5"),
         (&["policies", "--svg", "-", "--json", "-"], "--json and --svg both name '-'"),

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Lines of Linux' event tracing, as the kernel, `trace-cmd report` and `perf script` print them:
 //!
-//!     TASK-PID [CPU] FLAGS TIME: map: IOMMU: iova=0xA - 0xB paddr=0xC size=N
-//!     TASK-PID [CPU] FLAGS TIME: unmap: IOMMU: iova=0xA - 0xB size=N unmapped_size=M
+//! ```text
+//! TASK-PID [CPU] FLAGS TIME: map: IOMMU: iova=0xA - 0xB paddr=0xC size=N
+//! TASK-PID [CPU] FLAGS TIME: unmap: IOMMU: iova=0xA - 0xB size=N unmapped_size=M
+//! ```
 //!
 //! Older kernels leave the end out.
 
