@@ -5,6 +5,8 @@ use std::fs;
 
 use rustix::thread::{CpuSet, sched_setaffinity};
 
+use crate::size::whole;
+
 /// No CPU list may name more CPUs than this.
 const MAX_LISTED: usize = 8192;
 
@@ -20,12 +22,7 @@ pub fn parse_list(text: &str) -> Result<Vec<usize>, String> {
     for part in text.split(',') {
         let part = part.trim();
         let wrong = || format!("CPU list '{text}': '{part}' is wrong; accepted: {FORMS}");
-        let number = |digits: &str| {
-            if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
-                return Err(wrong());
-            }
-            digits.parse::<usize>().map_err(|_| wrong())
-        };
+        let number = |digits: &str| whole::<usize>(digits).ok_or_else(wrong);
         let (first, last) = match part.split_once('-') {
             Some((first, last)) => (number(first)?, number(last)?),
             None => (number(part)?, number(part)?),

@@ -297,11 +297,7 @@ mod tests {
     #[test]
     fn a_power_machine_is_told_by_its_files() {
         let root = tempfile::tempdir().unwrap();
-        let file = |path: &str, text: &str| {
-            let path = root.path().join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        };
+        let file = |path: &str, text: &str| crate::fixtures::put_file(root.path(), path, text);
         file("proc/cpuinfo", POWER9);
         file("sys/devices/system/cpu/smt/control", "4\n");
         file("sys/devices/system/node/online", "0,8\n");

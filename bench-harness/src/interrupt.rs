@@ -36,6 +36,11 @@ pub fn interrupted() -> bool {
     FLAG.get().is_some_and(|flag| flag.load(Ordering::Relaxed))
 }
 
+/// The same after so many lines of a file: not all of them ask.
+pub(crate) fn interrupted_at(lines: u64) -> bool {
+    lines.is_multiple_of(4096) && interrupted()
+}
+
 /// The order matters: the shutdown runs first, so the first signal finds the flag still down.
 fn arm(signal: i32, flag: &Arc<AtomicBool>) -> io::Result<()> {
     flag::register_conditional_shutdown(signal, BY_SIGNAL + signal, Arc::clone(flag))?;

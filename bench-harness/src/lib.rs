@@ -7,6 +7,8 @@ pub mod cmd;
 pub mod columns;
 pub mod cpus;
 pub mod edu;
+#[cfg(test)]
+mod fixtures;
 pub mod hist_io;
 pub mod host;
 pub mod interrupt;

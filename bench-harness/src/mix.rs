@@ -9,6 +9,8 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use tce_engine::container::LIST_MAX;
 
+use crate::size::whole;
+
 /// Largest share that can be given: shares are weights, not per cent.
 const MOST_SHARE: u32 = 1_000_000;
 /// Most sizes of requests.
@@ -95,8 +97,7 @@ impl<T: Copy + PartialEq> Shares<T> {
         let mut shares: Vec<(T, u32)> = Vec::new();
         for part in text.split(',').map(str::trim) {
             let (name, share) = part.split_once(between).unwrap_or((part, "1"));
-            let digits = !share.is_empty() && share.bytes().all(|b| b.is_ascii_digit());
-            let share = share.parse().ok().filter(|share| digits && *share <= MOST_SHARE);
+            let share = whole(share).filter(|share| *share <= MOST_SHARE);
             let share = share.ok_or_else(|| {
                 format!("'{part}': a share is a whole number up to {MOST_SHARE}; accepted: {forms}")
             })?;
@@ -138,10 +139,7 @@ impl FromStr for Shares<u64> {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let one = |pages: &str| {
-            let digits = !pages.is_empty() && pages.bytes().all(|b| b.is_ascii_digit());
-            pages.parse().ok().filter(|pages| digits && (1..=MOST_PAGES).contains(pages))
-        };
+        let one = |pages: &str| whole(pages).filter(|pages| (1..=MOST_PAGES).contains(pages));
         let forms =
             format!("pages, 1 to {MOST_PAGES}, or several with their shares, as 1:70,16:30");
         Self::parse(text, ':', one, &forms)
@@ -302,8 +300,7 @@ impl FromStr for Rate {
             Some(digits) => (digits, 1000),
             None => number.strip_suffix('M').map_or((number, 1), |digits| (digits, 1_000_000)),
         };
-        let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
-        let rate = digits.parse::<u64>().ok().filter(|_| plain).and_then(|n| n.checked_mul(unit));
+        let rate = whole::<u64>(digits).and_then(|n| n.checked_mul(unit));
         rate.filter(|rate| (1..=Self::MOST).contains(rate)).map(Self).ok_or_else(wrong)
     }
 }

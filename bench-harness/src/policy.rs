@@ -9,7 +9,7 @@ use std::time::Duration;
 use tce_engine::backend::FillRule;
 use tce_engine::kill::KillPolicy;
 
-use crate::size::parse_duration;
+use crate::size::{parse_duration, whole};
 
 /// Pages that [`Policy::Deferred`] holds back unless told otherwise.
 const PAGES: u32 = 256;
@@ -139,10 +139,7 @@ impl FromStr for Policy {
                  deferred=256,10ms; up to {MOST_CALLS} calls, {MOST_PAGES} pages, no time of zero"
             )
         };
-        let whole = |text: &str, most: u32| {
-            let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-            text.parse().ok().filter(|n| digits && (1..=most).contains(n))
-        };
+        let up_to = |text: &str, most: u32| whole(text).filter(|n| (1..=most).contains(n));
         let time = |text| parse_duration(text).ok().filter(|time| !time.is_zero());
         let (name, numbers) = match text.split_once('=') {
             Some((name, numbers)) => (name, Some(numbers)),
@@ -152,7 +149,7 @@ impl FromStr for Policy {
             ("strict", None) => Ok(Self::Strict),
             ("batched", None) => Ok(Self::Batched(None)),
             ("batched", Some(n)) => {
-                let calls = whole(n, MOST_CALLS).map(Batch::Calls);
+                let calls = up_to(n, MOST_CALLS).map(Batch::Calls);
                 let batch = calls.or_else(|| time(n).map(Batch::Gap)).ok_or_else(wrong)?;
                 Ok(Self::Batched(Some(batch)))
             }
@@ -162,7 +159,7 @@ impl FromStr for Policy {
                     Some((pages, age)) => (pages, Some(time(age).ok_or_else(wrong)?)),
                     None => (n, None),
                 };
-                let max_pages = whole(pages, MOST_PAGES).ok_or_else(wrong)?;
+                let max_pages = up_to(pages, MOST_PAGES).ok_or_else(wrong)?;
                 Ok(Self::Deferred { max_pages, max_age: age })
             }
             _ => Err(wrong()),

@@ -6,6 +6,7 @@
 
 mod hosts;
 mod left;
+mod operations;
 mod setup;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ use crate::stamp;
 
 pub use hosts::HostRun;
 pub use left::{Joined, Left};
+pub use operations::operation_ids;
 pub use setup::{
     Backend, BackendKind, Config, KillCostSettings, Layout, MixSettings, RealMemory,
     ReplaySettings, RunSettings, TableMemory, TableMemoryKind, WorkloadSettings,

@@ -2,6 +2,7 @@
 //! Sizes and times as a user types and reads them. Sizes are always binary: a DMA window of
 //! 2·10⁹ bytes is not a power of two, so "2G" can only mean 2 GiB here.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 /// Binary unit letters, smallest first: K = 2^10, M = 2^20, …
@@ -43,6 +44,17 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("'{text}' has an unknown unit '{unit}'; accepted: {SIZE_FORMS}"))?;
     let number: u64 = digits.parse().map_err(|_| too_big())?;
     number.checked_mul(1 << shift).ok_or_else(too_big)
+}
+
+/// A whole number in decimal digits and nothing else; `parse` alone would accept a sign.
+pub(crate) fn whole<T: FromStr>(text: &str) -> Option<T> {
+    text.parse().ok().filter(|_| text.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// A number in hex digits behind `0x`.
+pub(crate) fn hex(text: &str) -> Option<u64> {
+    let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"))?;
+    u64::from_str_radix(digits, 16).ok().filter(|_| digits.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 /// The power of two of a unit suffix: "" or "B" is 0, "K", "KB" and "KiB" are 10, and so on.

@@ -24,7 +24,7 @@ use target::TargetScan;
 pub(crate) use parse::clip;
 pub(crate) use reader::Lines;
 pub use reader::Reader;
-pub use stat::{Quantiles, Stat, StatDoc, stored};
+pub use stat::{Quantiles, Stat, StatDoc};
 pub use windows::{Windows, phb_of};
 pub use writer::write_line;
 
@@ -117,6 +117,36 @@ impl Op {
             self,
             Self::Put { .. } | Self::Indirect { .. } | Self::Stuff { .. } | Self::Get { .. }
         )
+    }
+
+    /// Hands over the LIOBN, bus address and TCEs that a call that succeeded stored; `list` holds those of an
+    /// indirect. False if it is no such call.
+    ///
+    /// # Errors
+    /// If it says of itself that it stored more than a call can.
+    pub fn stores(
+        &self,
+        list: &[u64],
+        store: impl FnOnce(u32, u64, &[u64]),
+    ) -> Result<bool, String> {
+        let possible = |tces: u64| match tces <= MAX_LIST as u64 {
+            true => Ok(tces as usize),
+            false => Err(format!(
+                "a call that stored {tces} TCEs; accepted: up to {MAX_LIST} if ret is 0"
+            )),
+        };
+        match *self {
+            Self::Put { liobn, ioba, tce, ret: 0 } => store(liobn, ioba, &[tce]),
+            Self::Indirect { liobn, ioba, ret: 0, .. } => {
+                possible(list.len() as u64)?;
+                store(liobn, ioba, list);
+            }
+            Self::Stuff { liobn, ioba, value, npages, ret: 0 } => {
+                store(liobn, ioba, &[value; MAX_LIST][..possible(npages)?]);
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
     }
 
     /// Its return code is 0, or it has none.

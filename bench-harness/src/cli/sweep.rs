@@ -4,7 +4,7 @@
 use super::config::{Output, RunConfig};
 use super::workloads::check_option;
 use crate::mix::Rate;
-use crate::size::{format_arg, parse_size};
+use crate::size::{format_arg, parse_size, whole};
 
 /// Most runs of a sweep.
 pub(super) const MOST_RUNS: usize = 1000;
@@ -74,12 +74,11 @@ impl Unit {
         match self {
             Self::Bytes => parse_size(text),
             Self::Rate => text.parse::<Rate>().map(|rate| rate.0),
-            Self::Count => {
-                let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-                text.parse().ok().filter(|_| digits).ok_or_else(|| {
-                    format!("'{text}' is no value; accepted: a whole number, as 8, or a range, as 1..512*2")
-                })
-            }
+            Self::Count => whole(text).ok_or_else(|| {
+                format!(
+                    "'{text}' is no value; accepted: a whole number, as 8, or a range, as 1..512*2"
+                )
+            }),
         }
     }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::outfile::OutFile;
+use crate::size::{hex, whole};
 
 pub(super) const TRACE_EXAMPLES: &str = "\
 Examples:
@@ -97,10 +98,7 @@ pub struct CallRange {
 fn call_range(text: &str) -> Result<CallRange, String> {
     let wrong = || format!("'{text}' is no range of calls; accepted: as 1000-2000, from 1");
     let (first, last) = text.split_once('-').ok_or_else(wrong)?;
-    let number = |text: &str| {
-        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        digits.then(|| text.parse::<u64>().ok()).flatten().ok_or_else(wrong)
-    };
+    let number = |text: &str| whole(text).ok_or_else(wrong);
     let range = CallRange { first: number(first)?, last: number(last)? };
     if range.first == 0 || range.last < range.first {
         return Err(wrong());
@@ -109,9 +107,7 @@ fn call_range(text: &str) -> Result<CallRange, String> {
 }
 
 fn liobn(text: &str) -> Result<u32, String> {
-    let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
-    let number = digits.filter(|d| d.bytes().all(|b| b.is_ascii_hexdigit()));
-    let number = number.and_then(|d| u32::from_str_radix(d, 16).ok());
+    let number = hex(text).and_then(|number| u32::try_from(number).ok());
     number.ok_or_else(|| format!("'{text}' is no LIOBN; accepted: 0x and 1 to 8 hex digits"))
 }
 

@@ -11,7 +11,7 @@ use tce_engine::simd::Tier;
 
 use crate::cpus;
 use crate::policy::Policy;
-use crate::size::parse_size;
+use crate::size::{parse_size, whole};
 
 /// Levels of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -316,10 +316,7 @@ pub(super) fn kill_cost(text: &str) -> Result<KillCost, String> {
     if text == "default" {
         return Ok(KillCost::ASSUMED);
     }
-    let number = |part: &str| {
-        let digits = !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
-        part.parse().ok().filter(|ns| digits && *ns <= KillCost::MOST_NS)
-    };
+    let number = |part: &str| whole(part).filter(|ns| *ns <= KillCost::MOST_NS);
     let numbers: Option<Vec<u64>> = text.split(',').map(|part| number(part.trim())).collect();
     match numbers.as_deref() {
         Some([store_ns, fence_ns, refill_ns]) => {
@@ -359,8 +356,7 @@ pub(super) fn cpu_list(text: &str) -> Result<CpuList, String> {
 
 pub(super) fn group_list(text: &str) -> Result<GroupList, String> {
     let number = |part: &str| {
-        let digits = part.bytes().all(|b| b.is_ascii_digit());
-        part.parse().ok().filter(|_| digits).ok_or_else(|| {
+        whole(part).ok_or_else(|| {
             format!("'{part}' is no group number; accepted: numbers with commas between, as 0,1,2")
         })
     };

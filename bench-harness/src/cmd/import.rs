@@ -14,8 +14,9 @@ use anyhow::{anyhow, bail};
 
 use super::Status;
 use crate::cli::{ImportConfig, ImportFormat};
-use crate::interrupt::interrupted;
+use crate::interrupt::interrupted_at;
 use crate::outfile::Pieces;
+use crate::size::{hex, whole};
 use crate::style::thousands;
 use crate::trace::{HEADER, Lines, MAX_LIST, Op, Record, TraceError, clip, write_line};
 use ranges::Ranges;
@@ -25,8 +26,6 @@ const LIOBN: u32 = 0x8000_0000;
 
 /// The least window: enough for a leaf of any table.
 const LEAST_WINDOW: u64 = 1 << 20;
-
-const LOOK_EVERY: u64 = 4096;
 
 /// An event of a recording.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -386,7 +385,7 @@ impl Events {
 
     fn next(&mut self, counts: &mut Counts) -> Result<Next, TraceError> {
         while self.lines.advance()? {
-            if self.lines.line().is_multiple_of(LOOK_EVERY) && interrupted() {
+            if interrupted_at(self.lines.line()) {
                 return Ok(Next::Interrupted);
             }
             let text = self.lines.text()?;
@@ -429,12 +428,7 @@ impl Events {
 
 /// A decimal number, or a hex one with 0x.
 fn number(name: &str, text: &str) -> Result<u64, String> {
-    let parsed = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
-        Some(hex) if hex.bytes().all(|b| b.is_ascii_hexdigit()) => {
-            u64::from_str_radix(hex, 16).ok()
-        }
-        None if text.bytes().all(|b| b.is_ascii_digit()) => text.parse().ok(),
-        _ => None,
-    };
-    parsed.ok_or_else(|| format!("{name} '{}' is wrong; accepted: a number below 2^64", clip(text)))
+    whole(text)
+        .or_else(|| hex(text))
+        .ok_or_else(|| format!("{name} '{}' is wrong; accepted: a number below 2^64", clip(text)))
 }

@@ -172,7 +172,7 @@ fn misfit(a: &ResultDoc, b: &ResultDoc) -> Vec<String> {
         found.push(format!("tool: {} and {}", about(tool_a), about(tool_b)));
     }
     for result in &a.results {
-        match b.results.iter().find(|r| r.id == result.id) {
+        match b.operation(&result.id) {
             None => found.push(format!("{} is in the first only", result.id)),
             // One without samples has no parameters to differ.
             Some(other) => {

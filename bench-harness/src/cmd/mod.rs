@@ -32,7 +32,6 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::anyhow;
 use indicatif::{ProgressBar, ProgressStyle};
-
 use serde::Serialize;
 
 use crate::cli::Output;

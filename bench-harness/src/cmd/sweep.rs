@@ -100,9 +100,13 @@ pub fn sweep(config: &SweepConfig, argv: Vec<String>) -> anyhow::Result<Status> 
 }
 
 /// `pages=8, groups=2`.
-fn name(point: &Point) -> String {
-    let all: Vec<_> = point.values.iter().map(|(name, value)| format!("{name}={value}")).collect();
+fn settings<'a>(values: impl IntoIterator<Item = (&'a String, &'a String)>) -> String {
+    let all: Vec<_> = values.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
     all.join(", ")
+}
+
+fn name(point: &Point) -> String {
+    settings(point.values.iter().map(|(name, value)| (name, value)))
 }
 
 fn report(doc: &Doc, style: Style) -> String {
@@ -129,9 +133,7 @@ fn report(doc: &Doc, style: Style) -> String {
         let _ = writeln!(out, "mix.response: from when each operation was due (open loop)");
     }
     for run in &doc.runs {
-        let values: Vec<_> =
-            run.values.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        let values = values.join(", ");
+        let values = settings(&run.values);
         if run.result.verified == Some(false) {
             let why =
                 run.result.verification.first_mismatch.as_deref().unwrap_or("not all was checked");

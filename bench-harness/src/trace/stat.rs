@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
 
+use super::Op;
 use super::windows::Windows;
-use super::{MAX_LIST, Op};
 
 const CONTROL: u64 = 3;
 const READ: u64 = 1;
@@ -156,21 +156,12 @@ impl Stat {
                 self.doc.window += 1;
             }
         }
-        match *op {
-            Op::Put { liobn, ioba, tce, ret: 0 } => self.store(liobn, ioba, &[tce]),
-            Op::Indirect { liobn, ioba, ret: 0, .. } => {
-                stored(list.len() as u64)?;
-                *self.lists.entry(list.len() as u64).or_default() += 1;
-                self.store(liobn, ioba, list);
-            }
-            Op::Stuff { liobn, ioba, value, npages, ret: 0 } => {
-                stored(npages)?;
-                self.store(liobn, ioba, &[value; MAX_LIST][..npages as usize]);
-            }
-            _ => {
-                for liobn in self.windows.see(op) {
-                    self.close(liobn);
-                }
+        if matches!(op, Op::Indirect { ret: 0, .. }) {
+            *self.lists.entry(list.len() as u64).or_default() += 1;
+        }
+        if !op.stores(list, |liobn, ioba, tces| self.store(liobn, ioba, tces))? {
+            for liobn in self.windows.see(op) {
+                self.close(liobn);
             }
         }
         Ok(())
@@ -256,17 +247,6 @@ impl Stat {
             ..self.doc
         }
     }
-}
-
-/// Checks how many TCEs a call that succeeded says it stored.
-///
-/// # Errors
-/// More than a call can.
-pub fn stored(npages: u64) -> Result<(), String> {
-    if npages <= MAX_LIST as u64 {
-        return Ok(());
-    }
-    Err(format!("a call that stored {npages} TCEs; accepted: up to {MAX_LIST} if ret is 0"))
 }
 
 fn release(targets: &mut HashMap<u64, u64>, target: u64) {

@@ -261,7 +261,7 @@ impl Expectation {
     fn found(&self, metric: Metric, doc: &ResultDoc) -> Option<f64> {
         let ratio = |a: u64, b: u64| (b > 0).then(|| a as f64 / b as f64);
         if let Some(id) = &self.result {
-            let result = doc.results.iter().find(|result| result.id == *id)?;
+            let result = doc.operation(id)?;
             return match metric {
                 Metric::KillsPer1000Tces => result.kills_per_1000_tces,
                 Metric::TcesPerCall => ratio(result.tces, result.count),

@@ -7,7 +7,7 @@ use super::load::{Metric, Side};
 use super::stats::{self, Care, Interval};
 use super::verdict::{self, Lines, Verdict};
 use crate::cmd::documents::parameters;
-use crate::result::{OpResult, Skipped};
+use crate::result::{OpResult, Skipped, operation_ids};
 
 /// How often a comparison may be wrong because of the noise, over everything that it judges.
 pub(super) const ERROR: f64 = 0.05;
@@ -69,23 +69,22 @@ pub(super) fn evaluate(sides: &[Side; 2], paired: bool, rules: &Rules) -> Evalua
     // Something that one side has and the other has not.
     let mut missing = None;
     let mut all = Vec::new();
-    for id in ids(sides) {
+    for id in operation_ids(sides.iter().flat_map(|side| &side.docs)) {
         let of_side = |side: &Side| -> Vec<Option<OpResult>> {
-            let of = |d: &crate::result::ResultDoc| d.results.iter().find(|r| r.id == id).cloned();
-            side.docs.iter().map(of).collect()
+            side.docs.iter().map(|doc| doc.operation(id).cloned()).collect()
         };
         let [a, b] = [of_side(&sides[0]), of_side(&sides[1])];
         let (in_a, in_b) = (a.iter().flatten().count(), b.iter().flatten().count());
         if in_a != a.len() || in_b != b.len() {
             let reason = format!("in {in_a} of {} runs of A, {in_b} of {} of B", a.len(), b.len());
             missing.get_or_insert(format!("{id}: {reason}"));
-            skipped.push(Skipped { id, reason });
+            skipped.push(Skipped { id: id.to_owned(), reason });
             continue;
         }
         let runs: [Vec<OpResult>; 2] = [a, b].map(|side| side.into_iter().flatten().collect());
         for metric in Metric::ALL {
             match times(&runs, metric) {
-                Ok(ns) => all.push(Times { id: id.clone(), metric, ns }),
+                Ok(ns) => all.push(Times { id: id.to_owned(), metric, ns }),
                 Err((one_sided, reason)) => {
                     let id = format!("{id} {}", metric.name());
                     if one_sided && rules.metrics.contains(&metric) {
@@ -102,17 +101,6 @@ pub(super) fn evaluate(sides: &[Side; 2], paired: bool, rules: &Rules) -> Evalua
     let cells: Vec<Cell> = all.into_iter().map(|t| cell(t, paired, error, rules)).collect();
     let (verdict, reason) = overall(&cells, missing);
     Evaluation { verdict, reason, error_per_interval: error, cells, skipped }
-}
-
-/// Of both sides, in the order of A's first document.
-fn ids(sides: &[Side; 2]) -> Vec<String> {
-    let mut ids: Vec<String> = Vec::new();
-    for result in sides.iter().flat_map(|s| &s.docs).flat_map(|d| &d.results) {
-        if !ids.contains(&result.id) {
-            ids.push(result.id.clone());
-        }
-    }
-    ids
 }
 
 /// The times, or why there are none; `true` if it is not so for all runs alike.

@@ -133,7 +133,7 @@ fn settings(doc: &ResultDoc) -> Option<&RunSettings> {
 }
 
 fn times(side: &Side, id: &str) -> Option<Times> {
-    let of = |doc: &ResultDoc| doc.results.iter().find(|r| r.id == id).cloned();
+    let of = |doc: &ResultDoc| doc.operation(id).cloned();
     let runs: Vec<OpResult> = side.docs.iter().filter_map(of).collect();
     let mut all = recorder::new_histogram();
     let (mut calls, mut total) = (0, 0.0);

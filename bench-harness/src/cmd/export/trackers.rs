@@ -7,11 +7,8 @@ use serde_json::{Map, Value, json};
 
 use super::series::{Measure, Series, series};
 use crate::cli::{Better, ExportConfig};
+use crate::cmd::json_text;
 use crate::result::ResultDoc;
-
-fn pretty(value: &Value) -> anyhow::Result<String> {
-    Ok(serde_json::to_string_pretty(value)? + "\n")
-}
 
 /// github-action-benchmark, `customSmallerIsBetter` or `customBiggerIsBetter`: the configuration has
 /// measures of one direction only.
@@ -31,7 +28,7 @@ pub(super) fn gha(docs: &[ResultDoc], config: &ExportConfig) -> anyhow::Result<S
         point
     };
     let points: Vec<Value> = series(docs, &config.measures)?.iter().map(point).collect();
-    pretty(&points.into())
+    json_text(&points)
 }
 
 /// What a chart shows beside a point.
@@ -65,7 +62,7 @@ pub(super) fn bmf(docs: &[ResultDoc], config: &ExportConfig) -> anyhow::Result<S
         let benchmark = all.entry(format!("{}/{}", s.case, s.id)).or_insert_with(|| json!({}));
         benchmark[slug(s.measure)] = metric;
     }
-    pretty(&all.into())
+    json_text(&all)
 }
 
 /// Lower case, digits and hyphens.
@@ -113,7 +110,7 @@ pub(super) fn lnt(docs: &[ResultDoc], config: &ExportConfig) -> anyhow::Result<S
     let begin = started.iter().min().copied().unwrap_or_default();
     let order: String = begin.chars().filter(char::is_ascii_digit).collect();
     let cpu = first.host.cpu.model.as_deref().unwrap_or("unknown");
-    pretty(&json!({
+    json_text(&json!({
         "format_version": "2",
         "machine": {
             "name": first.host.hostname,
@@ -156,5 +153,5 @@ pub(super) fn perfherder(docs: &[ResultDoc], config: &ExportConfig) -> anyhow::R
             json!({ "name": name, "extraOptions": [label], "subtests": subtests })
         })
         .collect();
-    pretty(&json!({ "framework": { "name": "tce-bench" }, "suites": suites }))
+    json_text(&json!({ "framework": { "name": "tce-bench" }, "suites": suites }))
 }

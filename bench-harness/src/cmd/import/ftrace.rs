@@ -9,6 +9,7 @@
 //! Older kernels leave the end out.
 
 use super::{Counts, Event, What, number};
+use crate::size::whole;
 
 const MARK: &str = "IOMMU: iova=";
 
@@ -63,13 +64,12 @@ pub(super) fn line(text: &str, counts: &mut Counts) -> Result<Option<Event>, Str
 /// Seconds with a fraction of 6 or 9 digits.
 fn nanoseconds(text: &str) -> Option<u64> {
     let (seconds, fraction) = text.split_once('.')?;
-    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
-    if !digits(seconds) || !digits(fraction) || !matches!(fraction.len(), 6 | 9) {
-        return None;
-    }
-    let scale = if fraction.len() == 6 { 1000 } else { 1 };
-    let seconds: u64 = seconds.parse().ok()?;
-    seconds.checked_mul(1_000_000_000)?.checked_add(fraction.parse::<u64>().ok()? * scale)
+    let scale = match fraction.len() {
+        6 => 1000,
+        9 => 1,
+        _ => return None,
+    };
+    whole::<u64>(seconds)?.checked_mul(1_000_000_000)?.checked_add(whole::<u64>(fraction)? * scale)
 }
 
 /// How many events a line says were lost: `CPU:0 [LOST 12 EVENTS]`, `CPU:0 [12 EVENTS DROPPED]`, or what

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Guests that were never recorded: their calls are made up, as a trace, from a seed.
 //!
-//! Addresses of all but the random one are Linux's: short requests begin at multiples of 16 pages in the lower three quarters of the
-//! window, longer ones follow each other in the upper quarter, each sweeping on from the last. A request is
-//! one call, and so is its unmap.
+//! Addresses of all but the random one are Linux's: short requests begin at multiples of 16 pages in the
+//! lower three quarters of the window, longer ones follow each other in the upper quarter, each sweeping on
+//! from the last. A request is one call, and so is its unmap.
 
 mod random;
 

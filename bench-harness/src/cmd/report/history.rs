@@ -3,12 +3,12 @@
 
 use super::html::Html;
 use super::operations::day_and_minute;
-use super::page::{chips, menu, page, section};
+use super::page::{banner, chips, menu, page, section};
 use super::results::commit;
 use super::svg::About;
 use super::table::{Cell, boxed, heads, plot_table, table};
 use super::timeline::{self, Mark, Point};
-use super::trend::{History, Series, Trend, result};
+use super::trend::{History, Series, Trend};
 use crate::cmd::compare::history::{Change, JUDGED, WINDOW, least};
 use crate::cmd::compare::{Metric, Verdict};
 use crate::cmd::export::case;
@@ -20,13 +20,7 @@ const NEWEST: usize = 100;
 pub(super) fn html(trend: &Trend) -> String {
     let title = format!("Trend of {}", trend.folder);
     page(&title, |h| {
-        h.tag("header", &[], |h| {
-            h.leaf(
-                "p",
-                &[("class", "kicker")],
-                "tce-bench · DMA mapping for POWER's sPAPR TCE IOMMU",
-            );
-            h.leaf("h1", &[], &title);
+        banner(h, &title, |h| {
             chips(h, &head_chips(trend));
             let titles: Vec<_> =
                 trend.series.iter().enumerate().map(|(n, s)| (id_of(n), name(s))).collect();
@@ -210,7 +204,7 @@ fn one(html: &mut Html, nth: usize, series: &Series) {
 fn plot(html: &mut Html, id: &str, series: &Series, operation: &History) {
     let point = |at: &usize| {
         let doc = &series.docs[*at];
-        let latency = result(doc, &operation.id).map(|r| r.latency).unwrap_or_default();
+        let latency = doc.operation(&operation.id).map(|r| r.latency).unwrap_or_default();
         let about = format!("{}, {}", day_and_minute(&doc.run.started), build(doc));
         let (min, p50, p99) = (latency.min, latency.p.p50, latency.p.p99);
         Point { about, min, p50, p99, mark: mark(operation, *at) }
@@ -271,7 +265,7 @@ fn builds(series: &Series, operation: &History) -> Vec<(String, Vec<Cell>)> {
         };
         let median = |metric: Metric| {
             let told = |at: &usize| {
-                result(&series.docs[*at], &operation.id).and_then(|r| metric.of(r).ok())
+                series.docs[*at].operation(&operation.id).and_then(|r| metric.of(r).ok())
             };
             let ns: Vec<f64> = runs.iter().filter_map(told).collect();
             (!ns.is_empty()).then(|| crate::cmd::compare::median(&ns))

@@ -10,7 +10,7 @@ use super::svg::About;
 use super::table::{Cell, boxed, heads, plot_table};
 use super::timeline::{self, Point};
 use crate::cmd::documents::histogram;
-use crate::result::{OpResult, ResultDoc};
+use crate::result::{OpResult, operation_ids};
 
 const HEADS: [&str; 14] = [
     "operation",
@@ -29,29 +29,14 @@ const HEADS: [&str; 14] = [
     "max",
 ];
 
-/// All ids, in the order of the first document that has them.
-fn ids<'a>(docs: impl Iterator<Item = &'a ResultDoc>) -> Vec<String> {
-    let mut ids: Vec<String> = Vec::new();
-    for result in docs.flat_map(|d| &d.results) {
-        if !ids.contains(&result.id) {
-            ids.push(result.id.clone());
-        }
-    }
-    ids
-}
-
-fn find<'a>(doc: &'a ResultDoc, id: &str) -> Option<&'a OpResult> {
-    doc.results.iter().find(|r| r.id == id)
+fn ids(shown: &[Shown]) -> Vec<&str> {
+    operation_ids(shown.iter().map(|s| &s.doc))
 }
 
 /// Each operation's results, one after the other.
 pub(super) fn by_operation(shown: &[Shown]) -> Vec<(&Shown, &OpResult)> {
-    let ids = ids(shown.iter().map(|s| &s.doc));
-    let of = |id: &String| {
-        let id = id.clone();
-        shown.iter().filter_map(move |s| find(&s.doc, &id).map(|r| (s, r)))
-    };
-    ids.iter().flat_map(of).collect()
+    let of = |id| shown.iter().filter_map(move |s| s.doc.operation(id).map(|r| (s, r)));
+    ids(shown).into_iter().flat_map(of).collect()
 }
 
 /// A name for a line of a plot: the operation, and of which document if there are several.
@@ -88,7 +73,7 @@ pub(super) fn sections(html: &mut Html, shown: &[Shown]) {
         section(html, "plots", "Percentiles and histograms", about, |h| {
             key(h, shown);
             h.tag("div", &[("class", "cards")], |h| {
-                ids(shown.iter().map(|s| &s.doc)).iter().for_each(|id| card(h, shown, id));
+                ids(shown).into_iter().for_each(|id| card(h, shown, id));
             });
         });
     }
@@ -174,7 +159,7 @@ fn card(html: &mut Html, shown: &[Shown], id: &str) {
     let mut all = Vec::new();
     let mut without = Vec::new();
     for one in shown {
-        let Some(result) = find(&one.doc, id) else { continue };
+        let Some(result) = one.doc.operation(id) else { continue };
         let Some(data) = &result.hist else { continue };
         match (histogram(data), result.latency.min, result.latency.max) {
             (Ok(hist), Some(min), Some(max)) if !hist.is_empty() && min > 0.0 && max >= min => {
@@ -224,7 +209,7 @@ fn timelines(html: &mut Html, shown: &[Shown]) {
     let about = "One point for each run, in order of their start.";
     section(html, "timeline", "Timeline", about, |h| {
         h.tag("div", &[("class", "cards")], |h| {
-            for id in ids(shown.iter().map(|s| &s.doc)) {
+            for id in ids(shown) {
                 let point = |(name, started, results): &(String, &str, &[OpResult])| {
                     let latency = results.iter().find(|r| r.id == id)?.latency;
                     let about = format!("{name}, {started}");
@@ -234,8 +219,8 @@ fn timelines(html: &mut Html, shown: &[Shown]) {
                 let points: Vec<Point> = runs.iter().filter_map(point).collect();
                 if points.len() > 1 {
                     h.tag("article", &[("class", "card")], |h| {
-                        h.leaf("h3", &[], &id);
-                        runs_plot(h, &id, &points, [runs[0].1, runs[runs.len() - 1].1]);
+                        h.leaf("h3", &[], id);
+                        runs_plot(h, id, &points, [runs[0].1, runs[runs.len() - 1].1]);
                     });
                 }
             }

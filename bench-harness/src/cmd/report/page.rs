@@ -40,6 +40,16 @@ pub(super) fn page(title: &str, body: impl FnOnce(&mut Html)) -> String {
     html.finish()
 }
 
+/// The head of a page: whose it is, its title, and `rest`.
+pub(super) fn banner(html: &mut Html, title: &str, rest: impl FnOnce(&mut Html)) {
+    html.tag("header", &[], |h| {
+        let whose = "tce-bench · DMA mapping for POWER's sPAPR TCE IOMMU";
+        h.leaf("p", &[("class", "kicker")], whose);
+        h.leaf("h1", &[], title);
+        rest(h);
+    });
+}
+
 /// A section that the menu leads to.
 pub(super) fn section(
     html: &mut Html,

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::facts;
 use super::html::Html;
 use super::operations;
-use super::page::{chips, menu, page, section};
+use super::page::{banner, chips, menu, page, section};
 use super::resources;
 use super::svg::Series;
 use super::table::{Cell, boxed, table};
@@ -51,13 +51,7 @@ pub(super) fn html(docs: Vec<(String, ResultDoc)>) -> String {
         .collect();
     let title = title(&shown);
     page(&title, |h| {
-        h.tag("header", &[], |h| {
-            h.leaf(
-                "p",
-                &[("class", "kicker")],
-                "tce-bench · DMA mapping for POWER's sPAPR TCE IOMMU",
-            );
-            h.leaf("h1", &[], &title);
+        banner(h, &title, |h| {
             chips(h, &head_chips(&shown));
             if let [one] = shown.as_slice() {
                 tiles(h, &one.doc);

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use crate::cmd::compare::Metric;
 use crate::cmd::compare::history::{Change, JUDGED, changes};
 use crate::cmd::documents::{kind, read};
-use crate::result::{OpResult, ResultDoc, Skipped};
+use crate::result::{ResultDoc, Skipped, operation_ids};
 
 /// Runs of one machine and one workload, in order of time.
 #[derive(Debug)]
@@ -118,15 +118,10 @@ fn judged(mut docs: Vec<ResultDoc>) -> Series {
     docs.sort_by(|a, b| (&a.run.started, &a.run.id).cmp(&(&b.run.started, &b.run.id)));
     let first_of_build = |at: &usize| *at == 0 || build(&docs[*at]) != build(&docs[*at - 1]);
     let builds: Vec<usize> = (0..docs.len()).filter(first_of_build).collect();
-    let mut ids: Vec<&str> = Vec::new();
-    for result in docs.iter().flat_map(|d| &d.results) {
-        if !ids.contains(&result.id.as_str()) {
-            ids.push(&result.id);
-        }
-    }
+    let ids = operation_ids(&docs);
     let together = ids.len() * JUDGED.len();
     let history = |id: &&str| {
-        let has = |at: &usize| result(&docs[*at], id).is_some();
+        let has = |at: &usize| docs[*at].operation(id).is_some();
         let runs: Vec<usize> = (0..docs.len()).filter(has).collect();
         let of = |metric| changes_of(&docs, &builds, (id, metric), together);
         let changes = JUDGED.into_iter().flat_map(of).collect();
@@ -136,10 +131,6 @@ fn judged(mut docs: Vec<ResultDoc>) -> Series {
     Series { builds, operations, docs }
 }
 
-pub(super) fn result<'a>(doc: &'a ResultDoc, id: &str) -> Option<&'a OpResult> {
-    doc.results.iter().find(|r| r.id == id)
-}
-
 /// Changes of one metric of an operation. A build whose first runs lack it begins with the first that has it.
 fn changes_of(
     docs: &[ResultDoc],
@@ -147,7 +138,8 @@ fn changes_of(
     (id, metric): (&str, Metric),
     together: usize,
 ) -> Vec<(Metric, Change)> {
-    let told = |at: usize| result(&docs[at], id).and_then(|r| metric.of(r).ok()).map(|ns| (at, ns));
+    let told =
+        |at: usize| docs[at].operation(id).and_then(|r| metric.of(r).ok()).map(|ns| (at, ns));
     let (runs, ns): (Vec<usize>, Vec<f64>) = (0..docs.len()).filter_map(told).unzip();
     let places: Vec<usize> = builds.iter().map(|at| runs.partition_point(|run| run < at)).collect();
     let found = changes(&ns, &places, (id, metric), together);

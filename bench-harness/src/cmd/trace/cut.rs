@@ -8,12 +8,10 @@ use anyhow::{anyhow, bail};
 
 use crate::cli::{CallRange, CutConfig, LineKind};
 use crate::cmd::Status;
-use crate::interrupt::interrupted;
+use crate::interrupt::interrupted_at;
 use crate::outfile::Pieces;
 use crate::style::thousands;
-use crate::trace::{HEADER, MAX_LIST, Op, Reader, Record, Windows, phb_of, stored, write_line};
-
-const LOOK_EVERY: u64 = 4096;
+use crate::trace::{HEADER, MAX_LIST, Op, Reader, Record, Windows, phb_of, write_line};
 
 /// What was written.
 #[derive(Debug, Default)]
@@ -59,7 +57,7 @@ fn copy(
             header(config, &reader.name(), out)?;
         }
         lines += 1;
-        if lines.is_multiple_of(LOOK_EVERY) && interrupted() {
+        if interrupted_at(lines) {
             return Ok(None);
         }
         calls += u64::from(record.op.is_call());
@@ -191,20 +189,9 @@ struct Before {
 impl Before {
     fn see(&mut self, record: &Record, list: &[u64]) -> Result<(), String> {
         self.t_ns = record.t_ns;
-        match record.op {
-            Op::Put { liobn, ioba, tce, ret: 0 } => self.store(liobn, ioba, &[tce]),
-            Op::Indirect { liobn, ioba, ret: 0, .. } => {
-                stored(list.len() as u64)?;
-                self.store(liobn, ioba, list);
-            }
-            Op::Stuff { liobn, ioba, value, npages, ret: 0 } => {
-                stored(npages)?;
-                self.store(liobn, ioba, &[value; MAX_LIST][..npages as usize]);
-            }
-            _ => {
-                for liobn in self.windows.see(&record.op) {
-                    self.live.remove(&liobn);
-                }
+        if !record.op.stores(list, |liobn, ioba, tces| self.store(liobn, ioba, tces))? {
+            for liobn in self.windows.see(&record.op) {
+                self.live.remove(&liobn);
             }
         }
         Ok(())

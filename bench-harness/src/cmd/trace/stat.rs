@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::cli::StatConfig;
 use crate::cmd::{Status, present};
-use crate::interrupt::interrupted;
+use crate::interrupt::interrupted_at;
 use crate::result::Tool;
 use crate::style::{Style, thousands, time_ns};
 use crate::trace::{Quantiles, Reader, Stat, StatDoc};
@@ -17,8 +17,6 @@ use crate::trace::{Quantiles, Reader, Stat, StatDoc};
 const SCHEMA: &str = "tce-bench.trace-stat/1";
 
 /// How many lines are read between two looks at the interrupt flag.
-const LOOK_EVERY: u64 = 4096;
-
 #[derive(Serialize)]
 struct Doc {
     schema: &'static str,
@@ -54,7 +52,7 @@ fn count(path: &Path) -> anyhow::Result<Option<StatDoc>> {
         first.get_or_insert(record.t_ns);
         last = record.t_ns;
         lines += 1;
-        if lines.is_multiple_of(LOOK_EVERY) && interrupted() {
+        if interrupted_at(lines) {
             return Ok(None);
         }
     }
