@@ -74,7 +74,7 @@ pub struct DebtMetrics {
     pub retirements: u64,
     /// Pages whose kills waited.
     pub pages: u64,
-    /// Most pages that one handle held back.
+    /// Most pages that one handle owed.
     pub most_pages: u64,
     /// The longest that a page was held back.
     pub longest: Duration,
@@ -290,6 +290,11 @@ impl KillDebt {
         self.owed.iter().for_each(release);
         self.owed.clear();
         self.exposure.iter_mut().for_each(Exposure::pass_on);
+    }
+
+    /// Pages that are to be killed.
+    pub(crate) fn pages(&self) -> u64 {
+        self.queue.pages()
     }
 
     /// What is to be killed: first entries and numbers.

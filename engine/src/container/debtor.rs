@@ -50,7 +50,7 @@ impl Debtor {
                 (max_pages.clamp(1, KillPolicy::MAX_PAGES), max_age, false)
             }
         };
-        // A page is in one record of a range, and in one of a count at most.
+        // Each record of a range has a page that changed, and so has each of a count.
         let debts = Arc::new(Debts::new(2 * most));
         let id = state.debtors.open(debts.clone());
         let marks = !caps.fill.always();
@@ -297,7 +297,7 @@ impl Call<'_> {
     /// Has what is owed settled later.
     pub(super) fn put_off(&mut self, window: &Window, debtor: &Debtor) {
         let (debt, debts) = (&mut *self.hand.debt, &debtor.debts);
-        debts.begin(debt.exposed_since());
+        debts.begin(debt.exposed_since(), debt.pages() as u32);
         let free = debtor.takes_free();
         debt.put_off(
             |first, count| {
@@ -314,7 +314,7 @@ impl Call<'_> {
     /// The same for one entry, and whose it was if it was live.
     pub(super) fn put_off_one(&mut self, debtor: &Debtor, at: Ioba, number: Option<usize>) {
         let (debt, debts) = (&mut *self.hand.debt, &debtor.debts);
-        debts.begin(debt.exposed_since());
+        debts.begin(debt.exposed_since(), 1);
         let free = number.is_some() && debtor.takes_free();
         debts.push(Owed { at: Some(at), pages: 1, number, free });
         debt.put_off(|_, _| (), |_| ());

@@ -14,7 +14,8 @@ use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 /// Some pages of one window in a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Owed {
-    /// Where they are killed; `None`: that is another record's.
+    /// Where they are killed; `None`: that is another record's. Where so many are killed that it will be
+    /// the whole PE, not all of them need to have changed.
     pub(crate) at: Option<Ioba>,
     pub(crate) pages: u32,
     /// The registration whose mapped count goes down by so many, if they were live.
@@ -42,6 +43,8 @@ pub(crate) struct Debts {
     len: AtomicU32,
     /// Pages that await their kill.
     pages: AtomicU32,
+    /// Pages that count as mapped until then.
+    held: AtomicU32,
     /// Nothing is owed any more: what is there are addresses that the handle has not taken back.
     settled: AtomicBool,
     epoch: Instant,
@@ -56,6 +59,7 @@ impl Debts {
             records: (0..room).map(|_| Record::default()).collect(),
             len: AtomicU32::new(0),
             pages: AtomicU32::new(0),
+            held: AtomicU32::new(0),
             settled: AtomicBool::new(false),
             epoch: Instant::now(),
             since: AtomicU64::new(0),
@@ -68,6 +72,11 @@ impl Debts {
         self.pages.load(Ordering::Relaxed)
     }
 
+    /// Pages that count as mapped until then; one counts twice that was unmapped twice.
+    pub(crate) fn held(&self) -> u32 {
+        self.held.load(Ordering::Relaxed)
+    }
+
     fn len(&self) -> u32 {
         self.len.load(Ordering::Relaxed)
     }
@@ -78,31 +87,32 @@ impl Debts {
         self.epoch.elapsed().saturating_sub(since)
     }
 
-    /// For the handle, before it changes entries: what was changed at `since`, or now, is about to be
-    /// added.
+    /// For the handle, before it changes entries: so many pages that were changed at `since`, or now, are
+    /// about to be added. There is room for them, and nothing that was settled is left.
     #[inline]
-    pub(crate) fn begin(&self, since: Option<Instant>) {
+    pub(crate) fn begin(&self, since: Option<Instant>, pages: u32) {
+        debug_assert!(!self.settled.load(Ordering::Relaxed));
         if self.len() == 0 {
             let since = since.unwrap_or_else(Instant::now).saturating_duration_since(self.epoch);
             self.since.store(since.as_nanos() as u64, Ordering::Relaxed);
         }
+        self.pages.store(self.pages() + pages, Ordering::Relaxed);
     }
 
-    /// For the handle: adds a record; there is room for it, and nothing that was settled is left.
+    /// For the handle: adds a record of what has begun.
     #[inline]
     pub(crate) fn push(&self, owed: Owed) {
-        debug_assert!(!self.settled.load(Ordering::Relaxed));
         let Owed { at, pages, number, free } = owed;
         let len = self.len();
         let record = &self.records[len as usize];
+        if number.is_some() {
+            self.held.store(self.held() + pages, Ordering::Relaxed);
+        }
         let number = number.map_or(NOBODY, |number| number as u64);
         record.at.store(at.map_or(NOWHERE, |at| at.0), Ordering::Relaxed);
         let what = u64::from(pages) | u64::from(free) << 32 | number << 33;
         record.what.store(what, Ordering::Relaxed);
         self.len.store(len + 1, Ordering::Relaxed);
-        if at.is_some() {
-            self.pages.store(self.pages() + pages, Ordering::Relaxed);
-        }
     }
 
     /// What is owed, or what was and is settled but for its addresses.
@@ -123,6 +133,7 @@ impl Debts {
     /// Everything was killed, waited for and released.
     pub(crate) fn settled(&self) {
         self.pages.store(0, Ordering::Relaxed);
+        self.held.store(0, Ordering::Relaxed);
         // Release: an address is used again only after its kill.
         self.settled.store(self.len() > 0, Ordering::Release);
     }
@@ -181,13 +192,13 @@ mod tests {
         let live = Owed { at: Some(Ioba(0x1000)), pages: 4096, number: Some(7), free: true };
         let fill = Owed { at: Some(Ioba(0x2000)), pages: 1, number: None, free: false };
         let count = Owed { at: None, pages: 9, number: Some(0), free: false };
-        debts.begin(None);
+        debts.begin(None, 4097);
         [live, fill, count].into_iter().for_each(|owed| debts.push(owed));
         assert!(debts.records().eq([live, fill, count]));
-        assert_eq!(debts.pages(), 4097);
+        assert_eq!((debts.pages(), debts.held()), (4097, 4105));
         debts.take_back(|at, _| panic!("{at} is still owed"));
         debts.settled();
-        assert_eq!((debts.pages(), debts.len()), (0, 3));
+        assert_eq!((debts.pages(), debts.held(), debts.len()), (0, 0, 3));
         let mut back = Vec::new();
         debts.take_back(|at, pages| back.push((at, pages)));
         assert_eq!((back, debts.len()), (vec![(Ioba(0x1000), 4096)], 0));

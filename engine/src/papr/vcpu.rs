@@ -182,6 +182,12 @@ impl Vcpu {
         kills
     }
 
+    /// [`Mapper::owed`] of all windows that the vCPU has used.
+    #[must_use]
+    pub fn owed(&self) -> u64 {
+        self.mappers.iter().map(|(_, mapper)| mapper.owed()).sum()
+    }
+
     /// [`Mapper::held_back`] of all windows that the vCPU has used.
     #[must_use]
     pub fn held_back(&self) -> u64 {

@@ -433,7 +433,7 @@ impl<'a> Thread<'a> {
         }
         self.domain.container.unregister(start, REGION).unwrap();
         // Others' debts are nobody's any more when memory goes.
-        assert_eq!(self.mapper.held_back(), 0);
+        assert_eq!(self.mapper.owed(), 0);
         self.say_settled();
         self.domain.container.register(start, REGION).unwrap();
     }

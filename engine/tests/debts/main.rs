@@ -108,6 +108,33 @@ fn a_clear_waits_and_what_it_releases_too() {
     assert!(books.longest > Duration::ZERO && books.retirements >= 3);
 }
 
+/// Where so many pages go that the whole PE will be killed, nobody looks which of a stretch they are.
+#[test]
+fn what_is_held_back_is_what_counts() {
+    for live in [100, 128, 129, 300] {
+        let rig = rig(deferred(1024), KillCaps::PHB3);
+        let c = container(&rig);
+        let mut m = settled(&c, 1);
+        (0..live).for_each(|n| map(&mut m, 20 + 2 * n));
+        let done = m.unmap(Ioba(20 * P), 2 * live * P).unwrap();
+        assert_eq!((done.released, done.kills.issued), (live, 0));
+        assert_eq!((m.owed(), m.held_back(), mapped(&c, A)), (live, live, live));
+        let done = m.submit();
+        assert_eq!((done.asked, done.issued), (2 * live, if live > 128 { 2 } else { 2 * live }));
+        assert_eq!((m.owed(), m.held_back(), mapped(&c, A)), (0, 0, 0));
+    }
+    // A fill that is killed later is owed, but holds nothing back.
+    let rig = rig(KillPolicy::Batched, KillCaps::PHB3);
+    let c = container(&rig);
+    let mut m = settled(&c, 1);
+    (10..14).for_each(|page| map(&mut m, page));
+    m.map(Ioba(10 * P), memory(30), P, RW, Mode::Replace).unwrap();
+    unmap(&mut m, 11);
+    assert_eq!((m.owed(), m.held_back(), mapped(&c, A)), (6, 2, 5));
+    m.submit();
+    assert_eq!((m.owed(), m.held_back(), mapped(&c, A)), (0, 0, 3));
+}
+
 #[test]
 fn who_changes_the_structure_finds_no_debt() {
     type Change = fn(&Arc<Container>);

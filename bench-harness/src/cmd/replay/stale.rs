@@ -108,7 +108,7 @@ struct Row {
     entries: u64,
     /// Stores to kill registers.
     register_stores: u64,
-    /// Times that a handle settled what it owed, and most pages that one held back.
+    /// Times that a handle settled what it owed, and most pages whose kills one owed.
     retirements: u64,
     most_held_back: u64,
     wall_s: f64,

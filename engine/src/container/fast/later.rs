@@ -106,7 +106,7 @@ impl Fast {
         {
             return None;
         }
-        debtor.debts.begin(None);
+        debtor.debts.begin(None, live as u32);
         let mut n = 0;
         while let Some(number) = owner
             && n < run.len()
@@ -177,7 +177,7 @@ impl At {
             return Done::NOTHING;
         }
         if debtor.fills {
-            debtor.debts.begin(None);
+            debtor.debts.begin(None, 1);
             debtor.debts.push(Owed { at: Some(bus), pages: 1, number: None, free: false });
             return Done::NOTHING;
         }

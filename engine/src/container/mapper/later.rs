@@ -25,12 +25,18 @@ impl Mapper {
         kills + std::mem::take(&mut self.untold)
     }
 
-    /// Pages that the handle has changed and whose kills it owes. What was unmapped of them is held
-    /// back: pinned, counted as mapped, its address taken. 0 under
-    /// [`KillPolicy::Strict`](crate::kill::KillPolicy::Strict).
+    /// Pages that the handle has changed and whose kills it owes; one counts as often as it was changed.
+    /// 0 under [`KillPolicy::Strict`](crate::kill::KillPolicy::Strict).
+    #[must_use]
+    pub fn owed(&self) -> u64 {
+        self.debtor.as_ref().map_or(0, |debtor| debtor.debts.pages().into())
+    }
+
+    /// Those of them that were unmapped or replaced, and are held back: pinned, and counted as mapped, as
+    /// often as they were; the addresses of what was unmapped stay taken.
     #[must_use]
     pub fn held_back(&self) -> u64 {
-        self.debtor.as_ref().map_or(0, |debtor| debtor.debts.pages().into())
+        self.debtor.as_ref().map_or(0, |debtor| debtor.debts.held().into())
     }
 
     /// Makes room for so many more pages, or settles what has waited for long enough.

@@ -35,7 +35,7 @@ impl Thread<'_> {
 
     /// Says what is sure from now on, if the handle owes nothing.
     pub(super) fn say_settled(&mut self) {
-        if self.mapper.held_back() == 0 {
+        if self.mapper.owed() == 0 {
             while let Some(((window, page), to)) = self.owed.pop_first() {
                 self.say(window, page, to);
             }
@@ -49,7 +49,7 @@ impl Thread<'_> {
             // What was not there any more nobody kills.
             None => by_handle || !live && self.owed.contains_key(&(window, page)),
         };
-        if waits && self.mapper.held_back() > 0 {
+        if waits && self.mapper.owed() > 0 {
             self.owed.insert((window, page), to);
         } else {
             self.owed.remove(&(window, page));
@@ -85,7 +85,7 @@ impl Thread<'_> {
     /// The end of a batch, or of a debt.
     pub(super) fn submit(&mut self) {
         self.mapper.submit();
-        assert_eq!(self.mapper.held_back(), 0);
+        assert_eq!(self.mapper.owed(), 0);
         self.say_settled();
     }
 }

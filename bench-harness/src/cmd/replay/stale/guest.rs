@@ -85,9 +85,9 @@ impl<'a> Guest<'a> {
             let call = Call::Reset { phb: phb.phb() };
             self.window(&Step { line: script.last_line, ret: 0, vcpu: 0, call })?;
         }
-        match self.held_back() {
+        match self.vcpus.iter().map(Vcpu::owed).sum() {
             0 => ControlFlow::Continue(()),
-            held => self.mismatch(script.last_line, "pages held back after a reset", 0, held),
+            owed => self.mismatch(script.last_line, "pages owed after a reset", 0, owed),
         }
     }
 
@@ -126,10 +126,10 @@ impl<'a> Guest<'a> {
         }
         let vcpu = &mut self.vcpus[handle];
         let done = hypercall(vcpu, call, &self.words);
-        let held = vcpu.held_back();
+        let owed = vcpu.owed();
         match at {
-            Some(at) => self.promises.end(handle, at, &self.entries, held),
-            None => self.promises.look(handle, held),
+            Some(at) => self.promises.end(handle, at, &self.entries, owed),
+            None => self.promises.look(handle, owed),
         }
         if done.code != step.ret {
             let expected = format_args!("ret {}", Code(step.ret));
@@ -161,7 +161,7 @@ impl<'a> Guest<'a> {
         let (status, given) = rtas(&self.papr, &call);
         gone.iter().for_each(|seat| self.promises.end_removal(*seat));
         for (handle, vcpu) in self.vcpus.iter().enumerate() {
-            self.promises.look(handle, vcpu.held_back());
+            self.promises.look(handle, vcpu.owed());
         }
         let expected = match call {
             Call::Create { given, .. } => given,
@@ -220,7 +220,8 @@ impl<'a> Guest<'a> {
         }
         let phbs = stage.script.phbs.iter().map(|phb| phb.phb());
         // Pages that are held back still count.
-        let expected = phbs.clone().map(|phb| stage.left.live(phb)).sum::<u64>() + self.held_back();
+        let held_back = self.vcpus.iter().map(Vcpu::held_back).sum::<u64>();
+        let expected = phbs.clone().map(|phb| stage.left.live(phb)).sum::<u64>() + held_back;
         let regions = phbs.filter_map(|phb| {
             let buid = u64::from(self.liobn(phb));
             self.papr.with_container(buid, |container| container.regions())
@@ -287,10 +288,6 @@ impl<'a> Guest<'a> {
             Call::Reset { phb } => Call::Reset { phb: self.liobn(phb) },
             Call::Xlate { .. } | Call::Submit => *call,
         }
-    }
-
-    fn held_back(&self) -> u64 {
-        self.vcpus.iter().map(Vcpu::held_back).sum()
     }
 
     fn liobn(&self, of_trace: u32) -> u32 {

@@ -42,8 +42,8 @@ pub(super) struct Promises {
     seats: Vec<Seat>,
     /// By handle, seats and pages of changes that it has not settled, in order.
     unsettled: Vec<Vec<(u32, u32)>>,
-    /// By handle, the pages that it held back when it was last asked.
-    held: Vec<u64>,
+    /// By handle, the pages that it owed when it was last asked.
+    owed: Vec<u64>,
     /// Pages that changed.
     pub(super) pages: u64,
 }
@@ -78,7 +78,7 @@ impl Promises {
             policy,
             seats: seats.map(seat).collect(),
             unsettled: vec![Vec::new(); handles],
-            held: vec![0; handles],
+            owed: vec![0; handles],
             pages: 0,
         }
     }
@@ -98,8 +98,8 @@ impl Promises {
         !matches!(self.policy, Policy::Batched(_)) || seat.open[page as usize] == 0
     }
 
-    /// The call has returned. The handle that made it holds back so many pages now.
-    pub(super) fn end(&mut self, handle: usize, at: Run, entries: &[u64], held: u64) {
+    /// The call has returned. The handle that made it owes so many pages now.
+    pub(super) fn end(&mut self, handle: usize, at: Run, entries: &[u64], owed: u64) {
         let seat = &mut self.seats[at.seat];
         let before = self.unsettled[handle].len();
         for (page, entry) in (at.first..).zip(entries) {
@@ -132,21 +132,21 @@ impl Promises {
                 }
             }
         }
-        self.looked(handle, before, held);
+        self.looked(handle, before, owed);
     }
 
     /// The handle has made a call that changed nothing, or others have.
-    pub(super) fn look(&mut self, handle: usize, held: u64) {
-        self.looked(handle, self.unsettled[handle].len(), held);
+    pub(super) fn look(&mut self, handle: usize, owed: u64) {
+        self.looked(handle, self.unsettled[handle].len(), owed);
     }
 
     /// Handles settle all that they owe or nothing, and then owe what the call itself has changed.
-    fn looked(&mut self, handle: usize, before: usize, held: u64) {
-        let had = std::mem::replace(&mut self.held[handle], held);
+    fn looked(&mut self, handle: usize, before: usize, owed: u64) {
+        let had = std::mem::replace(&mut self.owed[handle], owed);
         if matches!(self.policy, Policy::Deferred { .. }) {
-            if held == 0 {
+            if owed == 0 {
                 self.settle(handle, self.unsettled[handle].len());
-            } else if held < had {
+            } else if owed < had {
                 self.settle(handle, before);
             }
         }
@@ -154,7 +154,7 @@ impl Promises {
 
     /// The handle has settled everything.
     pub(super) fn submitted(&mut self, handle: usize) {
-        self.held[handle] = 0;
+        self.owed[handle] = 0;
         self.settle(handle, self.unsettled[handle].len());
     }
 

@@ -41,8 +41,8 @@ pub(super) fn table(doc: &Doc, style: Style) -> String {
     let rows: Vec<_> = heads.chain(doc.rows.iter().map(row)).collect();
     columns::table(&mut out, &rows, style);
     out.push_str(
-        "\njudged: accesses of which it was known what they must find; held back: most pages of one \
-         handle;\nkills: stores to kill registers\n\n",
+        "\njudged: accesses of which it was known what they must find; held back: most pages whose kills one \
+         handle owed;\nkills: stores to kill registers\n\n",
     );
     let verdict = match (doc.verified, doc.run.complete) {
         (true, _) => style.green("no device found anything stale"),
