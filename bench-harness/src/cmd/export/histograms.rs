@@ -3,6 +3,7 @@
 //! percentiles to plot, in nanoseconds.
 
 use std::fmt::Write;
+use std::iter;
 
 use anyhow::{Context, anyhow, bail};
 use hdrhistogram::Histogram;
@@ -123,10 +124,11 @@ fn percentiles(hist: &Histogram<u64>) -> String {
     }
     // As many as keep the digits; one value for each up to twice their power of ten.
     let sub_buckets = (2 * 10u64.pow(u32::from(hist.sigfig()))).next_power_of_two();
-    let (mean, deviation) = (hist.mean() / PS_PER_NS, hist.stdev() / PS_PER_NS);
+    let (mean, deviation) = moments(hist);
+    let (mean, deviation) = (fixed(mean / PS_PER_NS, digits), fixed(deviation / PS_PER_NS, digits));
     let _ = writeln!(
         out,
-        "#[Mean    = {mean:12.digits$}, StdDeviation   = {deviation:12.digits$}]\n\
+        "#[Mean    = {mean:>12}, StdDeviation   = {deviation:>12}]\n\
          #[Max     = {:12.digits$}, Total count    = {:12}]\n\
          #[Buckets = {:12}, SubBuckets     = {sub_buckets:12}]",
         hist.max() as f64 / PS_PER_NS,
@@ -134,4 +136,65 @@ fn percentiles(hist: &Histogram<u64>) -> String {
         hist.buckets(),
     );
     out
+}
+
+/// Mean and standard deviation, summed in the order of the Java reader: the mean of few samples often ends
+/// in a half, and then the last bit of it decides.
+fn moments(hist: &Histogram<u64>) -> (f64, f64) {
+    let total = hist.len() as f64;
+    let mean_of = |of: &dyn Fn(f64) -> f64| {
+        let sum = hist.iter_recorded().fold(0.0, |sum, step| {
+            let value = hist.median_equivalent(step.value_iterated_to()) as f64;
+            sum + of(value) * step.count_at_value() as f64
+        });
+        sum / total
+    };
+    let mean = mean_of(&|value| value);
+    (mean, mean_of(&|value| (value - mean).powi(2)).sqrt())
+}
+
+/// A number that is not negative with so many digits after the point. As in Java, halves of the shortest
+/// decimal that means the number go up; Rust takes the number to its last bit, by which few halves are any.
+fn fixed(number: f64, digits: usize) -> String {
+    let shortest = number.to_string();
+    let (whole, fraction) = shortest.split_once('.').unwrap_or((&shortest, ""));
+    let kept = fraction.bytes().chain(iter::repeat(b'0')).take(digits);
+    let up = fraction.as_bytes().get(digits).is_some_and(|next| *next >= b'5');
+    let all = whole.bytes().chain(kept).fold(0, |all, digit| 10 * all + u128::from(digit - b'0'));
+    let power = 10_u128.pow(digits as u32);
+    let all = all + u128::from(up);
+    format!("{}.{:0digits$}", all / power, all % power)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn halves_go_up() {
+        for (number, digits, text) in [
+            (0.0045, 3, "0.005"),
+            (0.0044, 3, "0.004"),
+            (12.3455, 3, "12.346"),
+            (1.0, 3, "1.000"),
+            (0.9996, 3, "1.000"),
+            (0.0, 2, "0.00"),
+            (99.995, 2, "100.00"),
+            (123_456_789.25, 1, "123456789.3"),
+        ] {
+            assert_eq!(fixed(number, digits), text);
+        }
+    }
+
+    #[test]
+    fn moments_of_few() {
+        let mut hist = Histogram::<u64>::new(3).unwrap();
+        [4, 5, 5, 4].into_iter().for_each(|ps| hist.record(ps).unwrap());
+        assert_eq!(moments(&hist), (4.5, 0.5));
+        let text = percentiles(&hist);
+        assert!(
+            text.contains("#[Mean    =        0.005, StdDeviation   =        0.001]"),
+            "{text}"
+        );
+    }
 }
