@@ -7,6 +7,11 @@
 #   skip NAME REASON             notes a step that cannot run here
 #   attempt NAME PROGRAM [ARG...]  a step that is a program of its own; it is skipped if the program says by
 #                                exit code 4 that a piece is neither here nor to be had
+#   background NAME PROGRAM [ARG...]  starts a program beside the steps that come; it writes into a file
+#   join NAME                    a step that waits for it and shows what it wrote; its time is its own
+#   steps_budget FILE            lines of seconds and a step's name: the table says which steps took longer.
+#                                The script fails for that only if JUDGE_TIMES is set, as on a machine that
+#                                is quiet and known; but each step has to have a line, and each line a step
 #   powerpc_ready NAME           true if this machine can build and run powerpc64le programs;
 #                                installs what is missing as root, otherwise skips NAME
 #   powerpc_test CPU             the engine's unit tests on an emulated CPU
@@ -65,18 +70,89 @@ attempt() {
     esac
 }
 
+# What takes long on one core goes well beside what takes two.
+declare -A background_pids=() background_since=()
+background_logs=
+
+background() {
+    local name=$1
+    shift
+    [[ -n $background_logs ]] || background_logs=$(mktemp -d)
+    printf '\n==> %s, in the background\n' "$name"
+    background_since[$name]=$(date +%s%3N)
+    # In a session of its own, so that all of it can be stopped.
+    setsid bash -ec '"$@"; date +%s%3N >"$0.end"' "$background_logs/$name" "$@" \
+        >"$background_logs/$name" 2>&1 </dev/null &
+    background_pids[$name]=$!
+}
+
+join() { # NAME
+    local status=0
+    step_current=$1
+    step_since=${background_since[$1]}
+    printf '\n==> %s\n' "$1"
+    wait "${background_pids[$1]}" || status=$?
+    unset "background_pids[$1]"
+    cat "$background_logs/$1"
+    [[ $status -eq 0 ]] || exit "$status"
+    step_close ok
+    step_times[-1]=$(($(<"$background_logs/$1.end") - ${background_since[$1]}))
+}
+
+declare -A steps_seconds=()
+
+steps_budget() { # FILE
+    local seconds name
+    while read -r seconds name; do
+        [[ -z $seconds || $seconds == '#'* ]] || steps_seconds[$name]=$seconds
+    done <"$1"
+}
+
+# One line: what the step of that name and time may take, and whether it did.
+step_allowance() { # NAME MS
+    local allowed=${steps_seconds[$1]-}
+    if [[ ${#steps_seconds[@]} -eq 0 ]]; then
+        return 0
+    elif [[ -z $allowed ]]; then
+        printf '  no line in the budget'
+    elif [[ $2 -gt $((allowed * 1000)) ]]; then
+        printf '  over its %d s' "$allowed"
+    fi
+}
+
 steps_finish() {
-    local status=$? i ms
+    local status=$? i ms name allowance skipped=
     trap - EXIT
+    for name in "${!background_pids[@]}"; do
+        kill -- "-${background_pids[$name]}" 2>/dev/null ||
+            kill "${background_pids[$name]}" 2>/dev/null || true
+    done
     if [[ -n $step_current ]]; then
         step_close FAILED
     fi
     printf '\n%-28s %9s  %s\n' step seconds result
     for i in "${!step_names[@]}"; do
         ms=${step_times[i]}
-        printf '%-28s %7d.%d  %s\n' \
-            "${step_names[i]}" $((ms / 1000)) $((ms % 1000 / 100)) "${step_results[i]}"
+        allowance=
+        if [[ ${step_results[i]} == SKIPPED ]]; then
+            skipped=1
+        else
+            allowance=$(step_allowance "${step_names[i]}" "$ms")
+        fi
+        printf '%-28s %7d.%d  %s%s\n' "${step_names[i]}" $((ms / 1000)) $((ms % 1000 / 100)) \
+            "${step_results[i]}" "$allowance"
+        case $allowance in
+        *'no line'*) [[ $status -ne 0 ]] || status=1 ;;
+        *over*) [[ -z ${JUDGE_TIMES-} || $status -ne 0 ]] || status=1 ;;
+        esac
+        unset "steps_seconds[${step_names[i]}]"
     done
+    # Only a script that came to its end and skipped nothing has had all its steps.
+    if [[ $status -eq 0 && -z $skipped && ${#steps_seconds[@]} -gt 0 ]]; then
+        printf 'in the budget, but no step: %s\n' "${!steps_seconds[@]}"
+        status=1
+    fi
+    [[ -z $background_logs ]] || rm -rf "$background_logs"
     ms=$(($(date +%s%3N) - script_since))
     printf '%-28s %7d.%d  %s\n' total $((ms / 1000)) $((ms % 1000 / 100)) \
         "$([[ $status -eq 0 ]] && echo ok || echo "FAILED (exit $status)")"
