@@ -29,7 +29,7 @@ const NOT_RUN: [(&str, &str); 16] = [
     ("scripts/", "it takes an emulator or a cluster, and minutes"),
     ("tce-bench --backend vfio", "it takes a POWER machine"),
     ("tce-bench --workload", "where there are real groups, it takes them"),
-    ("tce-bench --groups 4 --window 2G --levels 2", "as above, and 2 GiB, and half a minute"),
+    ("tce-bench --groups 4 --window 2G --levels 2", "so does this, and it takes half a minute"),
     ("tce-bench --sweep", "a run for each of ten values"),
     ("tce-bench --pages 8 --rate", "ten seconds of open loop"),
     ("tce-bench workloads verify", "each workload; workloads_cli.rs does it"),
@@ -234,18 +234,16 @@ fn buildable(words: &[String]) {
                 Some("tce-bench") => package = "bench-harness",
                 other => panic!("{line}: no package {other:?}"),
             },
-            "--test" | "--example" | "--bench" => {
-                wanted.push((word.as_str(), rest.next().expect("a name").as_str()));
-            }
+            "--test" => wanted.push(("tests", rest.next().expect("a name"))),
+            "--example" => wanted.push(("examples", rest.next().expect("a name"))),
+            "--bench" => wanted.push(("benches", rest.next().expect("a name"))),
             other => panic!("{line}: is {other} an option?"),
         }
     }
     for (kind, name) in &wanted {
-        let file = root().join(package).join(format!("{}s", &kind[2..]));
-        let file = file.to_string_lossy().replace("benchs", "benches");
-        let here =
-            ["{}.rs", "{}/main.rs"].map(|form| format!("{file}/{}", form.replace("{}", name)));
-        assert!(here.iter().any(|path| Path::new(path).is_file()), "{line}: none of {here:?}");
+        let folder = root().join(package).join(kind);
+        let here = [folder.join(format!("{name}.rs")), folder.join(name).join("main.rs")];
+        assert!(here.iter().any(|path| path.is_file()), "{line}: none of {here:?}");
     }
     match words[1].as_str() {
         "run" if wanted.is_empty() => understood(&[vec!["tce-bench".to_owned()], options].concat()),
@@ -281,6 +279,11 @@ fn checked(text: &str) {
         "cargo" => buildable(&words),
         script if script.starts_with("scripts/") || script == ".ci/run" => runnable(&words),
         _ => {}
+    }
+    for path in words.iter().filter(|word| word.starts_with("workloads/")) {
+        let (folder, name) = path.rsplit_once('/').unwrap();
+        let there = root().join(if name.contains('*') { folder } else { path });
+        assert!(there.exists(), "{text}: no {path}");
     }
     if words[0] != "cargo" {
         command_lines(text).iter().for_each(|line| understood(line));
@@ -416,6 +419,8 @@ fn what_is_wrong_is_found() {
         "scripts/power8-vm --no-such-option",
         "scripts/power8-vm -- tce-bench --no-such-option",
         "scripts/fleet/slurm-submit results --no-such-option",
+        "tce-bench replay workloads/traces/no-such-trace",
+        "tce-bench replay workloads/no-such-folder/*.zst",
     ];
     for line in wrong {
         assert!(std::panic::catch_unwind(|| checked(line)).is_err(), "{line}");
