@@ -3,6 +3,8 @@
 
 #![allow(dead_code)] // every test binary uses its own part
 
+pub(crate) mod shell;
+
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
