@@ -34,7 +34,7 @@ impl OutFile {
         match Target::of(path)? {
             // A FIFO would block until its reader comes; that is for the real write.
             Target::Special => Ok(()),
-            Target::Regular(real) => temporary(&real).map(drop).map_err(|e| refused(path, &e)),
+            Target::Regular(real) => temporary(&real).map(drop).map_err(|e| unreplaced(path, &e)),
         }
     }
 
@@ -51,13 +51,10 @@ impl OutFile {
                     .and_then(|()| out.flush())
                     .map_err(|error| format!("cannot write to standard output: {}", plain(&error)))
             }
-            Self::File(path) => {
-                let written = match Target::of(path)? {
-                    Target::Special => write_special(path, content),
-                    Target::Regular(real) => replace(&real, content),
-                };
-                written.map_err(|error| refused(path, &error))
-            }
+            Self::File(path) => match Target::of(path)? {
+                Target::Special => write_special(path, content).map_err(|e| refused(path, &e)),
+                Target::Regular(real) => replace(&real, content).map_err(|e| unreplaced(path, &e)),
+            },
         }
     }
 }
@@ -83,14 +80,15 @@ impl OutFile {
                 filled(io::stdout().lock(), false, wrong, fill).map(|(done, _)| done)
             }
             Self::File(path) => {
-                let wrong = |error: io::Error| anyhow!(refused(path, &error));
                 let packed = path.extension().is_some_and(|name| name == "zst");
                 match Target::of(path).map_err(|e| anyhow!(e))? {
                     Target::Special => {
+                        let wrong = |error: io::Error| anyhow!(refused(path, &error));
                         let file = OpenOptions::new().write(true).open(path).map_err(wrong)?;
                         filled(file, packed, wrong, fill).map(|(done, _)| done)
                     }
                     Target::Regular(real) => {
+                        let wrong = |error: io::Error| anyhow!(unreplaced(path, &error));
                         let file = temporary(&real).map_err(wrong)?;
                         let (done, file) = filled(file, packed, wrong, fill)?;
                         if done.is_some() {
@@ -223,6 +221,17 @@ fn write_special(path: &Path, content: &[u8]) -> io::Result<()> {
 
 fn refused(path: &Path, error: &io::Error) -> String {
     format!("cannot write '{}': {}", path.display(), plain(error))
+}
+
+/// The same of a file that would have been replaced; if there is no room, with what to do.
+fn unreplaced(path: &Path, error: &io::Error) -> String {
+    let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    let advice = if full {
+        "; nothing was changed there: make room, or name a file on another disk"
+    } else {
+        ""
+    };
+    refused(path, error) + advice
 }
 
 /// The reason alone: no "(os error 28)", and not tempfile's " at path" with its random name.

@@ -431,3 +431,23 @@ fn a_trend_names_what_it_leaves_out_and_keeps_unlike_runs_apart() {
     assert!(refused(&["report", "--trend", &missing, "-o", "-"], 1).contains("cannot be read"));
     assert!(refused(&["report", "--trend", &folder, "x.json"], 2).contains("cannot be used with"));
 }
+
+/// As a crash of whatever copied it would leave it: cut at any length, and empty.
+#[test]
+fn a_trend_leaves_out_results_that_were_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    history(dir.path(), 3, 0, 1.0);
+    let whole = taken(9, "aaa", 1.0).to_string();
+    let cuts: Vec<usize> = (0..12).map(|n| n * (whole.len() - 1) / 11).collect();
+    for cut in &cuts {
+        fs::write(dir.path().join(format!("cut-{cut}.json")), &whole[..*cut]).unwrap();
+    }
+    let (page, complaints) = trend(dir.path());
+    let html = well_made(&page);
+    assert_eq!(rows(tables(section(&html, "left-out"))[0]).len(), cuts.len());
+    for cut in cuts {
+        let name = format!("cut-{cut}.json': it is not JSON");
+        assert!(complaints.contains(&name), "{name} in {complaints}");
+    }
+    assert!(page.contains("3 results"));
+}

@@ -311,6 +311,9 @@ pub enum UnregisterError {
         /// Start of the window.
         window: Ioba,
     },
+    /// The platform refused.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
 }
 
 /// As in `0x0..0x80000000 and 0x800000000000000..0x800000040000000`, or that there is none.

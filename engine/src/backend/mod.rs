@@ -368,7 +368,10 @@ pub trait Space: Send + Sync + fmt::Debug {
 
     /// Takes it back. Nothing of the container is mapped there any more. With `watch`, says whether
     /// the process is still charged for it afterwards, although nobody else of it has it registered.
-    fn unregister(&self, memory: Memory, watch: bool) -> bool;
+    ///
+    /// # Errors
+    /// If the platform refuses; it stays known.
+    fn unregister(&self, memory: Memory, watch: bool) -> Result<bool, BackendError>;
 
     /// Maps a range of one region, replacing what is there. Returns the number of requests that it
     /// took.
@@ -452,8 +455,8 @@ impl Space for EngineOwned {
         Err(not_a_kernels(op.to_string()))
     }
 
-    fn unregister(&self, _: Memory, _: bool) -> bool {
-        false
+    fn unregister(&self, _: Memory, _: bool) -> Result<bool, BackendError> {
+        Ok(false)
     }
 
     fn map(&self, _: BusRange, _: Uaddr, _: Perm) -> Result<u64, BackendError> {

@@ -23,7 +23,7 @@ impl Seat {
     /// here does not matter.
     fn close(self, memory: &[Memory]) {
         for memory in memory {
-            self.space.unregister(*memory, false);
+            let _ = self.space.unregister(*memory, false);
         }
         self.space.detach(self.group);
     }
@@ -173,7 +173,7 @@ impl Space for PerMember {
         for (done, seat) in seats.seats.iter().enumerate() {
             if let Err(e) = seat.space.register(memory) {
                 for seat in &seats.seats[..done] {
-                    seat.space.unregister(memory, false);
+                    let _ = seat.space.unregister(memory, false);
                 }
                 return Err(e);
             }
@@ -196,15 +196,25 @@ impl Space for PerMember {
         }
     }
 
-    /// A process is charged until the last container has given it back.
-    fn unregister(&self, memory: Memory, watch: bool) -> bool {
+    /// A process is charged until the last container has given it back. If one refuses, the others
+    /// get it again.
+    fn unregister(&self, memory: Memory, watch: bool) -> Result<bool, BackendError> {
         let mut seats = write(&self.seats);
-        seats.memory.retain(|known| *known != memory);
-        let Some((last, others)) = seats.seats.split_last() else { return false };
-        for seat in others {
-            seat.space.unregister(memory, false);
+        let count = seats.seats.len();
+        let mut kept = false;
+        for (done, seat) in seats.seats.iter().enumerate() {
+            match seat.space.unregister(memory, watch && done + 1 == count) {
+                Ok(yes) => kept = yes,
+                Err(e) => {
+                    for seat in &seats.seats[..done] {
+                        let _ = seat.space.register(memory);
+                    }
+                    return Err(e);
+                }
+            }
         }
-        last.space.unregister(memory, watch)
+        seats.memory.retain(|known| *known != memory);
+        Ok(kept)
     }
 
     /// Stops at the first that refuses; those before it have the range mapped.

@@ -213,8 +213,12 @@ impl Container {
         if let Side::Each(each) = &self.space {
             return Ok((caps, self.join_alone(each, state, group)?));
         }
-        self.space.attach(group).map_err(|e| e.error)?;
-        program(backend, state, group).inspect_err(|_| self.space.detach(group))?;
+        // The platform's container last: on some kernels, to leave it again empties the members' windows.
+        program(backend, state, group)?;
+        if let Err(e) = self.space.attach(group) {
+            unprogram(backend, state, group);
+            return Err(e.error.into());
+        }
         Ok((caps, Attached::default()))
     }
 }

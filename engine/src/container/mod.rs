@@ -176,7 +176,7 @@ impl Container {
         if mapped > 0 {
             if !stands(Guard::Mapped) {
                 // The request that the guard holds back, and nothing else.
-                self.space.unregister(memory, false);
+                let _ = self.space.unregister(memory, false);
                 return Ok(());
             }
             return Err(UnregisterError::Mapped { start, mapped });
@@ -184,17 +184,19 @@ impl Container {
         if let Some(window) = state.windows.iter().flatten().find(|w| w.left_to_kvm) {
             return Err(UnregisterError::LeftToKvm { start, window: window.start });
         }
+        let doubtful = state.registrations.get(number).region.doubtful();
+        let kept = self.space.unregister(memory, doubtful)?;
         let region = state.registrations.remove(number);
-        if self.give_back(region) {
+        if self.engine.registry.release(&*self.engine.backend, region, kept) {
             return Err(UnregisterError::Kept { start, bytes: memory.bytes() });
         }
         Ok(())
     }
 
-    /// True if the platform has kept it.
-    fn give_back(&self, region: Arc<Region>) -> bool {
-        let kept = self.space.unregister(region.memory, region.doubtful());
-        self.engine.registry.release(&*self.engine.backend, region, kept)
+    /// What a platform refuses to take back goes when its container is closed, which comes next.
+    fn give_back(&self, region: Arc<Region>) {
+        let kept = self.space.unregister(region.memory, region.doubtful()).unwrap_or(false);
+        self.engine.registry.release(&*self.engine.backend, region, kept);
     }
 
     /// The extents of contiguous real memory behind a range of registered process memory, in

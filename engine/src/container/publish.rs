@@ -250,13 +250,18 @@ impl Call<'_> {
         })
     }
 
-    /// Maps again what the mirrors of all windows say.
+    /// Maps again what the mirrors of all windows say. What is lost is told for all of them together.
     pub(super) fn replay(&self, done: &mut Detached) -> Result<(), LostError> {
-        let mut failed = Ok(());
+        let mut all: Result<(), LostError> = Ok(());
         for window in self.state.windows.iter().flatten() {
-            failed = failed.and(self.replay_window(window, done));
+            if let Err(lost) = self.replay_window(window, done) {
+                match &mut all {
+                    Ok(()) => all = Err(lost),
+                    Err(told) => told.entries += lost.entries,
+                }
+            }
         }
-        failed
+        all
     }
 
     /// The same for one window.

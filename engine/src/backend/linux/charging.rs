@@ -2,8 +2,8 @@
 //! What a kernel charges for a window, which is not the same on all. It is found out by a window of
 //! a trial container, never from a version.
 
+use super::opened::Opened;
 use super::raw::RawHost;
-use super::space::Opened;
 use super::uapi::TceInfo;
 use super::{LinuxOptions, Version};
 use crate::addr::{Ioba, PageShift};

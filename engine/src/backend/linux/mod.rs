@@ -8,6 +8,7 @@
 mod charging;
 mod guard;
 pub mod mock_kernel;
+mod opened;
 pub mod raw;
 mod space;
 pub mod uapi;
@@ -24,8 +25,9 @@ use crate::mem::{TableChunk, TableMemory};
 use crate::sabotage::{Guard, stands};
 use crate::sync::{Arc, Mutex, lock};
 use charging::Charging;
+use opened::Opened;
 use raw::RawHost;
-use space::{LinuxSpace, Opened};
+use space::LinuxSpace;
 use uapi::TceInfo;
 
 /// The second window of a PE begins here; no request can choose it.
