@@ -222,7 +222,7 @@ fn row(
         guest: None,
         verified: false,
     };
-    progress.set_message(format!("{policy} · {threads} threads · {containers}"));
+    progress.set_message(format!("{policy} · {} · {containers}", report::threads(threads)));
     while left > 0 && row.difference.is_none() && !interrupted() {
         let machine = plan.machines[((nth + row.episodes) % plan.machines.len() as u64) as usize];
         let calls = left.min(EPISODE * u64::from(threads));
@@ -305,7 +305,7 @@ impl Found {
 /// Says on stderr what was wrong.
 fn complain(row: &Row) {
     let mut text = String::new();
-    let under = format!("{}, {} threads, {}", row.policy, row.threads, row.containers);
+    let under = format!("{}, {}, {}", row.policy, report::threads(row.threads), row.containers);
     if let Some(found) = &row.difference {
         let call = found.call.as_deref().unwrap_or("after the last call");
         text += &format!(

@@ -29,7 +29,7 @@ use crate::size::format_size;
 /// The guest's memory: by the guest's addresses, which an engine has for one guest only, so that the other
 /// guest has the same.
 pub(super) const RAM: u64 = 256 << 20;
-/// What all windows together may cost, beside the memory: half of it is tables.
+/// What the guest's windows may cost together, beside the memory.
 const TABLES: u64 = 64 << 20;
 /// Memory that the process may take meanwhile beyond all tables and what it keeps of them: an allocator gives
 /// nothing back at once.
@@ -290,7 +290,8 @@ impl Bounds {
 
 impl Place<'_> {
     fn bounds(&self) -> Bounds {
-        let tables = TABLES / 2 + Others::CHARGED;
+        // The whole tree of a window is charged twice when it is made.
+        let tables = (self.limit - RAM) / 2;
         Bounds {
             most_windows: 0,
             windows_bound: 2 * PHBS.len() as u64,

@@ -35,7 +35,7 @@ pub(super) fn table(doc: &Doc, style: Style) -> String {
     columns::table(&mut out, &rows, style);
     for row in doc.rows.iter().filter(|row| row.guest.is_some()) {
         let Some(guest) = &row.guest else { continue };
-        out += &format!("\n{}, {} threads: {guest}", row.policy, row.threads);
+        out += &format!("\n{}, {}: {guest}", row.policy, threads(row.threads));
     }
     let calls = doc.rows.iter().map(|row| row.calls).sum();
     let refused: u64 = doc.rows.iter().map(|row| row.refused).sum();
@@ -54,6 +54,11 @@ pub(super) fn table(doc: &Doc, style: Style) -> String {
         (false, ..) => style.red("SOMETHING WAS NOT AS IT HAS TO BE"),
     };
     out + &verdict + "\n"
+}
+
+/// As in 1 thread, 2 threads.
+pub(super) fn threads(n: u32) -> String {
+    format!("{n} thread{}", if n == 1 { "" } else { "s" })
 }
 
 fn percent(part: u64, of: u64) -> String {

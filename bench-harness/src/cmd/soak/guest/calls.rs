@@ -217,15 +217,18 @@ fn liobn(random: &mut Random) -> u64 {
     }
 }
 
-/// Any bus address: first pages mostly, the ends of windows and of everything, no page at all.
-fn ioba(random: &mut Random) -> u64 {
-    let start = random.below(2) * SECOND;
+/// Any bus address: first pages mostly, the ends of windows and of everything, no page at all. Mostly where
+/// the window of the LIOBN begins.
+fn ioba(random: &mut Random, liobn: u64) -> u64 {
+    let own = liobn % 2 * SECOND;
+    let start = if random.below(16) > 0 { own } else { SECOND - own };
     let shift = [12, 12, 16, 16, 21, 24][random.below(6) as usize];
     let near = |place: u64, random: &mut Random| {
         place.wrapping_sub(8 << shift).wrapping_add(random.below(16) << shift)
     };
     match random.below(32) {
-        0..22 => start + (random.below(128) << shift),
+        0..12 => start + (random.below(4) << shift),
+        12..22 => start + (random.below(128) << shift),
         22..25 => start + (random.below(1 << 20) << shift),
         25 => near(start + (1 << (shift + random.below(20))), random),
         26 => near(1 << random.below(64), random),
@@ -278,7 +281,10 @@ impl Stream {
     pub(super) fn next(&mut self) -> Hypercall {
         let random = &mut self.0;
         match random.below(256) {
-            0..110 => Hypercall::Put { liobn: liobn(random), ioba: ioba(random), tce: tce(random) },
+            0..110 => {
+                let liobn = liobn(random);
+                Hypercall::Put { liobn, ioba: ioba(random, liobn), tce: tce(random) }
+            }
             110..160 => {
                 let list = match random.below(16) {
                     0..13 => random.below(LISTS >> 12) << 12,
@@ -286,16 +292,21 @@ impl Stream {
                     14 => u64::MAX << 12,
                     _ => random.next(),
                 };
-                let (liobn, ioba, count) = (liobn(random), ioba(random), count(random));
+                let (liobn, count) = (liobn(random), count(random));
+                let ioba = ioba(random, liobn);
                 Hypercall::Indirect { liobn, ioba, list, count }
             }
             160..210 => {
                 let clear = random.below(4) > 0;
                 let tce = if clear { 0 } else { tce(random) };
-                let (liobn, ioba, count) = (liobn(random), ioba(random), count(random));
+                let (liobn, count) = (liobn(random), count(random));
+                let ioba = ioba(random, liobn);
                 Hypercall::Stuff { liobn, ioba, tce, count }
             }
-            210..236 => Hypercall::Get { liobn: liobn(random), ioba: ioba(random) },
+            210..236 => {
+                let liobn = liobn(random);
+                Hypercall::Get { liobn, ioba: ioba(random, liobn) }
+            }
             236..242 => {
                 let page_shift = match random.below(8) {
                     0..7 => [12, 16, 21, 24][random.below(4) as usize],
@@ -309,9 +320,10 @@ impl Stream {
                 };
                 Hypercall::Create { buid: buid(random), page_shift, window_shift }
             }
-            242..246 => Hypercall::Remove { liobn: liobn(random) as u32 },
-            246 => Hypercall::Reset { buid: buid(random) },
-            247..252 => Hypercall::Query { buid: buid(random) },
+            // Windows that live for long are filled; others come and go.
+            242 => Hypercall::Remove { liobn: liobn(random) as u32 },
+            243 if random.below(16) == 0 => Hypercall::Reset { buid: buid(random) },
+            243..252 => Hypercall::Query { buid: buid(random) },
             _ => Hypercall::Submit,
         }
     }
