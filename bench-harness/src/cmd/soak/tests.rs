@@ -120,7 +120,7 @@ fn a_guard_that_is_taken_away_is_missed() {
     let guards =
         [Guard::Mapped, Guard::Overlap, Guard::ExactStart, Guard::KillFill, Guard::Members];
     for guard in guards {
-        let episode = episode("phb3-4k", KillPolicy::Strict, 20_000);
+        let episode = episode("phb3-4k", KillPolicy::Strict, 100_000);
         let (_, found) = without(guard, || api::run(&episode));
         assert!(found.is_some(), "{guard:?} was not missed");
     }

@@ -14,11 +14,11 @@ impl Draw {
     pub(super) fn bad(&mut self, world: &World<'_>, side: usize) -> Call {
         let by = self.by(world, side);
         match self.below(16) {
-            0..7 => {
+            0..6 => {
                 let request = self.bad_map(world, side);
                 Call::Map(side, by, request, Mode::Replace)
             }
-            7..10 => {
+            6..9 => {
                 let request = self.bad_map(world, side);
                 Call::Unmap(
                     side,
@@ -26,9 +26,9 @@ impl Draw {
                     UnmapRequest { at: self.bad_bus(world, side), ..unmap(request) },
                 )
             }
-            10 | 11 => self.bad_list(world, side, by),
-            12 | 13 => self.bad_batch(world, side, by),
-            14 => self.bad_address(world, side),
+            9 | 10 => self.bad_list(world, side, by),
+            11 | 12 => self.bad_batch(world, side, by),
+            13 => self.bad_address(world, side),
             _ => self.bad_structure(world, side),
         }
     }

@@ -83,13 +83,21 @@ impl World<'_> {
         (entry < window.shape.entries).then(|| live.map_or(Perm::NONE, |mapped| mapped.perm))
     }
 
-    /// A handle owes no more than it may.
-    pub(super) fn within_limits(&self, side: usize, handle: usize) -> Result<(), Wrong> {
-        let most = match self.policy {
-            KillPolicy::Strict => return Ok(()),
+    /// Pages that a handle may owe.
+    fn most_owed(&self) -> u64 {
+        match self.policy {
+            KillPolicy::Strict => 0,
             KillPolicy::Deferred { max_pages, .. } => max_pages.into(),
             _ => KillPolicy::MAX_PAGES.into(),
-        };
+        }
+    }
+
+    /// A handle owes no more than it may.
+    pub(super) fn within_limits(&self, side: usize, handle: usize) -> Result<(), Wrong> {
+        if self.policy == KillPolicy::Strict {
+            return Ok(());
+        }
+        let most = self.most_owed();
         let handle = &self.real[side].handles[handle];
         let (owed, held) = (handle.owed(), handle.held_back());
         if held > owed || owed > most {
@@ -146,8 +154,10 @@ impl World<'_> {
             self.addresses(side)?;
         }
         let debts = self.engine.debts();
-        if self.policy == KillPolicy::Strict {
-            same("debts under strict", &(0, 0), &(debts.retirements, debts.pages))?;
+        let most = self.most_owed();
+        if debts.most_pages > most || most == 0 && debts.retirements > 0 {
+            let expected = format!("{most} pages of one handle at most");
+            return Err(Wrong::new("the engine's debts", &expected, &format!("{debts:?}")));
         }
         if self.company == Company::None {
             let users = self.model.registry.iter();
