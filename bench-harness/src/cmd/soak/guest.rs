@@ -98,7 +98,7 @@ impl fmt::Display for Bounds {
         write!(
             f,
             "up to {} windows (bound {}), {} of tables ({}), {} charged ({}), {growth} more memory ({}); \
-             longest call {:?}; others used theirs {} times\n",
+             longest call {:?}; others used theirs {} times",
             self.most_windows,
             self.windows_bound,
             format_size(self.most_table_bytes),

@@ -158,7 +158,7 @@ impl Model {
     pub(super) fn window_below(&self, side: usize, at: Ioba) -> Option<(usize, &Window)> {
         let windows = self.sides[side].windows.iter().enumerate();
         let below = windows.filter_map(|(slot, w)| Some((slot, w.as_ref()?)));
-        below.filter(|(_, window)| window.start <= at.0).last()
+        below.rev().find(|(_, window)| window.start <= at.0)
     }
 
     fn range(&self, side: usize, at: Ioba, bytes: u64) -> Result<Place, RangeError> {
@@ -167,7 +167,7 @@ impl Model {
             return Err(RangeError::Nothing);
         }
         for (what, value) in [("bus address", at.0), ("length", bytes)] {
-            if value % window.page.bytes() != 0 {
+            if !value.is_multiple_of(window.page.bytes()) {
                 return Err(RangeError::Unaligned(what, value, window.page));
             }
         }
@@ -242,7 +242,7 @@ impl Model {
     }
 
     fn aligned(memory: Uaddr, page: PageShift) -> Result<(), MapError> {
-        if memory.0 % page.bytes() == 0 {
+        if memory.0.is_multiple_of(page.bytes()) {
             return Ok(());
         }
         Err(MapError::Unaligned { what: "user address", value: memory.0, page })
@@ -443,7 +443,7 @@ impl Model {
         bytes: u64,
     ) -> Result<(), MapError> {
         let page = self.page(side, 0);
-        if bytes % page.bytes() != 0 {
+        if !bytes.is_multiple_of(page.bytes()) {
             return Err(MapError::Unaligned { what: "length", value: bytes, page });
         }
         Self::aligned(memory, page)?;

@@ -35,7 +35,7 @@ pub(super) fn table(doc: &Doc, style: Style) -> String {
     columns::table(&mut out, &rows, style);
     for row in doc.rows.iter().filter(|row| row.guest.is_some()) {
         let Some(guest) = &row.guest else { continue };
-        out += &format!("\n{}, {}: {guest}", row.policy, threads(row.threads));
+        out += &format!("\n{}, {}: {guest}\n", row.policy, threads(row.threads));
     }
     let calls = doc.rows.iter().map(|row| row.calls).sum();
     let refused: u64 = doc.rows.iter().map(|row| row.refused).sum();

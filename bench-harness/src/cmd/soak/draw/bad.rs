@@ -160,7 +160,7 @@ impl Draw {
         let change = match self.below(12) {
             0 => Call::Register(side, Uaddr(start), 0),
             1 => Call::Register(side, Uaddr(start + 1), bytes),
-            2 => Call::Register(side, Uaddr(u64::MAX & !(page - 1)), 2 * page),
+            2 => Call::Register(side, Uaddr(!(page - 1)), 2 * page),
             3 => Call::Unregister(side, Uaddr(start), bytes + page),
             4 => Call::Attach(side, nowhere),
             5 => Call::Detach(side, nowhere),

@@ -59,15 +59,15 @@ impl Draw {
 
     fn attach(&mut self, world: &World<'_>, side: usize) -> Call {
         let first = self.below(GROUPS.into()) as u32;
-        let groups = (0..GROUPS).map(|n| GroupId(world.first_group + (first + n) % GROUPS));
+        let mut groups = (0..GROUPS).map(|n| GroupId(world.first_group + (first + n) % GROUPS));
         let taken = |group: &GroupId| world.model.sides.iter().any(|s| s.members.contains(group));
-        let free = groups.clone().find(|group| !taken(group));
+        let free = groups.find(|group| !taken(group));
         match free {
             // The last of the groups may not fit.
             Some(group) => Call::Attach(side, group),
             None if world.model.sides[side].members.is_empty() => {
                 // The other container has all of them.
-                Call::Detach(1 - side, groups.last().unwrap_or(GroupId(first)))
+                Call::Detach(1 - side, GroupId(world.first_group + first))
             }
             None => self.detach(world, side),
         }

@@ -49,7 +49,7 @@ impl GuestMemory for Lists {
         let Some(end) = first.checked_add(words.len() as u64) else { return false };
         let Some(there) = self.0.get(first as usize..end as usize) else { return false };
         words.iter_mut().zip(there).for_each(|(to, from)| *to = from.load(Ordering::Relaxed));
-        at.0 % WORD == 0
+        at.0.is_multiple_of(WORD)
     }
 }
 

@@ -140,7 +140,7 @@ impl World<'_> {
     pub(in super::super) fn audit(&mut self) -> Result<(), Wrong> {
         for side in 0..self.real.len() {
             self.counts(side, false)?;
-            if self.calls % 2 == 0 {
+            if self.calls.is_multiple_of(2) {
                 self.real[side].container.retire_debts(Duration::ZERO);
             } else {
                 self.real[side].handles.iter_mut().for_each(|handle| _ = handle.submit());
