@@ -30,12 +30,13 @@ impl Lists {
         let mut random = Random::new(7);
         while !stop.load(Ordering::Relaxed) {
             for _ in 0..256 {
-                // Some begin with LIOBNs.
+                let at = random.below(self.0.len() as u64) as usize;
+                // Some pages begin with LIOBNs, and half of them hold what can be stored.
                 let word = match random.below(8) {
+                    _ if at as u64 * WORD < LISTS / 2 => good(&mut random),
                     0 => liobn(&mut random),
                     _ => tce(&mut random),
                 };
-                let at = random.below(self.0.len() as u64) as usize;
                 self.0[at].store(word.to_be(), Ordering::Relaxed);
             }
             thread::yield_now();
@@ -227,8 +228,9 @@ fn ioba(random: &mut Random, liobn: u64) -> u64 {
         place.wrapping_sub(8 << shift).wrapping_add(random.below(16) << shift)
     };
     match random.below(32) {
-        0..12 => start + (random.below(4) << shift),
-        12..22 => start + (random.below(128) << shift),
+        0..10 => start + (random.below(2) << 24),
+        10..16 => start + (random.below(4) << shift),
+        16..22 => start + (random.below(128) << shift),
         22..25 => start + (random.below(1 << 20) << shift),
         25 => near(start + (1 << (shift + random.below(20))), random),
         26 => near(1 << random.below(64), random),
@@ -239,12 +241,17 @@ fn ioba(random: &mut Random, liobn: u64) -> u64 {
     }
 }
 
+/// An entry of the guest's memory, in pages of all sizes.
+fn good(random: &mut Random) -> u64 {
+    random.below(RAM >> 24) << 24 | random.below(4)
+}
+
 /// Any entry: good ones mostly, to what is not there, with bits that must be 0, empty ones with others.
 fn tce(random: &mut Random) -> u64 {
     let perm = random.below(4);
     match random.below(16) {
-        0..8 => random.below(RAM >> 21) << 21 | perm,
-        8..11 => random.below(RAM >> 12) << 12 | perm,
+        0..9 => good(random),
+        9..11 => random.below(RAM >> 12) << 12 | perm,
         11 => 0,
         12 => (RAM - 4096 + random.below(3) * 4096) | perm,
         13 => random.below(RAM) | perm,
@@ -314,8 +321,8 @@ impl Stream {
                 };
                 // Many are tiny.
                 let window_shift = match random.below(8) {
-                    0..4 => page_shift + random.below(4),
-                    4..7 => page_shift + random.below(23),
+                    0..3 => page_shift + random.below(4),
+                    3..7 => page_shift + random.below(23),
                     _ => random.below(80),
                 };
                 Hypercall::Create { buid: buid(random), page_shift, window_shift }
