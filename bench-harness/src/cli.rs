@@ -13,6 +13,7 @@ mod mixed;
 mod parse;
 mod policies;
 mod report;
+mod soak;
 mod stale;
 mod sweep;
 #[cfg(test)]
@@ -42,6 +43,7 @@ use mixed::MixedArgs;
 use parse::from_clap;
 use policies::PoliciesArgs;
 use report::{REPORT_EXAMPLES, ReportArgs};
+use soak::SoakArgs;
 use stale::StaleArgs;
 use trace::{TRACE_EXAMPLES, TraceArgs};
 use workloads::{WORKLOADS_EXAMPLES, WorkloadsArgs};
@@ -58,6 +60,7 @@ pub use machine::{DoctorConfig, InfoConfig, PlanConfig};
 pub use parse::{Exit, Invocation, parse};
 pub use policies::PoliciesConfig;
 pub use report::{ReportConfig, Reported};
+pub use soak::SoakConfig;
 pub use stale::StaleConfig;
 pub use sweep::{Point, Sweep, SweepConfig};
 pub use trace::{CallRange, CutConfig, LineKind, StatConfig, TraceConfig};
@@ -153,6 +156,9 @@ enum Command {
     /// translations
     #[command(allow_negative_numbers = true, after_help = stale::EXAMPLES)]
     Stale(StaleArgs),
+    /// Make random calls beside a model, or hypercalls of a hostile guest, and look for a difference
+    #[command(allow_negative_numbers = true, after_help = soak::EXAMPLES)]
+    Soak(SoakArgs),
     /// Have devices read and write memory through every kind of window, and check what arrives
     #[command(allow_negative_numbers = true, after_help = examples::DMA)]
     Dma(DmaArgs),

@@ -29,6 +29,7 @@ fn main() -> ExitCode {
             Invocation::Replay(config) => cmd::replay::replay(config, argv),
             Invocation::Policies(config) => cmd::policies::policies(config, argv),
             Invocation::Stale(config) => cmd::stale::stale(config, argv),
+            Invocation::Soak(config) => cmd::soak::soak(config, argv),
             Invocation::Dma(config) => cmd::dma::dma(config, argv),
             Invocation::Cost(config) => cmd::cost::cost(config, argv),
             Invocation::Limits(config) => cmd::limits::limits(config, argv),

@@ -13,8 +13,8 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use super::{
     ChurnConfig, Cli, Command, CompareConfig, CostConfig, DmaConfig, DoctorConfig, EXIT_USAGE,
     ExportConfig, HazardsConfig, ImportConfig, InfoConfig, LimitsConfig, MergeConfig, PlanConfig,
-    PoliciesConfig, ReplayConfig, ReportConfig, RunConfig, SharingConfig, StaleConfig, SweepConfig,
-    TeardownConfig, TraceConfig, WorkloadsConfig, machine,
+    PoliciesConfig, ReplayConfig, ReportConfig, RunConfig, SharingConfig, SoakConfig, StaleConfig,
+    SweepConfig, TeardownConfig, TraceConfig, WorkloadsConfig, machine,
 };
 use crate::style::Style;
 
@@ -31,6 +31,8 @@ pub enum Invocation {
     Policies(PoliciesConfig),
     /// Look for stale translations.
     Stale(StaleConfig),
+    /// Make random calls beside a model.
+    Soak(SoakConfig),
     /// Have devices try windows.
     Dma(DmaConfig),
     /// Measure the way to the kernel.
@@ -114,6 +116,7 @@ where
         Some(Command::Replay(replay)) => ReplayConfig::try_from(replay).map(Invocation::Replay),
         Some(Command::Policies(args)) => PoliciesConfig::try_from(args).map(Invocation::Policies),
         Some(Command::Stale(args)) => StaleConfig::try_from(args).map(Invocation::Stale),
+        Some(Command::Soak(args)) => SoakConfig::try_from(args).map(Invocation::Soak),
         Some(Command::Dma(dma)) => Ok(Invocation::Dma(dma.into())),
         Some(Command::Cost(cost)) => CostConfig::try_from(cost).map(Invocation::Cost),
         Some(Command::Limits(limits)) => Ok(Invocation::Limits(limits.into())),

@@ -20,6 +20,7 @@ pub mod replay;
 pub mod report;
 pub mod run;
 pub mod sharing;
+pub mod soak;
 pub mod sweep;
 pub mod teardown;
 pub mod trace;
