@@ -24,7 +24,7 @@ const README: &str = include_str!("../../README.md");
 const RUN: &str = include_str!("data/ring.json");
 
 /// Commands that do not run here, by how they begin, and why.
-const NOT_RUN: [(&str, &str); 16] = [
+const NOT_RUN: [(&str, &str); 17] = [
     ("cargo ", "it would build what is being tested"),
     ("scripts/", "it takes an emulator or a cluster, and minutes"),
     ("tce-bench --backend vfio", "it takes a POWER machine"),
@@ -38,6 +38,7 @@ const NOT_RUN: [(&str, &str); 16] = [
     ("tce-bench limits", "tables up to 256 MiB, many times each"),
     ("tce-bench teardown", "windows up to 1 TiB"),
     ("tce-bench churn", "1,000 rounds"),
+    ("tce-bench soak", "millions of calls; soak_cli.rs makes fewer"),
     ("tce-bench stale", "the largest trace, three times"),
     ("tce-bench policies", "the same, nine times"),
     ("tce-bench trace stat", "all traces; trace_cli.rs does it"),
