@@ -53,7 +53,7 @@ pub use churn::ChurnConfig;
 pub use compare::{CompareConfig, Compared, Format, PairsConfig};
 pub use config::{Output, ReplayConfig, RunConfig};
 pub use export::{Better, ExportConfig, ExportFormat, MergeConfig};
-pub use import::{ImportConfig, ImportFormat};
+pub use import::{ImportConfig, ImportFormat, PowerOn};
 pub use machine::{DoctorConfig, InfoConfig, PlanConfig};
 pub use parse::{Exit, Invocation, parse};
 pub use policies::PoliciesConfig;
