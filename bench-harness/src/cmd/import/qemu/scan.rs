@@ -80,7 +80,7 @@ pub(super) fn scan<R: Read>(
         begin_ns.get_or_insert(record.t_ns);
         seen.take(&record).map_err(|text| reader.fail(text))?;
     }
-    let windows = seen.windows();
+    let windows = seen.windows().map_err(|text| reader.fail(text))?;
     Ok(Some(Scan { windows, begin_ns: begin_ns.unwrap_or(0), calls }))
 }
 
@@ -143,7 +143,7 @@ impl Seen {
         Ok(())
     }
 
-    fn windows(self) -> Vec<Known> {
+    fn windows(self) -> Result<Vec<Known>, String> {
         // A VIO device's window matters if the device is used: beside others of "its PHB" it cannot be replayed.
         let alone =
             |liobn: u32| self.told.keys().filter(|l| phb_of(**l) == phb_of(liobn)).count() == 1;
@@ -152,14 +152,19 @@ impl Seen {
         };
         let told = self.told.values().filter(|spec| wanted(spec.liobn));
         let told = told.map(|spec| Known { spec: *spec, from: Source::Told });
-        let found = self.reach.iter().filter_map(|(&liobn, &(low, high))| {
-            let around = Window::around(low, high, 1 << DEFAULT_SHIFT)?;
+        let mut windows: Vec<_> = told.collect();
+        for (&liobn, &(low, high)) in &self.reach {
+            let around = Window::around(low, high, 1 << DEFAULT_SHIFT).ok_or_else(|| {
+                format!(
+                    "the calls of LIOBN {liobn:#x} reach from {low:#x} to {high:#x}; accepted: a stretch of less \
+                     than 2^64, or a --window"
+                )
+            })?;
             let (start, page_shift) = (around.base, DEFAULT_SHIFT);
             let spec = PowerOn { liobn, start, page_shift, pages: around.size >> DEFAULT_SHIFT };
-            Some(Known { spec, from: Source::Calls })
-        });
-        let mut windows: Vec<_> = told.chain(found).collect();
+            windows.push(Known { spec, from: Source::Calls });
+        }
         windows.sort_by_key(|window| window.spec.liobn);
-        windows
+        Ok(windows)
     }
 }

@@ -438,6 +438,10 @@ fn windows_of_power_on_are_told_or_found() {
     let bytes = writer.record(&call(0, H_STUFF_TCE, [1, 0x1000, 0, 1 << 52])).end();
     let error = converted(&bytes, &[]).unwrap_err().to_string();
     assert!(error.contains("reaches 4503599627370496 pages, beyond 2^64"), "{error}");
+    let mut writer = Writer::new("");
+    writer.record(&put(0, 0, 3)).record(&put(1, u64::MAX - 4095, 3));
+    let error = converted(&writer.end(), &[]).unwrap_err().to_string();
+    assert!(error.contains("0x80000000 reach from 0x0 to 0xfffffffffffff000; accepted"), "{error}");
     assert!(
         converted(&Writer::new("").end(), &[]).unwrap_err().to_string().ends_with("has no call")
     );
