@@ -119,7 +119,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 /* All of these under the lock. */
 static FILE *out;
 static const char *out_name;
-static uint64_t next_seq, unanswered, unreadable, start_ns, flushed_ns;
+static uint64_t next_seq, unanswered, unreadable, start_ns;
 
 static uint64_t now(clockid_t clock)
 {
@@ -276,11 +276,6 @@ static void at_block(unsigned vcpu, void *data)
         unreadable++;
     }
     write_record(v, vcpu, end - v->t_ns);
-    /* What is lost if QEMU is killed is a second's worth. */
-    if (out && end - flushed_ns >= UINT64_C(1000000000)) {
-        fflush(out);
-        flushed_ns = end;
-    }
     pthread_mutex_unlock(&lock);
 }
 
@@ -412,7 +407,8 @@ EXPORT int qemu_plugin_install(plugin_id id, const struct plugin_info *info, int
         fprintf(stderr, "tcerec: error: cannot write '%s': %s\n", out_name, strerror(errno));
         return -1;
     }
-    setvbuf(out, NULL, _IOFBF, 1 << 20);
+    /* Each record goes out at once: what QEMU leaves if it is killed is whole. */
+    setvbuf(out, NULL, _IONBF, 0);
     start_ns = now(CLOCK_MONOTONIC);
     write_head((uint32_t)info->system.max_vcpus, text);
     vcpus = qemu_plugin_scoreboard_new(sizeof(struct vcpu));
