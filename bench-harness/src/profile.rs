@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A CPU profile of a run, in the format that `pprof` and its like read: on x86-64 with the crate of that name, on
-//! powerpc64le with [`backchain`], since that crate's stacks are empty there, or worse.
+//! powerpc64le with `profile/backchain.rs`, since that crate's stacks are empty there, or worse.
 
 #[cfg(all(feature = "pprof", target_arch = "powerpc64", target_endian = "little"))]
 mod backchain;

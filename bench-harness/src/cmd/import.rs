@@ -2,7 +2,7 @@
 //! `tce-bench import`: what other programs recorded, as a trace.
 //!
 //! The recording is read line by line and never held; what is kept is the ranges that are mapped.
-//! A capture of hypercalls needs no such conversion: it is [`qemu`]'s.
+//! A capture of hypercalls needs no such conversion: `import/qemu.rs` has it.
 
 mod csv;
 mod ftrace;
