@@ -8,7 +8,7 @@
 //! contains it. The profiler keeps one stack of inlined functions for each function that is called, so
 //! the shares of inlined functions tell nothing beyond that of their caller.
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", all(target_arch = "powerpc64", target_endian = "little")))]
 fn main() -> anyhow::Result<()> {
     use std::collections::{BTreeMap, BTreeSet, HashMap};
     use std::io::Read;
@@ -61,5 +61,5 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(not(any(target_arch = "x86_64", all(target_arch = "powerpc64", target_endian = "little"))))]
 fn main() {}

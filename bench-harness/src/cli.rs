@@ -55,7 +55,7 @@ pub use churn::ChurnConfig;
 pub use compare::{CompareConfig, Compared, Format, PairsConfig};
 pub use config::{Output, ReplayConfig, RunConfig};
 pub use export::{Better, ExportConfig, ExportFormat, MergeConfig};
-pub use import::{ImportConfig, ImportFormat};
+pub use import::{ImportConfig, ImportFormat, PowerOn};
 pub use machine::{DoctorConfig, InfoConfig, PlanConfig};
 pub use parse::{Exit, Invocation, parse};
 pub use policies::PoliciesConfig;
@@ -408,8 +408,8 @@ struct OutputArgs {
     #[arg(long, value_name = "FILE|-", help_heading = "Output")]
     hlog: Option<String>,
     /// With a file name, as cpu.pb.gz, which has a dot or a slash in it, or with - for standard output:
-    /// profile the work and write it for pprof, packed with gzip, on x86-64 only. With the name of a
-    /// kernel: simulate that one (k4_2, k4_9, k4_12, k5_0, k6_4, k6_11 or pseries) for mock-kernel
+    /// profile the work and write it for pprof, packed with gzip, on x86-64 and powerpc64le only. With the name
+    /// of a kernel: simulate that one (k4_2, k4_9, k4_12, k5_0, k6_4, k6_11 or pseries) for mock-kernel
     /// [default: k6_11]. May be given once for each
     #[arg(long = "profile", value_name = "FILE|-|KERNEL", value_parser = values::profile)]
     #[arg(help_heading = "Output")]

@@ -1,6 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A CPU profile of a run, in the format that `pprof` and its like read. On x86-64 only: elsewhere the
-//! profiler's stacks are empty, or worse.
+//! A CPU profile of a run, in the format that `pprof` and its like read: on x86-64 with the crate of that name, on
+//! powerpc64le with `profile/backchain.rs`, since that crate's stacks are empty there, or worse.
+
+#[cfg(all(feature = "pprof", target_arch = "powerpc64", target_endian = "little"))]
+mod backchain;
+#[cfg(all(feature = "pprof", target_arch = "powerpc64", target_endian = "little"))]
+mod stacks;
+#[cfg(all(test, feature = "pprof", target_arch = "powerpc64", target_endian = "little"))]
+mod tests;
 
 use anyhow::anyhow;
 
@@ -12,11 +19,14 @@ use crate::result::Warning;
 const FREQUENCY: i32 = 997;
 
 /// True if this build has the profiler.
-pub const AVAILABLE: bool = cfg!(all(feature = "pprof", target_arch = "x86_64"));
+pub const AVAILABLE: bool = cfg!(all(
+    feature = "pprof",
+    any(target_arch = "x86_64", all(target_arch = "powerpc64", target_endian = "little"))
+));
 
 /// What is said where it has not.
-pub const UNAVAILABLE: &str = "--profile: this build has no profiler (it needs x86-64 and the \
-                               feature pprof); use instead: perf record -g tce-bench …";
+pub const UNAVAILABLE: &str = "--profile: this build has no profiler (it needs x86-64 or powerpc64le \
+                               and the feature pprof); use instead: perf record -g tce-bench …";
 
 /// Takes samples of all threads until it is written or dropped.
 pub struct Profiler<'a> {
@@ -71,25 +81,68 @@ impl Sampler {
     /// # Errors
     /// If it cannot be made.
     pub fn finish(self) -> anyhow::Result<Vec<u8>> {
-        use std::io::Write;
-
-        use pprof::protos::Message;
-
-        let report = self.0.report().build();
-        let profile = report.and_then(|report| report.pprof());
-        let mut profile = profile.map_err(|e| anyhow!("the profile cannot be made: {e}"))?;
-        for text in &mut profile.string_table {
-            *text = portable(text, PACKAGE).to_owned();
-        }
-        let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
-        packer.write_all(&profile.encode_to_vec())?;
-        Ok(packer.finish()?)
+        packed(self.0.report().build())
     }
+}
+
+/// Takes samples of all threads until it is finished or dropped.
+#[cfg(all(feature = "pprof", target_arch = "powerpc64", target_endian = "little"))]
+pub struct Sampler {
+    back_chain: backchain::BackChain,
+    start: std::time::SystemTime,
+}
+
+#[cfg(all(feature = "pprof", target_arch = "powerpc64", target_endian = "little"))]
+impl Sampler {
+    /// # Errors
+    /// Why there cannot be one.
+    pub fn start() -> anyhow::Result<Self> {
+        let start = std::time::SystemTime::now();
+        let back_chain = backchain::BackChain::start(FREQUENCY);
+        let back_chain = back_chain.map_err(|e| anyhow!("the profiler cannot be started: {e}"))?;
+        Ok(Self { back_chain, start })
+    }
+
+    /// Ends it and gives the profile: a protocol buffer, packed with gzip.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn finish(self) -> anyhow::Result<Vec<u8>> {
+        let stacks = self.back_chain.finish();
+        if stacks.lost > 0 {
+            eprintln!("warning: the profiler lost {} samples", stacks.lost);
+        }
+        let duration = self.start.elapsed().unwrap_or_default();
+        packed(Ok(stacks::report(&stacks, FREQUENCY, self.start, duration)))
+    }
+}
+
+/// A report as a protocol buffer, packed with gzip.
+#[cfg(all(
+    feature = "pprof",
+    any(target_arch = "x86_64", all(target_arch = "powerpc64", target_endian = "little"))
+))]
+fn packed(report: pprof::Result<pprof::Report>) -> anyhow::Result<Vec<u8>> {
+    use std::io::Write;
+
+    use pprof::protos::Message;
+
+    let profile = report.and_then(|report| report.pprof());
+    let mut profile = profile.map_err(|e| anyhow!("the profile cannot be made: {e}"))?;
+    for text in &mut profile.string_table {
+        *text = portable(text, PACKAGE).to_owned();
+    }
+    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    packer.write_all(&profile.encode_to_vec())?;
+    Ok(packer.finish()?)
 }
 
 /// The package's folder as it is built. A reproducible build (`scripts/release-build`) must not say where that
 /// is, and need not, as its paths begin at the workspace.
-#[cfg(all(feature = "pprof", target_arch = "x86_64"))]
+#[cfg(all(
+    feature = "pprof",
+    any(target_arch = "x86_64", all(target_arch = "powerpc64", target_endian = "little"))
+))]
 const PACKAGE: Option<&str> = match option_env!("SOURCE_DATE_EPOCH") {
     Some(_) => None,
     None => Some(env!("CARGO_MANIFEST_DIR")),
@@ -98,7 +151,10 @@ const PACKAGE: Option<&str> = match option_env!("SOURCE_DATE_EPOCH") {
 /// The path of a source file without what tells where it was built: from the workspace, the package or
 /// the standard library's sources on; of any other absolute path, the file's name. Other texts as they
 /// are: no function's name begins as such a path.
-#[cfg(all(feature = "pprof", target_arch = "x86_64"))]
+#[cfg(all(
+    feature = "pprof",
+    any(target_arch = "x86_64", all(target_arch = "powerpc64", target_endian = "little"))
+))]
 fn portable<'a>(path: &'a str, package: Option<&str>) -> &'a str {
     if !path.starts_with('/') {
         return path;
@@ -118,10 +174,16 @@ fn portable<'a>(path: &'a str, package: Option<&str>) -> &'a str {
 }
 
 /// There is none.
-#[cfg(not(all(feature = "pprof", target_arch = "x86_64")))]
+#[cfg(not(all(
+    feature = "pprof",
+    any(target_arch = "x86_64", all(target_arch = "powerpc64", target_endian = "little"))
+)))]
 pub enum Sampler {}
 
-#[cfg(not(all(feature = "pprof", target_arch = "x86_64")))]
+#[cfg(not(all(
+    feature = "pprof",
+    any(target_arch = "x86_64", all(target_arch = "powerpc64", target_endian = "little"))
+)))]
 impl Sampler {
     /// # Errors
     /// Always.
@@ -137,7 +199,7 @@ impl Sampler {
 }
 
 #[cfg(all(test, feature = "pprof", target_arch = "x86_64"))]
-mod tests {
+mod path_tests {
     use super::*;
 
     #[test]

@@ -22,8 +22,8 @@ use std::path::Path;
 use target::TargetScan;
 
 pub(crate) use parse::clip;
-pub(crate) use reader::Lines;
 pub use reader::Reader;
+pub(crate) use reader::{Lines, Unpacked, open, plain_io, unreadable};
 pub use stat::{Quantiles, Stat, StatDoc};
 pub use windows::{Windows, phb_of};
 pub use writer::write_line;

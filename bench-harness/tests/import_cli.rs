@@ -116,6 +116,51 @@ fn tables_of_values_become_calls() {
     assert_eq!(said, "2 map(s) and 1 unmap(s) became 3 call(s); 0 page(s) are mapped at the end\n");
 }
 
+/// A Linux 6.12 of one vCPU that `scripts/record-check dynamic` recorded: it boots, uses an NVMe and a virtio
+/// disk and the network, and powers off.
+const CAPTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/nvme-net.tcecap.zst");
+
+#[test]
+fn a_recorded_guest_becomes_a_trace_that_replays() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = dir.path().join("guest.tce.zst");
+    let output = output.to_str().unwrap();
+    let out = bench(&["import", "--from", "qemu", CAPTURE, "-o", output]);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    assert_eq!(text(&out.stderr), "5,649 call(s) and 0 for windows, of which 0 failed\n");
+    let trace = zstd::decode_all(fs::read(output).unwrap().as_slice()).unwrap();
+    let trace = text(&trace);
+    let mut lines = trace.lines().skip(2);
+    for line in [
+        "# recorded by QEMU 10.0.2, up to 1 vCPU(s), guest RAM 1 GiB",
+        "# columns: t_ns op liobn ioba value npages ret cpu dur_ns",
+        "0 window-create 0x71000002 0x0 12 65536 0 - -",
+        "0 window-create 0x80000000 0x0 12 262144 0 - -",
+    ] {
+        assert_eq!(lines.next(), Some(line));
+    }
+    assert!(lines.next().is_some_and(|l| l.starts_with("0 stuff 0x80000000 0x0 0x0 512 0 0 ")));
+    // As QEMU's own log of the same run has them.
+    let count = |op: &str| trace.lines().filter(|l| l.split(' ').nth(1) == Some(op)).count();
+    assert_eq!([count("put"), count("indirect"), count("stuff")], [2452, 57, 3140]);
+    let replay = bench(&["replay", output, "--pass", "checked"]);
+    assert!(replay.status.success(), "{}", text(&replay.stderr));
+}
+
+#[test]
+fn a_recorded_guest_may_be_cut_off_and_its_windows_be_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let input = dir.path().join("part.tcecap");
+    let whole = zstd::decode_all(fs::read(CAPTURE).unwrap().as_slice()).unwrap();
+    fs::write(&input, &whole[..100_000]).unwrap();
+    let input = input.to_str().unwrap();
+    let part = ["import", "--from", "qemu", input, "-o", "-", "--window", "0x80000000:0:12:524288"];
+    let out = bench(&part);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    assert!(text(&out.stderr).contains("the recording was cut off at byte 99,"), "{out:?}");
+    assert!(text(&out.stdout).contains("\n0 window-create 0x80000000 0x0 12 524288 0 - -\n"));
+}
+
 /// The error of a recording that is refused; nothing is written.
 fn wrong(from: &str, recording: &str, more: &[&str]) -> String {
     let dir = tempfile::tempdir().unwrap();
@@ -172,9 +217,40 @@ fn what_cannot_be_is_refused() {
     assert!(refused(&odd, 2).contains("a power of two"));
     let twice = ["import", "--from", "csv", "/dev/null", "-o", "-"];
     assert!(refused(&twice, 1).contains("give --window"));
+    let qemu = ["import", "--from", "qemu", "no/such", "-o", "-"];
+    assert!(refused(&qemu, 1).contains("no/such: cannot be read: No such file"));
+    assert!(refused(&["import", "--from", "qemu", "/dev/null", "-o", "-"], 1).contains("twice"));
+    for (window, part) in [
+        (
+            "1M",
+            "--window 0x100000 says no LIOBN; accepted with --from qemu: LIOBN:START:SHIFT:PAGES",
+        ),
+        ("1:2", "the window '1:2' is wrong: it has no SHIFT"),
+        ("1:x:12:1", "its START is no number"),
+        ("0x100000000:0:12:1", "the limit of a LIOBN is 0xffffffff"),
+        ("1:0:11:1", "a SHIFT is 12 to 34"),
+        ("1:0:12:3", "PAGES are a power of two"),
+        ("1:0:34:0x40000000", "together less than 2^64 bytes"),
+        ("1:0x800:12:1", "it begins on no whole page"),
+        ("1:0:12:1:1", "it has more than four parts"),
+    ] {
+        let error = refused(&[&qemu[..], &["--window", window]].concat(), 2);
+        assert!(error.contains(part), "{window}: {error}");
+    }
+    let twice = ["--window", "1:0:12:1", "--window", "1:0:12:2"];
+    assert!(refused(&[&qemu[..], &twice].concat(), 2).contains("the LIOBN 0x1 twice"));
+    assert!(
+        refused(&[&qemu[..], &["--page-size", "4K"]].concat(), 2).contains("--page-size is not")
+    );
+    let other = ["import", "--from", "csv", "no/such", "-o", "-", "--window"];
+    assert!(refused(&[&other[..], &["1:0:12:1"]].concat(), 2).contains("accepted: a size"));
+    let twice = ["1M", "--window", "1M"];
+    assert!(refused(&[&other[..], &twice].concat(), 2).contains("--window is given twice"));
     let dir = tempfile::tempdir().unwrap();
     let input = dir.path().join("in");
     fs::write(&input, FTRACE).unwrap();
+    let trace = ["import", "--from", "qemu", input.to_str().unwrap(), "-o", "-"];
+    assert!(refused(&trace, 1).contains("at byte 0: it begins with '# tracer'"));
     let full = ["import", "--from", "ftrace", input.to_str().unwrap(), "-o", "/dev/full"];
     assert!(refused(&full, 1).contains("No space left"));
     assert!(!Path::new("no").exists());

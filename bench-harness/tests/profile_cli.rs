@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `--profile` as a user meets it.
-#![cfg(all(feature = "pprof", target_arch = "x86_64"))]
+#![cfg(all(
+    feature = "pprof",
+    any(target_arch = "x86_64", all(target_arch = "powerpc64", target_endian = "little"))
+))]
 
 mod common;
 

@@ -15,6 +15,7 @@
 #   powerpc_ready NAME           true if this machine can build and run powerpc64le programs;
 #                                installs what is missing as root, otherwise skips NAME
 #   powerpc_test CPU             the engine's unit tests on an emulated CPU
+#   powerpc_profile              the test of the profiler that --profile has there
 #   valgrind_ready NAME          true if this machine has valgrind; installs it as root, otherwise
 #                                skips NAME
 #
@@ -213,6 +214,12 @@ powerpc_env() { # COMMAND [ARG...], with qemu's CPU in $powerpc_cpu
 powerpc_test() {
     local powerpc_cpu=$1
     powerpc_env cargo test -p tce-engine --lib --target "$powerpc" --locked
+}
+
+# The profiler of this target, which is its own.
+powerpc_profile() {
+    local powerpc_cpu=power8
+    powerpc_env cargo test -p tce-bench --lib --target "$powerpc" --locked profile::tests
 }
 
 # The tests of the loops over TCEs alone.

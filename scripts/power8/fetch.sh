@@ -1,19 +1,23 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: Apache-2.0 OR MIT
 #
-# Sourced by scripts/power8-vm: QEMU, the kernel and the cross compiler, out of Debian packages.
+# Sourced by scripts/power8-vm, record-guest and record-check: QEMU, a kernel and the cross compiler, out of
+# Debian packages.
 # Nothing is installed: apt works in a folder of its own, on a copy of dpkg's status, and what it
 # downloads is unpacked into the cache. A piece is made in a temporary folder and renamed when it is
 # whole, so that its name in the cache means that it can be used.
 #
 #   have_qemu PATH           true if it runs and is new enough
 #   fetch_qemu               sets qemu=(COMMAND...) from the cache
-#   fetch_linux 64k|4k       sets kernel, modules, busybox from the cache
+#   fetch_linux              sets kernel, modules, busybox from the cache, for pages of $linux (64k or 4k)
 #   fetch_cross              sets cross to the folder of the cross tools' wrappers
 
 qemu_major=10
 linux_series=6.12
 linux_release=trixie
+# Which modules are kept of Linux' package, and under what name it is cached with them.
+linux_modules=('*/vfio*.ko*')
+linux_piece=linux
 
 piece() { # NAME FUNCTION: $cache/NAME, made by `FUNCTION FOLDER` unless it is there
     local new
@@ -212,7 +216,7 @@ make_linux() {
     [[ -n $got ]] || apt_failed "${image:-Linux}" "$linux_hint"
     # Of the package only these few files are needed.
     if ! dpkg-deb --fsys-tarfile "$apt/archives/$image"_*.deb |
-        tar -C "$1" -x --wildcards './boot/vmlinux-*' '*/vfio*.ko*' 2>>"$apt/messages" ||
+        tar -C "$1" -x --wildcards './boot/vmlinux-*' "${linux_modules[@]}" 2>>"$apt/messages" ||
         ! dpkg-deb -x "$apt"/archives/busybox-static_*.deb "$1" 2>>"$apt/messages"; then
         apt_failed "$image and busybox-static" "$linux_hint"
     fi
@@ -222,10 +226,11 @@ make_linux() {
 }
 
 fetch_linux() {
-    piece "linux-$linux" make_linux
-    kernel=${kernel:-$(printf '%s\n' "$cache/linux-$linux"/boot/vmlinux-*)}
-    modules=${modules:-$cache/linux-$linux}
-    busybox=${busybox:-$(find "$cache/linux-$linux" -path '*/bin/busybox')}
+    local folder=$cache/$linux_piece-$linux
+    piece "$linux_piece-$linux" make_linux
+    kernel=${kernel:-$(printf '%s\n' "$folder"/boot/vmlinux-*)}
+    modules=${modules:-$folder}
+    busybox=${busybox:-$(find "$folder" -path '*/bin/busybox')}
 }
 
 cross_prefix=powerpc64le-linux-gnu

@@ -2,9 +2,11 @@
 //! `tce-bench import`: what other programs recorded, as a trace.
 //!
 //! The recording is read line by line and never held; what is kept is the ranges that are mapped.
+//! A capture of hypercalls needs no such conversion: `import/qemu.rs` has it.
 
 mod csv;
 mod ftrace;
+mod qemu;
 mod ranges;
 
 use std::fs::{self, File};
@@ -74,15 +76,20 @@ struct Counts {
 /// # Errors
 /// What cannot be read or written, one line, with its number in the recording. Then nothing is written.
 pub fn import(config: &ImportConfig) -> anyhow::Result<Status> {
+    let format: fn() -> Format = match config.from {
+        ImportFormat::Ftrace => || Format::Ftrace,
+        ImportFormat::Csv => || Format::Csv(None),
+        ImportFormat::Qemu => return qemu::import(config),
+    };
     config.out.check().map_err(|e| anyhow!(e))?;
     let window = match config.window {
         Some(size) => Window { base: 0, size },
-        None => match bounds(config)? {
+        None => match bounds(config, format())? {
             Some(window) => window,
             None => return Ok(Status::Interrupted),
         },
     };
-    let Some(counts) = config.out.stream(|out| convert(config, window, out))? else {
+    let Some(counts) = config.out.stream(|out| convert(config, format(), window, out))? else {
         return Ok(Status::Interrupted);
     };
     if !config.quiet {
@@ -110,7 +117,7 @@ impl Window {
 }
 
 /// Reads the recording for its lowest and highest address. `None` if it was interrupted.
-fn bounds(config: &ImportConfig) -> anyhow::Result<Option<Window>> {
+fn bounds(config: &ImportConfig, format: Format) -> anyhow::Result<Option<Window>> {
     let meta = fs::metadata(&config.input);
     if meta.is_ok_and(|meta| !meta.is_file() && !meta.is_dir()) {
         bail!(
@@ -119,7 +126,7 @@ fn bounds(config: &ImportConfig) -> anyhow::Result<Option<Window>> {
         );
     }
     let page = 1_u64 << config.page_shift;
-    let (mut events, mut counts) = (Events::open(config)?, Counts::default());
+    let (mut events, mut counts) = (Events::open(config, format)?, Counts::default());
     let mut found: Option<(u64, u64)> = None;
     loop {
         match events.next(&mut counts)? {
@@ -147,6 +154,7 @@ fn bounds(config: &ImportConfig) -> anyhow::Result<Option<Window>> {
 
 fn convert(
     config: &ImportConfig,
+    format: Format,
     window: Window,
     out: Pieces<'_>,
 ) -> anyhow::Result<Option<Counts>> {
@@ -156,7 +164,7 @@ fn convert(
     writeln!(out, "# columns: t_ns op liobn ioba value npages ret cpu dur_ns")?;
     let (shift, entries) = (config.page_shift, window.size >> config.page_shift);
     writeln!(out, "0 window-create {LIOBN:#x} 0x0 {shift} {entries} 0 - -")?;
-    let mut events = Events::open(config)?;
+    let mut events = Events::open(config, format)?;
     let mut calls = Calls {
         out,
         page: 1 << shift,
@@ -375,11 +383,7 @@ enum Format {
 }
 
 impl Events {
-    fn open(config: &ImportConfig) -> Result<Self, TraceError> {
-        let format = match config.from {
-            ImportFormat::Ftrace => Format::Ftrace,
-            ImportFormat::Csv => Format::Csv(None),
-        };
+    fn open(config: &ImportConfig, format: Format) -> Result<Self, TraceError> {
         Ok(Self { lines: Lines::open(Path::new(&config.input))?, format })
     }
 

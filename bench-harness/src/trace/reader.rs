@@ -13,16 +13,55 @@ const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// The first bytes of the input, put back in front of the rest.
 type Whole<R> = io::Chain<io::Cursor<Vec<u8>>, BufReader<R>>;
 
-/// A text file, compressed by zstd or not.
-enum Text<R: Read> {
+/// A file, unpacked if it begins as zstd's do.
+pub(crate) enum Unpacked<R: Read> {
     Plain(Whole<R>),
     Zstd(Box<BufReader<zstd::Decoder<'static, Whole<R>>>>),
+}
+
+impl<R: Read> Unpacked<R> {
+    /// # Errors
+    /// If nothing can be read.
+    pub(crate) fn new(input: R) -> io::Result<Self> {
+        let mut input = BufReader::with_capacity(128 << 10, input);
+        let mut magic = Vec::with_capacity(4);
+        (&mut input).take(4).read_to_end(&mut magic)?;
+        let packed = magic == ZSTD_MAGIC;
+        let whole = io::Cursor::new(magic).chain(input);
+        Ok(if packed {
+            let decoder = zstd::Decoder::with_buffer(whole)?;
+            Self::Zstd(Box::new(BufReader::with_capacity(128 << 10, decoder)))
+        } else {
+            Self::Plain(whole)
+        })
+    }
+}
+
+impl<R: Read> Read for Unpacked<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(input) => input.read(into),
+            Self::Zstd(input) => input.read(into),
+        }
+    }
+}
+
+/// Opens a file to be read.
+///
+/// # Errors
+/// If that cannot be.
+pub(crate) fn open(path: &Path) -> Result<File, TraceError> {
+    let input = File::open(path).and_then(|input| match input.metadata()?.is_dir() {
+        true => Err(io::Error::from(io::ErrorKind::IsADirectory)),
+        false => Ok(input),
+    });
+    input.map_err(|error| unreadable(&path.display().to_string(), &error))
 }
 
 /// Reads lines, plain or out of a zstd stream, of at most [`MAX_LINE`] bytes.
 pub(crate) struct Lines<R: Read> {
     file: String,
-    text: Text<R>,
+    text: Unpacked<R>,
     line: u64,
     buffer: Vec<u8>,
 }
@@ -31,12 +70,7 @@ impl Lines<File> {
     /// # Errors
     /// If the file cannot be read.
     pub(crate) fn open(path: &Path) -> Result<Self, TraceError> {
-        let file = path.display().to_string();
-        let input = File::open(path).and_then(|input| match input.metadata()?.is_dir() {
-            true => Err(io::Error::from(io::ErrorKind::IsADirectory)),
-            false => Ok(input),
-        });
-        Self::new(&file, input.map_err(|error| unreadable(&file, &error))?)
+        Self::new(&path.display().to_string(), open(path)?)
     }
 }
 
@@ -44,18 +78,7 @@ impl<R: Read> Lines<R> {
     /// # Errors
     /// If nothing can be read.
     pub(crate) fn new(file: &str, input: R) -> Result<Self, TraceError> {
-        let mut input = BufReader::with_capacity(128 << 10, input);
-        let mut magic = Vec::with_capacity(4);
-        let refuse = |error: io::Error| unreadable(file, &error);
-        (&mut input).take(4).read_to_end(&mut magic).map_err(refuse)?;
-        let packed = magic == ZSTD_MAGIC;
-        let whole = io::Cursor::new(magic).chain(input);
-        let text = if packed {
-            let decoder = zstd::Decoder::with_buffer(whole).map_err(refuse)?;
-            Text::Zstd(Box::new(BufReader::with_capacity(128 << 10, decoder)))
-        } else {
-            Text::Plain(whole)
-        };
+        let text = Unpacked::new(input).map_err(|error| unreadable(file, &error))?;
         Ok(Self { file: file.to_string(), text, line: 0, buffer: Vec::new() })
     }
 
@@ -81,14 +104,14 @@ impl<R: Read> Lines<R> {
         self.buffer.clear();
         let limit = MAX_LINE as u64 + 1;
         let read = match &mut self.text {
-            Text::Plain(text) => text.take(limit).read_until(b'\n', &mut self.buffer),
-            Text::Zstd(text) => text.take(limit).read_until(b'\n', &mut self.buffer),
+            Unpacked::Plain(text) => text.take(limit).read_until(b'\n', &mut self.buffer),
+            Unpacked::Zstd(text) => text.take(limit).read_until(b'\n', &mut self.buffer),
         };
         self.line += 1;
         match read {
             Ok(0) => return Ok(false),
             Ok(_) => {}
-            Err(error) if matches!(self.text, Text::Zstd(_)) => {
+            Err(error) if matches!(self.text, Unpacked::Zstd(_)) => {
                 return Err(self.fail(format_args!(
                     "the zstd stream is truncated or corrupt after line {}: {error}; accepted: a \
                      complete zstd file",
@@ -227,13 +250,13 @@ impl<R: Read> Reader<R> {
     }
 }
 
-fn unreadable(file: &str, error: &io::Error) -> TraceError {
+pub(crate) fn unreadable(file: &str, error: &io::Error) -> TraceError {
     let text = format!("cannot be read: {}", plain_io(error));
     TraceError { file: file.to_string(), line: 0, text }
 }
 
 /// An I/O error without Rust's "(os error 2)".
-fn plain_io(error: &io::Error) -> String {
+pub(crate) fn plain_io(error: &io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or(&text).to_string()
 }
