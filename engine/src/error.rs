@@ -398,7 +398,7 @@ pub enum AttachError {
     /// The group is a member already.
     #[error("group {0} is in this container already")]
     Member(GroupId),
-    /// The group is in another container.
+    /// The group is in another container, or another is just trying to attach it, which may fail yet.
     #[error("group {0} is in another container")]
     Elsewhere(GroupId),
     /// The group is not in this container.

@@ -288,6 +288,8 @@ impl Found {
         let shrinks = by_itself && !config.guest && wrong.what != "panic";
         let least =
             if shrinks { shrink::shrink(episode, (seed, number), &wrong) } else { Vec::new() };
+        // What the thread's calls do not lead to by themselves took others to meet them.
+        let by_itself = by_itself && (episode.threads.len() == 1 || !shrinks || !least.is_empty());
         Self {
             machine,
             seed,

@@ -7,7 +7,7 @@ mod structural;
 
 use std::ops::Range;
 
-use tce_engine::addr::{DmaMask, Ioba, PageShift, Uaddr};
+use tce_engine::addr::{DmaMask, GroupId, Ioba, PageShift, Uaddr};
 use tce_engine::container::{MapRequest, Mode, UnmapRequest};
 use tce_engine::kill::KillPolicy;
 use tce_engine::tce::Perm;
@@ -29,6 +29,9 @@ pub(super) struct Draw {
     random: Random,
     /// Ranges of memory that may be registered; some overlap.
     candidates: Vec<(u64, u64)>,
+    /// Groups that there are not, of this thread alone: while one tries to attach a group, others are told
+    /// that it is elsewhere.
+    nowhere: [GroupId; 2],
 }
 
 /// Ranges of memory of a thread, on a host with pages of so many bytes.
@@ -53,7 +56,8 @@ fn candidates(thread: u32, p: u64) -> Vec<(u64, u64)> {
 impl Draw {
     pub(super) fn new(seed: u64, thread: u32, host: PageShift) -> Self {
         let candidates = candidates(thread, host.bytes());
-        Self { random: Random::new(seed), candidates }
+        let nowhere = [0, 1].map(|n| GroupId(u32::MAX - 2 * thread - n));
+        Self { random: Random::new(seed), candidates, nowhere }
     }
 
     /// The memory that a thread has from the beginning where a container is shared.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Calls that have to be refused, each by another check.
 
-use tce_engine::addr::{GroupId, Ioba, PageShift, Uaddr};
+use tce_engine::addr::{Ioba, PageShift, Uaddr};
 use tce_engine::container::{LIST_MAX, MapRequest, Mode, Removal, UnmapRequest};
 use tce_engine::geometry::{Levels, WindowSpec};
 use tce_engine::tce::Perm;
@@ -153,7 +153,7 @@ impl Draw {
     fn bad_structure(&mut self, world: &World<'_>, side: usize) -> Call {
         let (start, bytes) = self.candidates[0];
         let page = world.machine.host.bytes();
-        let nowhere = GroupId(u32::MAX - self.below(2) as u32);
+        let nowhere = self.one_of(&self.nowhere.clone());
         let create = |size, page, levels| {
             Call::Create(side, WindowSpec { size, page, levels: Levels::Exactly(levels) })
         };
