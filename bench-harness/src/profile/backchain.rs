@@ -60,9 +60,11 @@ static NEXT: AtomicUsize = AtomicUsize::new(0);
 static LOST: AtomicU64 = AtomicU64::new(0);
 static RUNNING: AtomicBool = AtomicBool::new(false);
 
-/// First and end of each mapping; VERSION is odd while they are changed.
-static MAPPING: [[AtomicU64; 2]; MAPPINGS] = [const { [const { AtomicU64::new(0) }; 2] }; MAPPINGS];
-static MAPPED: AtomicUsize = AtomicUsize::new(0);
+/// First and end of each mapping. Of the two lists that one is read whose number VERSION is, modulo 2, while the
+/// thread makes the other: however long that takes, handlers have one.
+static MAPPING: [[[AtomicU64; 2]; MAPPINGS]; 2] =
+    [const { [const { [const { AtomicU64::new(0) }; 2] }; MAPPINGS] }; 2];
+static MAPPED: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
 static VERSION: AtomicUsize = AtomicUsize::new(0);
 
 /// What was found.
@@ -213,17 +215,24 @@ fn word(address: usize) -> u64 {
     unsafe { place.read_volatile() }
 }
 
-/// Where the mapping that an address is in ends; `None` if it is in none that is known, or while they change.
+/// Where the mapping that an address is in ends; `None` if it is in none that is known.
 fn mapping_end(address: usize) -> Option<usize> {
     let version = VERSION.load(Ordering::Acquire);
-    let count = MAPPED.load(Ordering::Relaxed).min(MAPPINGS);
-    let found = MAPPING[..count].iter().find_map(|[first, end]| {
+    let count = MAPPED[version % 2].load(Ordering::Relaxed).min(MAPPINGS);
+    let found = MAPPING[version % 2][..count].iter().find_map(|[first, end]| {
         let (first, end) = (first.load(Ordering::Relaxed), end.load(Ordering::Relaxed));
         (first..end).contains(&(address as u64)).then_some(end as usize)
     });
     fence(Ordering::Acquire);
-    let same = version.is_multiple_of(2) && VERSION.load(Ordering::Relaxed) == version;
-    found.filter(|_| same)
+    // Had there been a new list meanwhile, the next would perhaps be made in this one's place.
+    found.filter(|_| VERSION.load(Ordering::Relaxed) == version)
+}
+
+/// True if the stack that this is called on is known.
+#[cfg(test)]
+pub(super) fn knows_this_stack() -> bool {
+    let here = 0_u8;
+    mapping_end(ptr::from_ref(&here).addr()).is_some()
 }
 
 fn read_mappings() -> io::Result<()> {
@@ -233,16 +242,17 @@ fn read_mappings() -> io::Result<()> {
         let (first, end) = range.split_once('-').filter(|_| rights.starts_with("rw"))?;
         Some((u64::from_str_radix(first, 16).ok()?, u64::from_str_radix(end, 16).ok()?))
     });
-    VERSION.fetch_add(1, Ordering::Relaxed);
+    let next = VERSION.load(Ordering::Relaxed).wrapping_add(1);
+    // Who reads what is stored from here on, in the list of the version before, sees that it has passed.
     fence(Ordering::Release);
     let mut count = 0;
-    for ((first, end), place) in writable.zip(&MAPPING) {
+    for ((first, end), place) in writable.zip(&MAPPING[next % 2]) {
         place[0].store(first, Ordering::Relaxed);
         place[1].store(end, Ordering::Relaxed);
         count += 1;
     }
-    MAPPED.store(count, Ordering::Relaxed);
-    VERSION.fetch_add(1, Ordering::Release);
+    MAPPED[next % 2].store(count, Ordering::Relaxed);
+    VERSION.store(next, Ordering::Release);
     Ok(())
 }
 
