@@ -153,7 +153,8 @@ impl Draw {
     fn bad_structure(&mut self, world: &World<'_>, side: usize) -> Call {
         let (start, bytes) = self.candidates[0];
         let page = world.machine.host.bytes();
-        let nowhere = self.one_of(&self.nowhere.clone());
+        let all = self.nowhere;
+        let nowhere = self.one_of(&all);
         let create = |size, page, levels| {
             Call::Create(side, WindowSpec { size, page, levels: Levels::Exactly(levels) })
         };
