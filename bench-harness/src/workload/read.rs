@@ -26,8 +26,10 @@ impl Reader<'_> {
         1 + before.filter(|byte| **byte == b'\n').count()
     }
 
+    /// What a file holds may be in it, so it is made one printable line.
     pub(super) fn fault(&mut self, span: &Range<usize>, text: impl Into<String>) {
-        self.faults.push(Fault { line: Some(self.line(span)), text: text.into() });
+        let text = printable(&text.into());
+        self.faults.push(Fault { line: Some(self.line(span)), text });
     }
 
     /// A key that is not known, with the one that was probably meant.
@@ -37,6 +39,15 @@ impl Reader<'_> {
         let known = known.join(", ");
         self.fault(span, format!("unknown {what} '{key}'{meant}; accepted: {known}"));
     }
+}
+
+/// With what controls a terminal escaped, line ends included.
+fn printable(text: &str) -> String {
+    let mut printable = String::new();
+    for c in text.chars() {
+        if c.is_control() { printable.extend(c.escape_default()) } else { printable.push(c) }
+    }
+    printable
 }
 
 /// Which of `names` is nearest, if any is near.
