@@ -10,6 +10,7 @@ use super::expect;
 use super::keys::{DESCRIBING, KEYS, Key, Kind, Setting, TABLES};
 use super::{Fault, Workload, digest};
 use crate::cli;
+use crate::style::printable;
 
 /// Longer names do not fit in a table.
 const LONGEST_NAME: usize = 40;
@@ -39,15 +40,6 @@ impl Reader<'_> {
         let known = known.join(", ");
         self.fault(span, format!("unknown {what} '{key}'{meant}; accepted: {known}"));
     }
-}
-
-/// With what controls a terminal escaped, line ends included.
-fn printable(text: &str) -> String {
-    let mut printable = String::new();
-    for c in text.chars() {
-        if c.is_control() { printable.extend(c.escape_default()) } else { printable.push(c) }
-    }
-    printable
 }
 
 /// Which of `names` is nearest, if any is near.
