@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Calls of the engine over a kernel whose requests fail in whatever way the bytes say: before they
-//! arrive, with a part of them done, or with all of it done and the answer lost. However often that
-//! happens, the books are the kernel's, and nothing is left in the end.
+//! arrive, with a part of them done, or with all of it done and the answer lost; one of each call's. However
+//! often that happens, the books are the kernel's, and nothing is left in the end.
 
 mod kernel;
 
@@ -55,10 +55,12 @@ pub fn ioctl(data: &[u8]) {
         if answers.is_empty() {
             break;
         }
+        answers.begin();
         call(&container, &answers, version);
         check(&engine, &kernel, &process);
     }
     // Those who leave may still fail.
+    answers.begin();
     drop(container);
     check(&engine, &kernel, &process);
     let ledger = engine.ledger().pages();

@@ -3,7 +3,7 @@
 //! `engine/tests/faults/table.rs`, which this keeps to.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tce_engine::addr::{GroupId, PageShift, Uaddr};
 use tce_engine::backend::linux::mock_kernel::{MockContainer, Process};
@@ -19,11 +19,19 @@ use super::{HOST, PAGE};
 pub(super) struct Answers {
     bytes: Vec<u8>,
     taken: AtomicUsize,
+    /// A request of this call has failed.
+    failed: AtomicBool,
 }
 
 impl Answers {
     pub(super) fn new(bytes: &[u8]) -> Self {
-        Self { bytes: bytes.to_vec(), taken: AtomicUsize::new(0) }
+        Self { bytes: bytes.to_vec(), taken: AtomicUsize::new(0), failed: AtomicBool::new(false) }
+    }
+
+    /// A call begins, of whose requests one may fail: what puts things right again afterwards is sent to a
+    /// kernel that works.
+    pub(super) fn begin(&self) {
+        self.failed.store(false, Ordering::Relaxed);
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -46,8 +54,11 @@ impl Answers {
             Errno::EINVAL,
             Errno::ENXIO,
         ];
+        if self.failed.load(Ordering::Relaxed) {
+            return End::Arrives;
+        }
         let byte = self.next();
-        match byte % 32 {
+        let end = match byte % 32 {
             0..20 => End::Arrives,
             20..27 => End::Error(ERRORS[usize::from(byte % 32 - 20)]),
             27 => End::One,
@@ -55,7 +66,9 @@ impl Answers {
             29 => End::Part(u64::MAX),
             30 => End::All,
             _ => End::Cleared,
-        }
+        };
+        self.failed.store(end != End::Arrives, Ordering::Relaxed);
+        end
     }
 }
 
