@@ -47,7 +47,14 @@ pub fn decode(text: &str) -> Result<Histogram<u64>, String> {
         .decode(text)
         .map_err(|error| format!("the histogram is not base64: {error}; accepted: {ENCODING}"))?;
     let read = plain(&bytes).and_then(|plain| {
-        Deserializer::new().deserialize(&mut plain.as_slice()).map_err(|error| error.to_string())
+        let read: Result<Histogram<u64>, _> =
+            Deserializer::new().deserialize(&mut plain.as_slice());
+        let hist = read.map_err(|error| error.to_string())?;
+        // Two buckets may become one, whose count has to fit.
+        match hist.len() <= i64::MAX as u64 {
+            true => Ok(hist),
+            false => Err(format!("it has {} samples; the limit is {}", hist.len(), i64::MAX)),
+        }
     });
     read.map_err(|error| format!("the histogram cannot be read: {error}; accepted: {ENCODING}"))
 }

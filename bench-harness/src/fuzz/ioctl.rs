@@ -31,9 +31,10 @@ const CALLS: usize = 64;
 
 /// A kernel and a policy; then calls, and for each request that one makes, what becomes of it.
 ///
-/// Containers of version 2 only. By our reading, one of version 1 makes its window when something is first mapped: if the answer
-/// to that is lost while it is not known yet what a window is charged with, since finding that out failed before,
-/// the ledger lacks the window until the container goes. `engine/tests/faults` has version 1 with one failure.
+/// Containers of version 2 only. By our reading, one of version 1 makes its window when something is first
+/// mapped: if the answer to that is lost while it is not known yet what a window is charged with, since finding
+/// that out failed before, the ledger lacks the window until the container goes. `engine/tests/faults` has
+/// version 1 with one failure.
 ///
 /// # Panics
 /// If the books differ from the kernel's, or if something is left.
