@@ -99,7 +99,7 @@ fn tce(bytes: &mut Bytes<'_>) -> u64 {
     match kind >> 5 {
         0 => perm,
         1..4 => u64::from(bytes.short()) << 12 | perm,
-        4..6 => (u64::from(bytes.byte()) << 24) % RAM | perm,
+        4..6 => ((u64::from(bytes.byte()) << 24) % RAM) | perm,
         6 => (RAM - 4096 + (u64::from(bytes.byte()) << 8)) | perm,
         _ => bytes.long(),
     }
