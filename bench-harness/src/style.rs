@@ -42,6 +42,15 @@ impl Style {
         self.paint("2", text)
     }
 
+    /// What came of a check: `good` or `bad`, or that a signal ended it before all was looked at.
+    pub fn verdict(self, verified: bool, complete: bool, good: &str, bad: &str) -> String {
+        match (verified, complete) {
+            (true, _) => self.green(good),
+            (false, false) => self.yellow("interrupted, incomplete"),
+            (false, true) => self.red(bad),
+        }
+    }
+
     /// Good news.
     pub fn green(self, text: &str) -> String {
         self.paint("32", text)

@@ -168,6 +168,8 @@ fn furnish(folder: &Path) {
         fs::write(at(&format!("{name}.json")), doc.to_string()).unwrap();
     }
     let event = "fio-9 [001] d..1. 100.000002: map: IOMMU: iova=0xfff10000 - 0xfff11000 paddr=0x12345000 size=4096\n";
+    let capture = zstd::decode_all(&include_bytes!("data/nvme-net.tcecap.zst")[..]).unwrap();
+    fs::write(at("boot.tcecap"), capture).unwrap();
     fs::write(at("trace.txt"), event).unwrap();
     fs::write(at("maps.csv"), "op,iova,size,paddr\nmap,0x10000,65536,0x20000\n").unwrap();
 }

@@ -110,6 +110,7 @@ fn partial_results_say_so() {
         assert_eq!(code, Some(130), "{}", args[0]);
         let doc: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
         assert_eq!(doc["run"]["complete"], false, "{}", args[0]);
+        assert_ne!(doc["verified"], true, "{}", args[0]);
         assert_eq!(names(dir.path()), ["partial.json"]);
     }
 }

@@ -40,7 +40,7 @@ struct Doc {
     run: Run,
     label: &'static str,
     traps: Vec<Row>,
-    /// The engine came to no harm that it does not explain.
+    /// The engine came to no harm that it does not explain. False if a signal ended it.
     verified: bool,
 }
 
@@ -99,7 +99,7 @@ pub fn hazards(config: &HazardsConfig, argv: Vec<String>) -> anyhow::Result<Stat
     }
     doc.run.complete = !interrupted();
     doc.run.wall_s = begin.elapsed().as_secs_f64();
-    doc.verified = doc.traps.iter().all(Row::engine_is_well);
+    doc.verified = doc.run.complete && doc.traps.iter().all(Row::engine_is_well);
     present(config.quiet, config.json.as_ref(), &doc, || report::table(&doc, Style::detect()))?;
     Ok(Status::of(doc.run.complete, Some(doc.verified)))
 }

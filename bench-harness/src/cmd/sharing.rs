@@ -46,6 +46,7 @@ struct Doc {
     members: Vec<Members>,
     /// Containers of one group each, with the same memory.
     containers: Vec<Containers>,
+    /// Everything is as the rules say. False if a signal ended it.
     verified: bool,
 }
 
@@ -126,7 +127,8 @@ pub fn sharing(config: &SharingConfig, argv: Vec<String>) -> anyhow::Result<Stat
     }
     doc.run.complete = !interrupted();
     doc.run.wall_s = begin.elapsed().as_secs_f64();
-    doc.verified = doc.members.iter().all(|m| m.as_ruled)
+    doc.verified = doc.run.complete
+        && doc.members.iter().all(|m| m.as_ruled)
         && doc.containers.iter().all(|c| c.as_ruled)
         && same(doc.members.iter().map(|m| m.table_pages));
     present(config.quiet, config.json.as_ref(), &doc, || report::table(&doc, Style::detect()))?;

@@ -46,7 +46,7 @@ struct Doc {
     host: HostFacts,
     label: &'static str,
     rows: Vec<Row>,
-    /// Windows, books and devices were as they should after each round.
+    /// Windows, books and devices were as they should after each round. False if a signal ended it.
     verified: bool,
 }
 
@@ -136,7 +136,7 @@ pub fn teardown(config: &TeardownConfig, argv: Vec<String>) -> anyhow::Result<St
     }
     doc.run.complete = !interrupted();
     doc.run.wall_s = begin.elapsed().as_secs_f64();
-    doc.verified = doc.rows.iter().all(|row| row.verified);
+    doc.verified = doc.run.complete && doc.rows.iter().all(|row| row.verified);
     present(config.quiet, config.json.as_ref(), &doc, || report::table(&doc, Style::detect()))?;
     Ok(Status::of(doc.run.complete, Some(doc.verified)))
 }

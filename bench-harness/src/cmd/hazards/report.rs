@@ -40,11 +40,12 @@ pub(super) fn table(doc: &Doc, style: Style) -> String {
             let _ = writeln!(out, "{:NAMES$} the engine cannot help: {why}", "");
         }
     }
-    let verdict = if doc.verified {
-        style.green("the engine came to no harm that it does not explain")
-    } else {
-        style.red("THE ENGINE CAME TO HARM")
-    };
+    let verdict = style.verdict(
+        doc.verified,
+        doc.run.complete,
+        "the engine came to no harm that it does not explain",
+        "THE ENGINE CAME TO HARM",
+    );
     let _ = write!(
         out,
         "\nok: done, nothing wrong; refused: the user was told; - : this kernel has not what the story \

@@ -32,11 +32,12 @@ pub(super) fn table(doc: &Doc, style: Style) -> String {
     let heads = std::iter::once(heads.map(str::to_owned).to_vec());
     let rows: Vec<_> = heads.chain(doc.containers.iter().map(containers)).collect();
     columns::table(&mut out, &rows, style);
-    let verdict = if doc.verified {
-        style.green("charges and kills are as the rules say")
-    } else {
-        style.red("NOT AS THE RULES SAY")
-    };
+    let verdict = style.verdict(
+        doc.verified,
+        doc.run.complete,
+        "charges and kills are as the rules say",
+        "NOT AS THE RULES SAY",
+    );
     out.push_str(&format!(
         "\ntable and memory: host pages of 64K that are charged; map, unmap and removal: stores to \
          kill registers;\ntimes are means of one sample, of the mock\n\n{verdict}\n"

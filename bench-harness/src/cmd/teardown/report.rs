@@ -25,11 +25,12 @@ pub(super) fn table(doc: &Doc, style: Style) -> String {
     let heads = std::iter::once(heads.map(str::to_owned).to_vec());
     let rows: Vec<_> = heads.chain(doc.rows.iter().map(row)).collect();
     columns::table(&mut out, &rows, style);
-    let verdict = if doc.verified {
-        style.green("every window went as it should")
-    } else {
-        style.red("SOMETHING DID NOT GO AS IT SHOULD")
-    };
+    let verdict = style.verdict(
+        doc.verified,
+        doc.run.complete,
+        "every window went as it should",
+        "SOMETHING DID NOT GO AS IT SHOULD",
+    );
     out.push_str(&format!(
         "\npeers: a map and an unmap of one page in another window of the container, the longest of each \
          peer and round its median;\n\

@@ -44,11 +44,8 @@ pub(super) fn table(doc: &Doc, style: Style) -> String {
         "\njudged: accesses of which it was known what they must find; held back: most pages whose kills one \
          handle owed;\nkills: stores to kill registers\n\n",
     );
-    let verdict = match (doc.verified, doc.run.complete) {
-        (true, _) => style.green("no device found anything stale"),
-        (false, false) => style.yellow("interrupted, incomplete"),
-        (false, true) => style.red("SOMETHING WAS FOUND THAT MUST NOT BE"),
-    };
+    let (good, bad) = ("no device found anything stale", "SOMETHING WAS FOUND THAT MUST NOT BE");
+    let verdict = style.verdict(doc.verified, doc.run.complete, good, bad);
     out + &verdict + "\n"
 }
 
