@@ -2,11 +2,12 @@
 //! Histograms as text: base64 for the JSON result, and an HdrHistogram interval log (V1.3) that
 //! the tools around HdrHistogram read.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use flate2::read::ZlibDecoder;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer};
 
@@ -27,7 +28,17 @@ pub fn encode(hist: &Histogram<u64>) -> Result<String, String> {
     Ok(STANDARD.encode(bytes))
 }
 
-/// The histogram that [`encode`] wrote.
+/// The first words of the compressed form, and of what is in it.
+pub(crate) const COMPRESSED: u32 = 0x1c84_9314;
+const PLAIN: u32 = 0x1c84_9313;
+/// Bytes before the counts.
+const HEAD: usize = 40;
+/// Most digits of a histogram here; each one more takes ten times the memory, whatever is in it.
+const MOST_DIGITS: u32 = 3;
+/// Most bytes that so many digits over all of 64 bits can be: 56,320 counts of 9.
+const MOST_BYTES: u64 = 512 << 10;
+
+/// The histogram that [`encode`] wrote. However few bytes say that they are many, it takes little memory.
 ///
 /// # Errors
 /// If the text is no base64, or its content no histogram.
@@ -35,9 +46,52 @@ pub fn decode(text: &str) -> Result<Histogram<u64>, String> {
     let bytes = STANDARD
         .decode(text)
         .map_err(|error| format!("the histogram is not base64: {error}; accepted: {ENCODING}"))?;
-    Deserializer::new()
-        .deserialize(&mut bytes.as_slice())
-        .map_err(|error| format!("the histogram cannot be read: {error}; accepted: {ENCODING}"))
+    let read = plain(&bytes).and_then(|plain| {
+        let read: Result<Histogram<u64>, _> =
+            Deserializer::new().deserialize(&mut plain.as_slice());
+        let hist = read.map_err(|error| error.to_string())?;
+        // Two buckets may become one, whose count has to fit.
+        match hist.len() <= i64::MAX as u64 {
+            true => Ok(hist),
+            false => Err(format!("it has {} samples; the limit is {}", hist.len(), i64::MAX)),
+        }
+    });
+    read.map_err(|error| format!("the histogram cannot be read: {error}; accepted: {ENCODING}"))
+}
+
+/// The uncompressed form of [`encode`]'s bytes, if the library that takes it can hold it: it trusts lengths,
+/// and negates what it reads.
+fn plain(bytes: &[u8]) -> Result<Vec<u8>, String> {
+    let word = |bytes: &[u8], at: usize| {
+        let four = bytes.get(at..at + 4)?;
+        four.try_into().ok().map(u32::from_be_bytes)
+    };
+    if word(bytes, 0) != Some(COMPRESSED)
+        || word(bytes, 4).map(|n| n as usize + 8) != Some(bytes.len())
+    {
+        return Err("it does not begin as one, or has not the length that it says".to_owned());
+    }
+    let mut plain = Vec::new();
+    let unpacked = ZlibDecoder::new(&bytes[8..]).take(MOST_BYTES + 1).read_to_end(&mut plain);
+    unpacked.map_err(|error| error.to_string())?;
+    if plain.len() as u64 > MOST_BYTES {
+        return Err(format!("it has more than {MOST_BYTES} bytes"));
+    }
+    let counts = plain.get(HEAD..).unwrap_or_default();
+    if word(&plain, 0) != Some(PLAIN) || word(&plain, 4).map(|n| n as usize) != Some(counts.len()) {
+        return Err("what is in it is none, or has not the length that it says".to_owned());
+    }
+    match word(&plain, 12) {
+        Some(digits) if digits > MOST_DIGITS => {
+            return Err(format!("it is of {digits} digits; the limit is {MOST_DIGITS}"));
+        }
+        _ => {}
+    }
+    // A number of zeros that has no positive one: nine bytes with all bits set.
+    if counts.windows(9).any(|number| number == [0xff; 9]) {
+        return Err("it has a count that is none".to_owned());
+    }
+    Ok(plain)
 }
 
 /// One histogram of an interval log.
@@ -134,6 +188,8 @@ mod tests {
     fn junk_is_an_error_not_a_panic() {
         assert!(decode("!!!").unwrap_err().contains("not base64"));
         assert!(decode("AAAA").unwrap_err().contains("cannot be read"));
+        let short = STANDARD.encode([0x1c, 0x84, 0x93, 0x14, 0xff, 0xff, 0xff, 0xff]);
+        assert!(decode(&short).unwrap_err().contains("not the length that it says"));
         let mut cut = encode(sample().histogram()).unwrap();
         cut.truncate(cut.len() / 8 * 4);
         assert!(decode(&cut).is_err());

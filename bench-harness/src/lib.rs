@@ -9,6 +9,8 @@ pub mod cpus;
 pub mod edu;
 #[cfg(test)]
 mod fixtures;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod hist_io;
 pub mod host;
 pub mod interrupt;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use tce_bench::cli::{self, EXIT_USAGE, Invocation};
 use tce_bench::cmd::{self, Status};
 use tce_bench::interrupt;
+use tce_bench::style::printable;
 
 /// Something failed, or a check did.
 const EXIT_FAILURE: u8 = 1;
@@ -51,7 +52,9 @@ fn main() -> ExitCode {
             Invocation::WriteAll(files) => cmd::files::write_all(files),
         });
     let complain = |code: u8, text: &str| {
-        eprintln!("error: {text}");
+        // It may quote a file, which shall not control the terminal.
+        let lines: Vec<_> = text.lines().map(printable).collect();
+        eprintln!("error: {}", lines.join("\n"));
         ExitCode::from(code)
     };
     match result {

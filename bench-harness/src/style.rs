@@ -126,6 +126,20 @@ fn scaled(value: f64, units: &[(&str, f64)]) -> String {
     }
 }
 
+/// A text with what controls a terminal escaped, line ends included.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    let mut printable = String::new();
+    for c in text.chars() {
+        if c.is_control() {
+            printable.extend(c.escape_default());
+        } else {
+            printable.push(c);
+        }
+    }
+    printable
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

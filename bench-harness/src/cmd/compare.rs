@@ -4,6 +4,7 @@
 
 mod evaluate;
 mod format;
+pub(super) mod fuzz;
 pub(super) mod history;
 mod kernel_formats;
 mod load;

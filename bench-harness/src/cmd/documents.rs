@@ -32,9 +32,7 @@ pub(super) fn read(path: &Path) -> anyhow::Result<ResultDoc> {
 /// # Errors
 /// The file and what is wrong with it, one line.
 pub(super) fn read_any(path: &Path) -> anyhow::Result<ResultDoc> {
-    let name = path.display();
-    let text = content(path)?;
-    parsed(&text).and_then(|doc| sound(&doc).map(|()| doc)).with_context(|| format!("'{name}'"))
+    document_of_any(&content(path)?).with_context(|| format!("'{}'", path.display()))
 }
 
 fn content(path: &Path) -> anyhow::Result<Vec<u8>> {
@@ -50,6 +48,16 @@ fn content(path: &Path) -> anyhow::Result<Vec<u8>> {
 pub(super) fn document(text: &[u8]) -> anyhow::Result<ResultDoc> {
     let doc = parsed(text)?;
     usable(&doc)?;
+    Ok(doc)
+}
+
+/// The document in `text`, also if its run was interrupted or is not verified.
+///
+/// # Errors
+/// What is wrong with it, one line.
+pub(super) fn document_of_any(text: &[u8]) -> anyhow::Result<ResultDoc> {
+    let doc = parsed(text)?;
+    sound(&doc)?;
     Ok(doc)
 }
 

@@ -33,19 +33,37 @@ pub fn export(config: &ExportConfig) -> anyhow::Result<Status> {
     if let Some(id) = config.ids.iter().find(|id| !docs.iter().any(|d| has(d, id))) {
         bail!("no result has the operation {id:?}; there are: {}", operations(config)?.join(", "));
     }
-    let text = match config.to {
-        ExportFormat::Gha => trackers::gha(&docs, config)?,
-        ExportFormat::Bmf => trackers::bmf(&docs, config)?,
-        ExportFormat::Lnt => trackers::lnt(&docs, config)?,
-        ExportFormat::Perfherder => trackers::perfherder(&docs, config)?,
-        ExportFormat::Openmetrics => metrics::text(&docs, metrics::Dialect::OpenMetrics)?,
-        ExportFormat::Prometheus => metrics::text(&docs, metrics::Dialect::Prometheus)?,
-        ExportFormat::Csv => csv::text(&docs),
-        ExportFormat::Hlog => histograms::hlog(&docs)?,
-        ExportFormat::Hgrm => return hgrm(&docs, &config.out),
-    };
-    config.out.write(text.as_bytes()).map_err(|e| anyhow!(e))?;
+    match converted(&docs, config)? {
+        Converted::Text(text) => config.out.write(text.as_bytes()).map_err(|e| anyhow!(e))?,
+        Converted::Several(all) => write_several(&all, &config.out)?,
+    }
     Ok(Status::Ok)
+}
+
+/// What is to be written.
+pub(super) enum Converted {
+    /// One file.
+    Text(String),
+    /// Names without ending, and what each has.
+    Several(Vec<(String, String)>),
+}
+
+/// The results in the format that is asked for.
+///
+/// # Errors
+/// What cannot be converted, one line.
+pub(super) fn converted(docs: &[ResultDoc], config: &ExportConfig) -> anyhow::Result<Converted> {
+    Ok(Converted::Text(match config.to {
+        ExportFormat::Gha => trackers::gha(docs, config)?,
+        ExportFormat::Bmf => trackers::bmf(docs, config)?,
+        ExportFormat::Lnt => trackers::lnt(docs, config)?,
+        ExportFormat::Perfherder => trackers::perfherder(docs, config)?,
+        ExportFormat::Openmetrics => metrics::text(docs, metrics::Dialect::OpenMetrics)?,
+        ExportFormat::Prometheus => metrics::text(docs, metrics::Dialect::Prometheus)?,
+        ExportFormat::Csv => csv::text(docs),
+        ExportFormat::Hlog => histograms::hlog(docs)?,
+        ExportFormat::Hgrm => return Ok(Converted::Several(histograms::hgrm(docs)?)),
+    }))
 }
 
 /// Takes the other operations away, from the runs of a merged document, too.
@@ -81,24 +99,22 @@ fn operations(config: &ExportConfig) -> anyhow::Result<Vec<String>> {
 }
 
 /// One file for each operation, since the format has one distribution in a file.
-fn hgrm(docs: &[ResultDoc], out: &OutFile) -> anyhow::Result<Status> {
-    let all = histograms::hgrm(docs)?;
+fn write_several(all: &[(String, String)], out: &OutFile) -> anyhow::Result<()> {
     if let OutFile::File(folder) = out
         && folder.is_dir()
     {
-        for (name, text) in &all {
+        for (name, text) in all {
             let file = folder.join(format!("{name}.hgrm"));
             OutFile::File(file).write(text.as_bytes()).map_err(|e| anyhow!(e))?;
         }
-        return Ok(Status::Ok);
+        return Ok(());
     }
-    let [(_, text)] = all.as_slice() else {
+    let [(_, text)] = all else {
         bail!(
             "hgrm has one operation in a file, and there are {}: name one with --id, or a folder that is \
              there with -o",
             all.len()
         );
     };
-    out.write(text.as_bytes()).map_err(|e| anyhow!(e))?;
-    Ok(Status::Ok)
+    out.write(text.as_bytes()).map_err(|e| anyhow!(e))
 }

@@ -6,10 +6,12 @@
 
 mod csv;
 mod ftrace;
+pub(crate) mod fuzz;
 mod qemu;
 mod ranges;
 
 use std::fs::{self, File};
+use std::io::Read;
 use std::path::Path;
 
 use anyhow::{anyhow, bail};
@@ -84,12 +86,24 @@ pub fn import(config: &ImportConfig) -> anyhow::Result<Status> {
     config.out.check().map_err(|e| anyhow!(e))?;
     let window = match config.window {
         Some(size) => Window { base: 0, size },
-        None => match bounds(config, format())? {
-            Some(window) => window,
-            None => return Ok(Status::Interrupted),
-        },
+        None => {
+            let meta = fs::metadata(&config.input);
+            if meta.is_ok_and(|meta| !meta.is_file() && !meta.is_dir()) {
+                bail!(
+                    "'{}' is no regular file, and is to be read twice; give --window, with which once is enough",
+                    config.input.display()
+                );
+            }
+            match bounds(Events::open(config, format())?, config.page_shift)? {
+                Some(window) => window,
+                None => return Ok(Status::Interrupted),
+            }
+        }
     };
-    let Some(counts) = config.out.stream(|out| convert(config, format(), window, out))? else {
+    let converted = config
+        .out
+        .stream(|out| convert(Events::open(config, format())?, config.page_shift, window, out))?;
+    let Some(counts) = converted else {
         return Ok(Status::Interrupted);
     };
     if !config.quiet {
@@ -117,16 +131,9 @@ impl Window {
 }
 
 /// Reads the recording for its lowest and highest address. `None` if it was interrupted.
-fn bounds(config: &ImportConfig, format: Format) -> anyhow::Result<Option<Window>> {
-    let meta = fs::metadata(&config.input);
-    if meta.is_ok_and(|meta| !meta.is_file() && !meta.is_dir()) {
-        bail!(
-            "'{}' is no regular file, and is to be read twice; give --window, with which once is enough",
-            config.input.display()
-        );
-    }
-    let page = 1_u64 << config.page_shift;
-    let (mut events, mut counts) = (Events::open(config, format)?, Counts::default());
+fn bounds<R: Read>(mut events: Events<R>, page_shift: u8) -> anyhow::Result<Option<Window>> {
+    let page = 1_u64 << page_shift;
+    let mut counts = Counts::default();
     let mut found: Option<(u64, u64)> = None;
     loop {
         match events.next(&mut counts)? {
@@ -141,30 +148,30 @@ fn bounds(config: &ImportConfig, format: Format) -> anyhow::Result<Option<Window
             }
         }
     }
+    let file = events.lines.file();
     let Some((low, high)) = found else {
-        bail!("'{}' has no event that maps or unmaps anything", config.input.display());
+        bail!("'{file}' has no event that maps or unmaps anything");
     };
     Window::around(low, high, page).map(Some).ok_or_else(|| {
         anyhow!(
-            "{}: its addresses reach from {low:#x} to {high:#x}; accepted: a stretch of less than 2^64",
-            config.input.display()
+            "{file}: its addresses reach from {low:#x} to {high:#x}; accepted: a stretch of less than 2^64"
         )
     })
 }
 
-fn convert(
-    config: &ImportConfig,
-    format: Format,
+fn convert<R: Read>(
+    mut events: Events<R>,
+    page_shift: u8,
     window: Window,
     out: Pieces<'_>,
 ) -> anyhow::Result<Option<Counts>> {
-    let name = config.input.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = Path::new(events.lines.file()).file_name().unwrap_or_default();
+    let name = name.to_string_lossy().into_owned();
     let name = name.replace(char::is_control, " ");
     writeln!(out, "{HEADER}\n# name {name}\n# iova_base {:#x}", window.base)?;
     writeln!(out, "# columns: t_ns op liobn ioba value npages ret cpu dur_ns")?;
-    let (shift, entries) = (config.page_shift, window.size >> config.page_shift);
+    let (shift, entries) = (page_shift, window.size >> page_shift);
     writeln!(out, "0 window-create {LIOBN:#x} 0x0 {shift} {entries} 0 - -")?;
-    let mut events = Events::open(config, format)?;
     let mut calls = Calls {
         out,
         page: 1 << shift,
@@ -183,7 +190,7 @@ fn convert(
     }
     let Calls { out, counts, .. } = calls;
     if counts.calls == 0 {
-        bail!("'{}' has no event that maps or unmaps anything", config.input.display());
+        bail!("'{}' has no event that maps or unmaps anything", events.lines.file());
     }
     for line in counts.summary() {
         writeln!(out, "# import: {line}")?;
@@ -224,7 +231,7 @@ struct Calls<'a> {
 }
 
 impl Calls<'_> {
-    fn take(&mut self, event: &Event, events: &Events) -> anyhow::Result<()> {
+    fn take<R: Read>(&mut self, event: &Event, events: &Events<R>) -> anyhow::Result<()> {
         let (page, window, counts) = (self.page, self.window, &mut self.counts);
         let (t_ns, back) = self.clock.next(event.t_ns);
         counts.clock_back += u64::from(back);
@@ -371,8 +378,8 @@ enum Next {
 }
 
 /// The events of a recording, one after another.
-struct Events {
-    lines: Lines<File>,
+struct Events<R: Read> {
+    lines: Lines<R>,
     format: Format,
 }
 
@@ -382,11 +389,13 @@ enum Format {
     Csv(Option<csv::Columns>),
 }
 
-impl Events {
+impl Events<File> {
     fn open(config: &ImportConfig, format: Format) -> Result<Self, TraceError> {
-        Ok(Self { lines: Lines::open(Path::new(&config.input))?, format })
+        Ok(Self { lines: Lines::open(&config.input)?, format })
     }
+}
 
+impl<R: Read> Events<R> {
     fn next(&mut self, counts: &mut Counts) -> Result<Next, TraceError> {
         while self.lines.advance()? {
             if interrupted_at(self.lines.line()) {

@@ -78,7 +78,7 @@ fn list(all: &[String]) -> String {
 ///
 /// # Errors
 /// If one does not fit the first, or has a run that another has, too.
-fn merged(parts: &[(String, ResultDoc)]) -> anyhow::Result<ResultDoc> {
+pub(super) fn merged(parts: &[(String, ResultDoc)]) -> anyhow::Result<ResultDoc> {
     let (first_name, first) = parts.first().context("there is nothing to merge")?;
     let mut rows: BTreeMap<String, (HostRun, &str)> = BTreeMap::new();
     let mut sums: BTreeMap<&str, Histogram<u64>> = BTreeMap::new();

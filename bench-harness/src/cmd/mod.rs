@@ -9,6 +9,7 @@ pub mod doctor;
 mod documents;
 pub mod export;
 pub mod files;
+pub(crate) mod fuzz;
 pub mod hazards;
 pub mod import;
 pub mod info;

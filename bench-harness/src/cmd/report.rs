@@ -22,7 +22,7 @@ use super::documents::read_any;
 use super::export::once;
 use super::{Status, write_text};
 use crate::cli::{ReportConfig, Reported};
-use crate::result::Skipped;
+use crate::result::{ResultDoc, Skipped};
 
 /// Reads, draws and writes.
 ///
@@ -36,8 +36,7 @@ pub fn report(config: &ReportConfig) -> anyhow::Result<Status> {
             for path in files {
                 docs.push((path.display().to_string(), read_any(path)?));
             }
-            once(docs.iter().map(|(_, doc)| doc))?;
-            results::html(docs)
+            drawn(docs)?
         }
         Reported::Trend(folder) => {
             let trend = trend::trend(folder)?;
@@ -49,4 +48,13 @@ pub fn report(config: &ReportConfig) -> anyhow::Result<Status> {
     };
     write_text(&config.out, &page)?;
     Ok(Status::Ok)
+}
+
+/// The page of named results.
+///
+/// # Errors
+/// If a run is there twice.
+pub(super) fn drawn(docs: Vec<(String, ResultDoc)>) -> anyhow::Result<String> {
+    once(docs.iter().map(|(_, doc)| doc))?;
+    Ok(results::html(docs))
 }

@@ -25,6 +25,8 @@ pub use machine::Machine;
 
 use self::api::{Counts, Difference, Episode};
 use self::guest::Guest;
+#[doc(hidden)]
+pub use self::guest::fuzz::hypercall;
 use super::{Status, bar, present};
 use crate::cli::SoakConfig;
 use crate::host::HostFacts;

@@ -186,9 +186,11 @@ impl Columns<'_> {
 
     fn ret(&self) -> Result<i64, String> {
         let digits = self.ret.strip_prefix('-').unwrap_or(self.ret);
-        let number = decimal("ret", digits, i64::MAX as u64)
+        let negative = digits.len() < self.ret.len();
+        let limit = if negative { i64::MIN.unsigned_abs() } else { i64::MAX as u64 };
+        let number = decimal("ret", digits, limit)
             .map_err(|_| wrong("ret", self.ret, "a decimal return code, as 0 or -4"))?;
-        Ok(if digits.len() == self.ret.len() { number as i64 } else { -(number as i64) })
+        Ok(if negative { 0_i64.wrapping_sub_unsigned(number) } else { number as i64 })
     }
 }
 

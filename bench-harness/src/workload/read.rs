@@ -10,6 +10,7 @@ use super::expect;
 use super::keys::{DESCRIBING, KEYS, Key, Kind, Setting, TABLES};
 use super::{Fault, Workload, digest};
 use crate::cli;
+use crate::style::printable;
 
 /// Longer names do not fit in a table.
 const LONGEST_NAME: usize = 40;
@@ -26,8 +27,10 @@ impl Reader<'_> {
         1 + before.filter(|byte| **byte == b'\n').count()
     }
 
+    /// What a file holds may be in it, so it is made one printable line.
     pub(super) fn fault(&mut self, span: &Range<usize>, text: impl Into<String>) {
-        self.faults.push(Fault { line: Some(self.line(span)), text: text.into() });
+        let text = printable(&text.into());
+        self.faults.push(Fault { line: Some(self.line(span)), text });
     }
 
     /// A key that is not known, with the one that was probably meant.

@@ -191,7 +191,7 @@ fn of_run(run: &RunSettings) -> String {
         run.groups,
         run.containers,
         format_arg(run.window_bytes),
-        format_arg(1 << run.page_shift),
+        page_size(run.page_shift),
         run.levels,
         run.threads
     );
@@ -217,6 +217,11 @@ fn of_run(run: &RunSettings) -> String {
         name.push_str(&format!("-kills{store}+{fence}+{refill}"));
     }
     name
+}
+
+/// A shift that no page has is told as it is.
+fn page_size(shift: u8) -> String {
+    1u64.checked_shl(shift.into()).map_or_else(|| format!("2^{shift}"), format_arg)
 }
 
 /// What makes other work of a mix, as `-p1+16-live64`.

@@ -2,6 +2,7 @@
 //! Comma-separated values: a line that names the columns, then an event in each line.
 
 use super::{Event, What, number};
+use crate::trace::clip;
 
 const COLUMNS: [&str; 7] = ["op", "iova", "size", "paddr", "t_ns", "cpu", "perm"];
 
@@ -19,7 +20,7 @@ impl Columns {
         let names = cells(head);
         for (place, name) in names.iter().enumerate() {
             let known = COLUMNS.iter().position(|column| column == name).ok_or_else(|| {
-                format!("unknown column '{name}'; accepted: {}", COLUMNS.join(", "))
+                format!("unknown column '{}'; accepted: {}", clip(name), COLUMNS.join(", "))
             })?;
             if places[known].replace(place).is_some() {
                 return Err(format!("the column '{name}' is there twice"));
@@ -57,7 +58,7 @@ impl Columns {
                 What::Map { paddr: needed("paddr")?, perm: perm(cell("perm").unwrap_or("rw"))? }
             }
             "unmap" => What::Unmap,
-            other => return Err(format!("op '{other}' is wrong; accepted: map, unmap")),
+            other => return Err(format!("op '{}' is wrong; accepted: map, unmap", clip(other))),
         };
         let (iova, size, t_ns) = (needed("iova")?, needed("size")?, value("t_ns")?);
         Ok(Some(Event { t_ns, cpu: cpu.transpose()?, iova, size, what }))
@@ -80,6 +81,6 @@ fn perm(text: &str) -> Result<u64, String> {
         "r" => Ok(1),
         "w" => Ok(2),
         "rw" => Ok(3),
-        other => Err(format!("perm '{other}' is wrong; accepted: r, w, rw")),
+        other => Err(format!("perm '{}' is wrong; accepted: r, w, rw", clip(other))),
     }
 }

@@ -10,6 +10,7 @@
 
 use super::{Counts, Event, What, number};
 use crate::size::whole;
+use crate::trace::clip;
 
 const MARK: &str = "IOMMU: iova=";
 
@@ -28,8 +29,9 @@ pub(super) fn line(text: &str, counts: &mut Counts) -> Result<Option<Event>, Str
     let time = words.next().unwrap_or_default();
     let t_ns = time.strip_suffix(':').and_then(nanoseconds).ok_or_else(|| {
         format!(
-            "the time '{time}' is wrong; accepted: seconds with 6 or 9 decimals and a colon, as the \
-             trace clocks local, global and mono have"
+            "the time '{}' is wrong; accepted: seconds with 6 or 9 decimals and a colon, as the \
+             trace clocks local, global and mono have",
+            clip(time)
         )
     })?;
     let in_brackets = |word: &str| Some(word.strip_prefix('[')?.strip_suffix(']')?.to_owned());

@@ -4,12 +4,14 @@
 //! They are read twice: for the windows of power-on, which a trace begins with, and for the calls.
 
 mod capture;
+pub(crate) mod fuzz;
 mod rtas;
 mod scan;
 #[cfg(test)]
 mod tests;
 
 use std::fs::{self, File};
+use std::io::Read;
 
 use anyhow::{anyhow, bail};
 
@@ -59,7 +61,8 @@ pub(super) fn import(config: &ImportConfig) -> anyhow::Result<Status> {
     if scan.calls == 0 {
         bail!("'{}' has no call", config.input.display());
     }
-    let Some(lines) = config.out.stream(|out| convert(config, &scan, out))? else {
+    let name = config.input.file_stem().unwrap_or_default().to_string_lossy();
+    let Some(lines) = config.out.stream(|out| convert(reader(config)?, &name, &scan, out))? else {
         return Ok(Status::Interrupted);
     };
     if !config.quiet {
@@ -73,13 +76,12 @@ fn reader(config: &ImportConfig) -> anyhow::Result<Reader<File>> {
 }
 
 /// Writes the trace, and gives what there is to say.
-fn convert(
-    config: &ImportConfig,
+fn convert<R: Read>(
+    mut reader: Reader<R>,
+    name: &str,
     scan: &Scan,
     out: Pieces<'_>,
 ) -> anyhow::Result<Option<Vec<String>>> {
-    let mut reader = reader(config)?;
-    let name = config.input.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let name = name.replace(char::is_control, " ");
     writeln!(out, "{HEADER}\n# name {name}\n# recorded by {}", recorder(reader.head()))?;
     writeln!(out, "# columns: t_ns op liobn ioba value npages ret cpu dur_ns")?;
@@ -119,7 +121,7 @@ fn recorder(head: &Head) -> String {
     format!("QEMU {version}, up to {} vCPU(s), guest RAM {ram}", head.vcpus)
 }
 
-fn cut_short<R: std::io::Read>(reader: &Reader<R>) -> Vec<String> {
+fn cut_short<R: Read>(reader: &Reader<R>) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(offset) = reader.cut() {
         lines.push(format!(

@@ -2,6 +2,7 @@
 //! A guest that means harm: hypercalls with any arguments, beside others who must not notice.
 
 mod calls;
+pub(crate) mod fuzz;
 mod others;
 
 use std::fmt;
@@ -15,12 +16,14 @@ use serde::Serialize;
 use tce_engine::addr::{GroupId, Ioba, Liobn, PageShift, PageSizes, PeNumber};
 use tce_engine::backend::Memory;
 use tce_engine::geometry::WindowSpec;
+use tce_engine::kill::KillPolicy;
 use tce_engine::papr::{Compat, Papr, PhbSpec, Vcpu};
 use tce_engine::{Engine, EngineOptions, Mock, MockBuilder};
 
 use self::calls::{Lists, Stream};
 use self::others::Others;
 use super::api::{Counts, Difference, Episode, said};
+use super::machine::Machine;
 use super::world::Wrong;
 use crate::interrupt::interrupted;
 use crate::run::lists::Random;
@@ -124,10 +127,11 @@ struct Attacker {
 }
 
 /// A machine with the guest and others on it.
-struct Place<'a> {
-    mock: &'a Mock,
-    engine: &'a Engine,
-    papr: &'a Arc<Papr>,
+struct Place {
+    mock: Arc<Mock>,
+    engine: Engine,
+    papr: Arc<Papr>,
+    others: Others,
     limit: u64,
 }
 
@@ -142,36 +146,13 @@ impl<'a> Guest<'a> {
     /// Makes the calls; what was done, what it took, and what was wrong.
     pub(super) fn run(&self) -> (Counts, Bounds, Option<Difference>) {
         let Episode { machine, threads, policy, .. } = self.episode;
-        let mock = MockBuilder::new(8)
-            .platform(machine.platform)
-            .host_page(machine.host)
-            .backing(machine.backing)
-            .kill(machine.kill())
-            .seed(threads[0].0)
-            .build();
-        let limit = RAM + Others::CHARGED + TABLES;
-        let options =
-            EngineOptions { memlock: Some(limit), policy: *policy, ..EngineOptions::default() };
-        let engine = Engine::new(mock.clone(), options);
-        let papr = Arc::new(
-            Papr::new(RAM)
-                .compat(self.compat)
-                .multi_table()
-                .compose_pages(PageSizes::of(&[PageShift::M2])),
-        );
-        for (buid, group, liobn) in PHBS {
-            let window = WindowSpec::new(1 << 26, PageShift::K4);
-            let spec = PhbSpec { buid, group: GroupId(group), liobn: Liobn(liobn), window };
-            papr.add_phb(&engine, spec).expect("a guest like this can be made on each machine");
-        }
-        let others = Others::new(&engine, self.compat);
+        let place = Place::new(machine, *policy, self.compat, threads[0].0);
         let lists = Lists::new();
-        let place = Place { mock: &mock, engine: &engine, papr: &papr, limit };
         let mut bounds = place.bounds();
         let before = memory("VmRSS:");
         let attacker = |(nth, deal): (usize, &(u64, u64))| Attacker {
             stream: Stream::new(deal.0, nth as u64),
-            vcpu: papr.vcpu(),
+            vcpu: place.papr.vcpu(),
             deal: *deal,
             counts: Counts::default(),
             longest: Duration::ZERO,
@@ -180,11 +161,11 @@ impl<'a> Guest<'a> {
         let mut attackers: Vec<_> = threads.iter().enumerate().map(attacker).collect();
         let mut wrong = None;
         while wrong.is_none() && attackers.iter().any(Attacker::goes_on) && !interrupted() {
-            let turns = round(&mut attackers, &lists, &others, &place);
+            let turns = round(&mut attackers, &lists, &place);
             wrong = turns.map(|turns| bounds.turns_of_others += turns).err();
             if wrong.is_none() && attackers.iter().all(|a| a.found.is_none()) {
                 attackers.iter_mut().for_each(|attacker| _ = attacker.vcpu.submit());
-                wrong = place.check(&others, &mut bounds).err();
+                wrong = place.check(&mut bounds).err();
                 let grown =
                     memory("VmRSS:").zip(before).map(|(now, then)| now.saturating_sub(then));
                 bounds.rss_growth_bytes = bounds.rss_growth_bytes.max(grown);
@@ -203,36 +184,26 @@ impl<'a> Guest<'a> {
         let mut found = found.or(wrong.map(|wrong| Difference { seed, number, call: None, wrong }));
         if found.is_some() {
             // Whoever has panicked may hold locks.
-            std::mem::forget((attackers, others, papr));
-            std::mem::forget(engine);
+            std::mem::forget((attackers, place));
             return (counts, bounds, found);
         }
-        drop((attackers, others, papr));
-        let left = (engine.ledger().pages(), mock.leftovers(), mock.taken());
-        if left != (0, (0, 0, 0), 0) {
-            let wrong = Wrong::new("what is left at the end", "nothing", &format!("{left:?}"));
-            found = Some(Difference { seed, number, call: None, wrong });
-        }
+        drop(attackers);
+        found = place.end().err().map(|wrong| Difference { seed, number, call: None, wrong });
         (counts, bounds, found)
     }
 }
 
 /// A part of all threads' calls, while lists change and others use what is theirs; how often they did.
-fn round(
-    attackers: &mut [Attacker],
-    lists: &Lists,
-    others: &Others,
-    place: &Place<'_>,
-) -> Result<u64, Wrong> {
+fn round(attackers: &mut [Attacker], lists: &Lists, place: &Place) -> Result<u64, Wrong> {
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         let stop = &stop;
         let changing = scope.spawn(move || lists.change(stop));
         let beside = scope.spawn(move || {
-            let turns = catch_unwind(AssertUnwindSafe(|| others.live(place.mock, stop)));
+            let turns = catch_unwind(AssertUnwindSafe(|| place.others.live(&place.mock, stop)));
             turns.unwrap_or_else(|panic| Err(said(&*panic)))
         });
-        let each = attackers.iter_mut().map(|a| scope.spawn(move || a.round(place.papr, lists)));
+        let each = attackers.iter_mut().map(|a| scope.spawn(move || a.round(&place.papr, lists)));
         each.collect::<Vec<_>>().into_iter().for_each(|t| t.join().expect("panics are caught"));
         stop.store(true, Ordering::Relaxed);
         changing.join().expect("stores do not panic");
@@ -288,7 +259,44 @@ impl Bounds {
     }
 }
 
-impl Place<'_> {
+impl Place {
+    fn new(machine: &Machine, policy: KillPolicy, compat: Compat, seed: u64) -> Self {
+        let mock = MockBuilder::new(8)
+            .platform(machine.platform)
+            .host_page(machine.host)
+            .backing(machine.backing)
+            .kill(machine.kill())
+            .seed(seed)
+            .build();
+        let limit = RAM + Others::CHARGED + TABLES;
+        let options = EngineOptions { memlock: Some(limit), policy, ..EngineOptions::default() };
+        let engine = Engine::new(mock.clone(), options);
+        let papr = Arc::new(
+            Papr::new(RAM)
+                .compat(compat)
+                .multi_table()
+                .compose_pages(PageSizes::of(&[PageShift::M2])),
+        );
+        for (buid, group, liobn) in PHBS {
+            let window = WindowSpec::new(1 << 26, PageShift::K4);
+            let spec = PhbSpec { buid, group: GroupId(group), liobn: Liobn(liobn), window };
+            papr.add_phb(&engine, spec).expect("a guest like this can be made on each machine");
+        }
+        let others = Others::new(&engine, compat);
+        Self { mock, engine, papr, others, limit }
+    }
+
+    /// Everybody leaves.
+    fn end(self) -> Result<(), Wrong> {
+        let Self { mock, engine, papr, others, .. } = self;
+        drop((others, papr));
+        let left = (engine.ledger().pages(), mock.leftovers(), mock.taken());
+        if left == (0, (0, 0, 0), 0) {
+            return Ok(());
+        }
+        Err(Wrong::new("what is left at the end", "nothing", &format!("{left:?}")))
+    }
+
     fn bounds(&self) -> Bounds {
         // The whole tree of a window is charged twice when it is made.
         let tables = (self.limit - RAM) / 2;
@@ -308,8 +316,8 @@ impl Place<'_> {
     }
 
     /// Everything, while no call is under way.
-    fn check(&self, others: &Others, bounds: &mut Bounds) -> Result<(), Wrong> {
-        others.are_unchanged(self.mock)?;
+    fn check(&self, bounds: &mut Bounds) -> Result<(), Wrong> {
+        self.others.are_unchanged(&self.mock)?;
         let windows = self.papr.windows();
         bounds.most_windows = bounds.most_windows.max(windows.len() as u64);
         let mut tables = 0;

@@ -31,16 +31,26 @@ impl Lists {
         while !stop.load(Ordering::Relaxed) {
             for _ in 0..256 {
                 let at = random.below(self.0.len() as u64) as usize;
-                // Some pages begin with LIOBNs, and half of them hold what can be stored.
-                let word = match random.below(8) {
-                    _ if at as u64 * WORD < LISTS / 2 => good(&mut random),
-                    0 => liobn(&mut random),
-                    _ => tce(&mut random),
-                };
-                self.0[at].store(word.to_be(), Ordering::Relaxed);
+                self.change_one(at, &mut random);
             }
             thread::yield_now();
         }
+    }
+
+    /// Changes all of them once.
+    pub(super) fn fill(&self, seed: u64) {
+        let mut random = Random::new(seed);
+        (0..self.0.len()).for_each(|at| self.change_one(at, &mut random));
+    }
+
+    fn change_one(&self, at: usize, random: &mut Random) {
+        // Some pages begin with LIOBNs, and half of them hold what can be stored.
+        let word = match random.below(8) {
+            _ if at as u64 * WORD < LISTS / 2 => good(random),
+            0 => liobn(random),
+            _ => tce(random),
+        };
+        self.0[at].store(word.to_be(), Ordering::Relaxed);
     }
 }
 
