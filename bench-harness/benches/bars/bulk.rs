@@ -45,15 +45,11 @@ fn map_and_unmap(samples: &mut Samples, rig: &mut Rig) {
 pub(crate) fn scattered(setup: &Setup) -> Vec<Line> {
     let mut rig = Rig::new(WINDOW, USUAL, setup.tier);
     let mut limit = Limit::new(PAGES as usize);
-    let mut samples = Samples::new();
-    for rep in 0..Setup::WARM_UP + setup.reps {
-        if rep == Setup::WARM_UP {
-            samples.restart();
-        }
+    let samples = setup.repeat(|samples, _| {
         samples.time("memset", PAGES, || limit.memset());
-        limits(&mut samples, &limit);
-        map_and_unmap(&mut samples, &mut rig);
-    }
+        limits(samples, &limit);
+        map_and_unmap(samples, &mut rig);
+    });
     vec![
         share(&samples, "bulk map, 2M backing", Bar::AtLeast(90.0), "map", "store"),
         share(&samples, "unmap of a bulk mapping", Bar::AtLeast(85.0), "unmap", "store again"),
@@ -80,11 +76,7 @@ fn beside_peers(setup: &Setup, pages: u64, size: &str, [walk, crates]: [Bar; 2])
     peers.retain(|peer| peer.kind() == Kind::Crate || peer.name() == LOCKED_WALK);
     peers.iter_mut().for_each(|peer| peer.map_many(pages));
     rig.map(0, pages, 0, Mode::Refuse);
-    let mut samples = Samples::new();
-    for rep in 0..Setup::WARM_UP + setup.reps {
-        if rep == Setup::WARM_UP {
-            samples.restart();
-        }
+    let samples = setup.repeat(|samples, _| {
         for peer in &mut peers {
             for _ in 0..ROUNDS {
                 peer.unmap_many(pages);
@@ -99,7 +91,7 @@ fn beside_peers(setup: &Setup, pages: u64, size: &str, [walk, crates]: [Bar; 2])
             rig.unmap(0, pages);
             samples.time("map", pages, || rig.map(0, pages, 0, Mode::Refuse));
         }
-    }
+    });
     let line = |what: &str, bar, peer: &str| {
         let [map, store, by] = ["map", "store", peer].map(|name| samples.min(name));
         let note = format!(
@@ -126,14 +118,10 @@ pub(crate) fn other_backing(setup: &Setup) -> Vec<Line> {
         .map(|(what, bar, backing)| {
             let mut rig = Rig::new(WINDOW, backing, setup.tier);
             let limit = Limit::new(PAGES as usize);
-            let mut samples = Samples::new();
-            for rep in 0..Setup::WARM_UP + setup.reps {
-                if rep == Setup::WARM_UP {
-                    samples.restart();
-                }
-                limits(&mut samples, &limit);
-                map_and_unmap(&mut samples, &mut rig);
-            }
+            let samples = setup.repeat(|samples, _| {
+                limits(samples, &limit);
+                map_and_unmap(samples, &mut rig);
+            });
             share(&samples, what, Bar::AtLeast(bar), "map", "store")
         })
         .into()
@@ -153,11 +141,7 @@ pub(crate) fn overlap(setup: &Setup) -> Vec<Line> {
     assert!(matches!(over, Err(MapError::Overlap { .. })), "{over:?}");
     let limit = Limit::new(PAGES as usize);
     let chunk = TableChunk::new(8 * PAGES as usize).expect("memory for a table");
-    let mut samples = Samples::new();
-    for rep in 0..Setup::WARM_UP + setup.reps {
-        if rep == Setup::WARM_UP {
-            samples.restart();
-        }
+    let samples = setup.repeat(|samples, _| {
         for (marked, store, map) in [(false, "store", "map"), (true, "store again", "map marked")] {
             for at in (0..PAGES).step_by(TILE).filter(|_| marked) {
                 rig.map(at, 1, 0, Mode::Refuse);
@@ -181,7 +165,7 @@ pub(crate) fn overlap(setup: &Setup) -> Vec<Line> {
                 assert!(setup.tier.fill_empty(slots, first, PAGE), "the leaf is empty");
             }
         });
-    }
+    });
     vec![
         share(&samples, "map refusing overlap", Bar::AtLeast(80.0), "map", "store"),
         share(
@@ -208,11 +192,7 @@ pub(crate) fn exchange(setup: &Setup) -> Vec<Line> {
     let mut limit = Limit::new(PAGES as usize);
     let chunk = TableChunk::new(8 * PAGES as usize).expect("memory for a table");
     let (lists, mut old) = (lists(PAGES), [0; LIST]);
-    let mut samples = Samples::new();
-    for rep in 0..Setup::WARM_UP + setup.reps {
-        if rep == Setup::WARM_UP {
-            samples.restart();
-        }
+    let samples = setup.repeat(|samples, rep| {
         samples.time("memcpy", PAGES, || limit.memcpy());
         samples.time("copy", PAGES, || limit.copy());
         samples.time("map", PAGES, || {
@@ -223,7 +203,7 @@ pub(crate) fn exchange(setup: &Setup) -> Vec<Line> {
                 setup.tier.exchange(slots, list, &mut old);
             }
         });
-    }
+    });
     let bar = Bar::AtLeast(85.0);
     vec![
         share(&samples, "exchange of live entries, map in replacing mode", bar, "map", "copy"),

@@ -24,16 +24,12 @@ fn one(setup: &Setup, mib: usize) -> Line {
     let entries = mib * MIB / 8;
     let limit = Limit::new(entries);
     let chunk = TableChunk::new(8 * entries).expect("memory for a table");
-    let mut samples = Samples::new();
-    for rep in 0..Setup::WARM_UP + setup.reps {
-        if rep == Setup::WARM_UP {
-            samples.restart();
-        }
+    let samples = setup.repeat(|samples, _| {
         samples.time("store", entries as u64, || limit.store());
         samples.time("clear", entries as u64, || {
             loops::clear_streaming(setup.tier, chunk.slots());
         });
-    }
+    });
     let what = format!("clear of {mib} MiB of table, against the store limit");
     faster(&samples, what, Bar::AtLeast(1.4), "clear")
 }
@@ -43,15 +39,11 @@ fn unmap(setup: &Setup, mib: usize) -> Line {
     let entries = (mib * MIB / 8) as u64;
     let limit = Limit::new(entries as usize);
     let mut rig = Rig::new(entries * PAGE, USUAL, setup.tier);
-    let mut samples = Samples::new();
-    for rep in 0..Setup::WARM_UP + setup.reps {
-        if rep == Setup::WARM_UP {
-            samples.restart();
-        }
+    let samples = setup.repeat(|samples, _| {
         samples.time("store", entries, || limit.store());
         rig.map(0, entries, 0, Mode::Refuse);
         samples.time("unmap", entries, || rig.unmap(0, entries));
-    }
+    });
     let cores = rayon::current_num_threads();
     let what = format!("unmap of {mib} MiB of table on {cores} cores, against the store limit");
     faster(&samples, what, Bar::None, "unmap")
@@ -70,11 +62,7 @@ pub(crate) fn cores(setup: &Setup) -> Vec<Line> {
         let entries = mib * MIB / 8;
         let chunk = TableChunk::new(8 * entries).expect("memory for a table");
         let part = entries / rayon::current_num_threads();
-        let mut samples = Samples::new();
-        for rep in 0..Setup::WARM_UP + setup.reps {
-            if rep == Setup::WARM_UP {
-                samples.restart();
-            }
+        let samples = setup.repeat(|samples, _| {
             samples.time("one core", entries as u64, || loops::store(reference(), chunk.slots()));
             samples.time("all cores", entries as u64, || {
                 rayon::scope(|scope| {
@@ -83,7 +71,7 @@ pub(crate) fn cores(setup: &Setup) -> Vec<Line> {
                     }
                 });
             });
-        }
+        });
         let (one, all) = (samples.min("one core"), samples.min("all cores"));
         let what = format!("store of {mib} MiB on {} cores", rayon::current_num_threads());
         Line::new(what, Bar::None, Unit::Times, one / all)

@@ -8,7 +8,6 @@ use crate::bulk::share;
 use crate::common::limit::Limit;
 use crate::common::peers::PAGES;
 use crate::common::rig::{Guest, LIST, PAGE, Random, lists};
-use crate::common::samples::Samples;
 use crate::line::{Bar, Line, Unit};
 
 /// The loop that validates, swaps and stores.
@@ -16,18 +15,14 @@ pub(crate) fn kernel(setup: &Setup) -> Vec<Line> {
     let limit = Limit::new(PAGES as usize);
     let chunk = TableChunk::new(8 * PAGES as usize).expect("memory for a table");
     let values: Vec<_> = lists(PAGES).iter().map(|list| list.map(u64::from_be)).collect();
-    let mut samples = Samples::new();
-    for rep in 0..Setup::WARM_UP + setup.reps {
-        if rep == Setup::WARM_UP {
-            samples.restart();
-        }
+    let samples = setup.repeat(|samples, _| {
         samples.time("copy", PAGES, || limit.copy());
         samples.time("list", PAGES, || {
             for (slots, list) in chunk.slots().chunks(LIST).zip(values.iter().cycle()) {
                 assert_eq!(setup.tier.list(slots, list).live, LIST as u64);
             }
         });
-    }
+    });
     vec![share(&samples, "list of 512 pages, the loop alone", Bar::AtLeast(75.0), "list", "copy")]
 }
 
@@ -42,12 +37,8 @@ pub(crate) fn papr(setup: &Setup) -> Vec<Line> {
     for last in (1..places.len()).rev() {
         places.swap(last, random.below(last as u64 + 1) as usize);
     }
-    let mut samples = Samples::new();
     let units = (CALLS * LIST) as u64;
-    for rep in 0..Setup::WARM_UP + setup.reps {
-        if rep == Setup::WARM_UP {
-            samples.restart();
-        }
+    let samples = setup.repeat(|samples, _| {
         samples.time("copy", units, || {
             for (place, list) in places.iter().zip(lists.iter().cycle()) {
                 limit.copy_list(*place, list);
@@ -58,7 +49,7 @@ pub(crate) fn papr(setup: &Setup) -> Vec<Line> {
                 guest.put_list(*place as u64, list);
             }
         });
-    }
+    });
     let (call, copy) = (samples.min("H_PUT_TCE_INDIRECT"), samples.min("copy"));
     let what = "H_PUT_TCE_INDIRECT of 512, against a copy of the list";
     let note = format!(

@@ -20,6 +20,7 @@ mod strict;
 
 use std::fmt::Write;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use tce_engine::Tier;
@@ -27,12 +28,14 @@ use tce_engine::Tier;
 use common::allocs::Counting;
 use common::args::Args;
 use common::report::Report;
+use common::samples::Samples;
 use line::{Judged, Line};
 
 /// What a section needs to know.
 struct Setup {
-    /// Repetitions in each run.
+    /// Repetitions in each run: so many, and on for so long.
     reps: usize,
+    long: Duration,
     /// The engine's tier.
     tier: &'static Tier,
 }
@@ -41,6 +44,24 @@ impl Setup {
     /// Repetitions that come first and are not counted: they bring pages, caches and branch
     /// predictors in.
     const WARM_UP: usize = 5;
+
+    /// Times what `rep`, which is told how many were before, times in each repetition. Where one
+    /// takes microseconds, 200 are over before a neighbour of this machine pauses: so they go on.
+    fn repeat(&self, mut rep: impl FnMut(&mut Samples, usize)) -> Samples {
+        let mut samples = Samples::new();
+        for nth in 0..Self::WARM_UP {
+            rep(&mut samples, nth);
+        }
+        samples.restart();
+        let begin = Instant::now();
+        for nth in Self::WARM_UP.. {
+            if nth >= Self::WARM_UP + self.reps && begin.elapsed() >= self.long {
+                break;
+            }
+            rep(&mut samples, nth);
+        }
+        samples
+    }
 }
 
 #[global_allocator]
@@ -73,8 +94,9 @@ fn main() -> ExitCode {
     #[cfg(target_arch = "x86_64")]
     common::stepper::child(common::counted::child);
     let args = Args::parse();
-    let (reps, runs) = if args.quick { (8, 1) } else { (200, 3) };
-    let setup = Setup { reps, tier: Tier::best() };
+    let (reps, long, runs) =
+        if args.quick { (8, Duration::ZERO, 1) } else { (200, Duration::from_millis(500), 3) };
+    let setup = Setup { reps, long, tier: Tier::best() };
     let wanted = |name: &str| args.only.as_deref().is_none_or(|only| name.contains(only));
     let sections: Vec<_> = SECTIONS.iter().filter(|(name, _)| wanted(name)).collect();
     if sections.is_empty() {
@@ -97,8 +119,9 @@ fn main() -> ExitCode {
     }
     let _ = writeln!(
         report.text,
-        "{runs} runs of {reps} interleaved repetitions, the worst run counts; the engine's tier is \
-         {}, the limits are {}'s store and copy loops\n",
+        "{runs} runs of at least {reps} interleaved repetitions and {} ms, the worst run counts; \
+         the engine's tier is {}, the limits are {}'s store and copy loops\n",
+        setup.long.as_millis(),
         setup.tier.name(),
         common::limit::reference().name()
     );

@@ -11,20 +11,18 @@ use tce_engine::{PageShift, Uaddr};
 use crate::Setup;
 use crate::common::peers::PAGES;
 use crate::common::rig::{BUFFER, PAGE, Random};
-use crate::common::samples::Samples;
 use crate::line::{Bar, Line, Unit};
 
 /// Operations between two readings of the clock.
 const GROUP: u64 = 64;
-/// Groups in a repetition.
-const GROUPS: usize = 8;
+/// Groups of addresses, taken in turn.
+const GROUPS: usize = 128;
 
 /// Plan, claim and release of a range in one region.
 pub(crate) fn accounting(setup: &Setup) -> Vec<Line> {
     let lengths = [("1 page", PAGE), ("512 pages", 512 * PAGE), ("2 GiB", 2 << 30)];
     let mut accounts = Accounts::new([(BUFFER, 2 << 30)]);
-    let mut samples = Samples::new();
-    repeat(setup, &mut samples, |samples, _| {
+    let samples = setup.repeat(|samples, _| {
         for (name, bytes) in lengths {
             samples.time(name, GROUP, || {
                 for _ in 0..GROUP {
@@ -54,7 +52,7 @@ pub(crate) fn lookup(setup: &Setup) -> Vec<Line> {
     let same: Vec<_> = (0..GROUP).map(|_| Uaddr(start(7).0 + page())).collect();
     let mut random = Random::new(4);
     let mut anywhere = || Uaddr(start(random.below(REGIONS)).0 + random.below(BYTES / PAGE) * PAGE);
-    let anywhere: Vec<_> = (0..GROUPS * GROUP as usize * 16).map(|_| anywhere()).collect();
+    let anywhere: Vec<_> = (0..GROUPS * GROUP as usize).map(|_| anywhere()).collect();
     // Half far from the others, of any size at any distance: no spacing to rely on.
     let mut random = Random::new(5);
     let mut next = BUFFER.0;
@@ -79,10 +77,9 @@ pub(crate) fn lookup(setup: &Setup) -> Vec<Line> {
             black_box(region.expect("registered memory"));
         }
     };
-    let mut samples = Samples::new();
-    repeat(setup, &mut samples, |samples, turn| {
+    let samples = setup.repeat(|samples, turn| {
         samples.time("same", GROUP, || look_up(&mut accounts, &same));
-        let first = turn % (GROUPS * 16) * GROUP as usize;
+        let first = turn % GROUPS * GROUP as usize;
         let group = first..first + GROUP as usize;
         samples.time("random", GROUP, || look_up(&mut accounts, &anywhere[group.clone()]));
         samples.time("uneven", GROUP, || look_up(&mut uneven_accounts, &in_uneven[group.clone()]));
@@ -122,8 +119,7 @@ pub(crate) fn coalescing(setup: &Setup) -> Vec<Line> {
         queue.clear();
         black_box(ranges);
     };
-    let mut samples = Samples::new();
-    repeat(setup, &mut samples, |samples, turn| {
+    let samples = setup.repeat(|samples, turn| {
         let set = &sets[turn % sets.len()];
         for (what, count) in random {
             samples.time(what, count as u64, || merge(&set[..count]));
@@ -135,16 +131,4 @@ pub(crate) fn coalescing(setup: &Setup) -> Vec<Line> {
             .note(format!("a range; median {:.2} ns", samples.median(what)))
     };
     random.iter().map(|(what, _)| line(what, 10.0)).chain([line(sequential, 1.5)]).collect()
-}
-
-/// Groups, in turn, after the warm-up.
-fn repeat(setup: &Setup, samples: &mut Samples, mut group: impl FnMut(&mut Samples, usize)) {
-    for rep in 0..Setup::WARM_UP + setup.reps {
-        if rep == Setup::WARM_UP {
-            samples.restart();
-        }
-        for nth in 0..GROUPS {
-            group(samples, rep * GROUPS + nth);
-        }
-    }
 }

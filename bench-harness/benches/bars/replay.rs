@@ -14,7 +14,6 @@ use tce_engine::{
 
 use crate::Setup;
 use crate::common::rig::ListPage;
-use crate::common::samples::Samples;
 use crate::line::{Bar, Line, Unit};
 
 /// A hypercall with its recorded return code.
@@ -84,11 +83,7 @@ impl Script {
 pub(crate) fn net_rx(setup: &Setup) -> Vec<Line> {
     let script = Script::load();
     let calls = script.calls.len() as u64;
-    let mut samples = Samples::new();
-    for rep in 0..Setup::WARM_UP + setup.reps {
-        if rep == Setup::WARM_UP {
-            samples.restart();
-        }
+    let samples = setup.repeat(|samples, _| {
         let options = EngineOptions { tier: Some(setup.tier), ..EngineOptions::default() };
         let engine = Engine::new(MockBuilder::new(1).build(), options);
         let papr = Arc::new(Papr::new(script.ram));
@@ -114,7 +109,7 @@ pub(crate) fn net_rx(setup: &Setup) -> Vec<Line> {
         });
         assert_eq!(wrong, 0, "answers that are not the recorded ones");
         assert!(tces >= calls, "{tces} entries in {calls} calls");
-    }
+    });
     let ns = samples.min("replay");
     let note = format!("{ns:.2} ns a call (median {:.2}), {calls} calls", samples.median("replay"));
     let what = "replay of net-rx through papr, throughput";

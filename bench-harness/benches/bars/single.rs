@@ -10,13 +10,10 @@ use tce_bench::loops;
 use crate::Setup;
 use crate::common::peers::{self, Kind};
 use crate::common::rig::Ring;
-use crate::common::samples::Samples;
 use crate::line::{Bar, Line, Unit};
 
 /// Pairs between two readings of the clock.
 const GROUP: u64 = 64;
-/// Groups in a repetition.
-const GROUPS: u64 = 8;
 
 pub(crate) fn pair(setup: &Setup) -> Vec<Line> {
     let mut ring = Ring::new(setup.tier);
@@ -24,22 +21,15 @@ pub(crate) fn pair(setup: &Setup) -> Vec<Line> {
     crates.retain(|peer| peer.kind() == Kind::Crate);
     crates.iter_mut().for_each(|peer| peer.start_ring());
     let words: Vec<_> = (0..GROUP).map(AtomicU64::new).collect();
-    let mut samples = Samples::new();
-    for rep in 0..Setup::WARM_UP + setup.reps {
-        if rep == Setup::WARM_UP {
-            samples.restart();
+    let samples = setup.repeat(|samples, rep| {
+        samples.time("locked exchange", GROUP, || {
+            loops::locked_exchange(&words);
+        });
+        samples.time("pair", GROUP, || ring.turn(GROUP as usize));
+        for peer in &mut crates {
+            samples.time(peer.name(), GROUP, || peer.turn_ring(rep as u64 * GROUP, GROUP));
         }
-        let firsts = (0..GROUPS).map(|n| (rep as u64 * GROUPS + n) * GROUP);
-        for first in firsts {
-            samples.time("locked exchange", GROUP, || {
-                loops::locked_exchange(&words);
-            });
-            samples.time("pair", GROUP, || ring.turn(GROUP as usize));
-            for peer in &mut crates {
-                samples.time(peer.name(), GROUP, || peer.turn_ring(first, GROUP));
-            }
-        }
-    }
+    });
     let min = samples.min("pair");
     let times = |what: &str, bar, by: &str| {
         let other = samples.min(by);

@@ -18,8 +18,6 @@ use crate::line::{Bar, Line, Unit};
 
 /// Pairs of a map and an unmap between two readings of the clock.
 const GROUP: u64 = 64;
-/// Groups in a repetition.
-const GROUPS: u64 = 8;
 
 /// A machine that does everything but kill.
 #[derive(Debug)]
@@ -109,18 +107,11 @@ fn pairs(rig: &mut Rig, pages: u64) {
 }
 
 fn time(setup: &Setup, pages: u64, rigs: &mut [(&'static str, Rig)]) -> Samples {
-    let mut samples = Samples::new();
-    for rep in 0..Setup::WARM_UP + setup.reps {
-        if rep == Setup::WARM_UP {
-            samples.restart();
+    setup.repeat(|samples, _| {
+        for (name, rig) in rigs.iter_mut() {
+            samples.time(name, GROUP, || pairs(rig, pages));
         }
-        for _ in 0..GROUPS {
-            for (name, rig) in rigs.iter_mut() {
-                samples.time(name, GROUP, || pairs(rig, pages));
-            }
-        }
-    }
-    samples
+    })
 }
 
 /// Requests of 512 pages: a kill of the whole PE each, on so many PEs.
