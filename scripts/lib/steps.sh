@@ -9,6 +9,9 @@
 #                                exit code 4 that a piece is neither here nor to be had
 #   background NAME PROGRAM [ARG...]  starts a program beside the steps that come; it writes into a file
 #   join NAME                    a step that waits for it and shows what it wrote; its time is its own
+#   steps_night DIRECTORY FILE   from here on a step that fails does not end the script, which fails at its end;
+#                                what a step prints is kept in the directory, and the table with the last lines
+#                                of each step goes to the file
 #   steps_budget FILE            lines of seconds and a step's name: the table says which steps took longer.
 #                                The script fails for that only if JUDGE_TIMES is set, as on a machine that
 #                                is quiet and known; but each step has to have a line, and each line a step
@@ -35,15 +38,61 @@ step_close() { # RESULT
     step_current=
 }
 
-# The command stands alone on its line: under `if`, `!`, `&&` or `||` bash would ignore `set -e`
-# inside a function, and a failing line in it would go unnoticed.
-step() {
+step_begin() { # NAME
     step_current=$1
     step_since=$(date +%s%3N)
     printf '\n==> %s\n' "$step_current"
+}
+
+steps_kept= steps_summary= steps_failed=
+
+steps_night() { # DIRECTORY FILE
+    steps_kept=$1 steps_summary=$2
+    rm -rf "$steps_kept"
+    mkdir -p "$steps_kept" "$(dirname "$steps_summary")"
+}
+
+# Where what the step prints is kept.
+step_log() {
+    printf '%s/%02d.log' "$steps_kept" ${#step_names[@]}
+}
+
+# Runs a step whose end is not the script's, and sets step_status. The command stands alone in a subshell: under
+# `if`, `!`, `&&` or `||` bash would ignore `set -e` inside a function, and a failing line in it would go unnoticed.
+step_run() {
+    set +e
+    (
+        set -e
+        "$@"
+    ) 2>&1 | tee "$(step_log)"
+    step_status=${PIPESTATUS[0]}
+    set -e
+}
+
+# The command stands alone on its line, for the same reason.
+step() {
+    step_begin "$1"
     shift
-    "$@"
-    step_close ok
+    if [[ -n $steps_kept ]]; then
+        step_run "$@"
+        step_judge
+    else
+        "$@"
+        step_close ok
+    fi
+}
+
+# Of a step that came to an end by itself, with 0 or something else.
+step_judge() {
+    case $step_status in
+    0) step_close ok ;;
+    130 | 143) exit "$step_status" ;;
+    *)
+        [[ -n $steps_kept ]] || exit "$step_status"
+        steps_failed=1
+        step_close "FAILED (exit $step_status)"
+        ;;
+    esac
 }
 
 skip() {
@@ -54,21 +103,21 @@ skip() {
 }
 
 attempt() {
-    local status=0
-    step_current=$1
-    step_since=$(date +%s%3N)
-    printf '\n==> %s\n' "$step_current"
+    step_begin "$1"
     shift
-    # A program, not a function: `||` would switch `set -e` off in that.
-    "$@" || status=$?
-    case $status in
-    0) step_close ok ;;
-    4)
+    step_status=0
+    if [[ -n $steps_kept ]]; then
+        step_run "$@"
+    else
+        # A program, not a function: `||` would switch `set -e` off in that.
+        "$@" || step_status=$?
+    fi
+    if [[ $step_status -eq 4 ]]; then
         printf '\nSKIPPED %s: see above\n' "$step_current"
         step_close SKIPPED
-        ;;
-    *) exit "$status" ;;
-    esac
+    else
+        step_judge
+    fi
 }
 
 # What takes long on one core goes well beside what takes two.
@@ -121,9 +170,40 @@ step_allowance() { # NAME MS
     fi
 }
 
+# What the night was like, for a folder of such: no path of this machine is in it.
+steps_summarise() {
+    local i log commit
+    commit=$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+    [[ -z $(git status --porcelain --untracked-files=no 2>/dev/null) ]] || commit+=", with changes"
+    printf 'date     %s\n' "$(date -u +%FT%TZ)"
+    printf 'commit   %s\n' "$commit"
+    printf 'machine  %s, %s CPUs, %s\n\n' "$(uname -m)" "$(nproc)" \
+        "$(sed -n 's/^\(model name\|cpu\)[[:space:]]*: //p' /proc/cpuinfo | head -n 1)"
+    cat
+    for i in "${!step_names[@]}"; do
+        log=$(printf '%s/%02d.log' "$steps_kept" "$i")
+        [[ -s $log ]] || continue
+        printf '\n==> %s\n' "${step_names[i]}"
+        grep -v '^[[:space:]]*$' "$log" | tail -n 8 | cut -c 1-200
+    done | sed "s#${PWD}/##g; s#${HOME:-/root}/#~/#g"
+}
+
 steps_finish() {
-    local status=$? i ms name allowance skipped=
+    local status=$?
     trap - EXIT
+    if [[ -n $steps_kept ]]; then
+        steps_table "$status" >"$steps_kept/table" || status=$?
+        cat "$steps_kept/table"
+        steps_summarise <"$steps_kept/table" >"$steps_summary"
+        echo "$steps_summary has this and the last lines of each step"
+    else
+        steps_table "$status" || status=$?
+    fi
+    exit "$status"
+}
+
+steps_table() { # STATUS; returns that of the script
+    local status=$1 i ms name allowance skipped=
     for name in "${!background_pids[@]}"; do
         kill -- "-${background_pids[$name]}" 2>/dev/null ||
             kill "${background_pids[$name]}" 2>/dev/null || true
@@ -131,6 +211,7 @@ steps_finish() {
     if [[ -n $step_current ]]; then
         step_close FAILED
     fi
+    [[ -z $steps_failed || $status -ne 0 ]] || status=1
     printf '\n%-28s %9s  %s\n' step seconds result
     for i in "${!step_names[@]}"; do
         ms=${step_times[i]}
@@ -157,7 +238,7 @@ steps_finish() {
     ms=$(($(date +%s%3N) - script_since))
     printf '%-28s %7d.%d  %s\n' total $((ms / 1000)) $((ms % 1000 / 100)) \
         "$([[ $status -eq 0 ]] && echo ok || echo "FAILED (exit $status)")"
-    exit "$status"
+    return "$status"
 }
 trap steps_finish EXIT
 trap 'exit 130' INT
