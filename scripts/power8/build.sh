@@ -3,7 +3,7 @@
 #
 # Sourced by scripts/power8-vm: static powerpc64le programs of this tree.
 #
-#   build            sets programs=(FILE...)
+#   build            sets programs=(FILE...), by cargo's profile $profile
 
 rust_target=powerpc64le-unknown-linux-gnu
 
@@ -29,7 +29,7 @@ cargo_static() {
         CC_powerpc64le_unknown_linux_gnu="$cross_prefix-gcc" \
         CARGO_TARGET_POWERPC64LE_UNKNOWN_LINUX_GNU_LINKER="$cross_prefix-gcc" \
         CARGO_TARGET_POWERPC64LE_UNKNOWN_LINUX_GNU_RUSTFLAGS="-C target-feature=+crt-static" \
-        cargo "$@" --release --locked --target "$rust_target" \
+        cargo "$@" --profile "$profile" --locked --target "$rust_target" \
         --message-format=json-render-diagnostics
 }
 
