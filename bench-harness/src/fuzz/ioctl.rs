@@ -3,11 +3,11 @@
 //! arrive, with a part of them done, or with all of it done and the answer lost; one of each call's. However
 //! often that happens, the books are the kernel's, and nothing is left in the end.
 
-mod kernel;
-
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tce_engine::addr::{GroupId, Ioba, PageShift, Uaddr};
+use tce_engine::backend::linux::faulty::{Faults, FaultyHost, Outcome, Row};
 use tce_engine::backend::linux::mock_kernel::{Leftovers, MockKernel, Process, Profile};
 use tce_engine::backend::linux::raw::RawHost;
 use tce_engine::backend::linux::{Linux, LinuxOptions};
@@ -17,11 +17,9 @@ use tce_engine::engine::{DetachPolicy, Engine, EngineOptions};
 use tce_engine::geometry::WindowSpec;
 use tce_engine::tce::Perm;
 
-use self::kernel::{Answers, FaultyHost};
 use super::Bytes;
 
 const GROUPS: u32 = 3;
-const HOST: u64 = 64 << 10;
 const PAGE: u64 = 4 << 10;
 const MEMORY: [Uaddr; 2] = [Uaddr(0x7f00_0000_0000), Uaddr(0x7f00_1000_0000)];
 const BYTES: u64 = 1 << 20;
@@ -47,7 +45,7 @@ pub fn ioctl(data: &[u8]) {
     let kernel = machine.platform(profile.usual_platform()).build();
     let process = kernel.process();
     let answers = Arc::new(Answers::new(bytes.rest()));
-    let host = FaultyHost { process: process.clone(), answers: answers.clone() };
+    let host = FaultyHost::new(process.clone(), answers.clone(), PageShift::K4);
     let backend = Linux::new(Arc::new(host), LinuxOptions::default());
     let engine = Engine::new(backend, EngineOptions { detach, ..EngineOptions::default() });
     let container = engine.container();
@@ -113,4 +111,47 @@ fn check(engine: &Engine, kernel: &MockKernel, process: &Process) {
     assert_eq!(entries.iter().map(|entry| entry.pages).sum::<u64>(), ledger.pages());
     assert_eq!(books.locked, ledger.pages(), "VmLck and ledger: {books:?} {entries:?}");
     assert_eq!(kernel.damage(), []);
+}
+
+/// Bytes that calls and requests take in turn.
+#[derive(Debug)]
+struct Answers {
+    bytes: Vec<u8>,
+    taken: AtomicUsize,
+    /// A request of this call has failed.
+    failed: AtomicBool,
+}
+
+impl Answers {
+    fn new(bytes: &[u8]) -> Self {
+        Self { bytes: bytes.to_vec(), taken: AtomicUsize::new(0), failed: AtomicBool::new(false) }
+    }
+
+    /// A call begins, of whose requests one may fail: what puts things right again afterwards is sent to a
+    /// kernel that works.
+    fn begin(&self) {
+        self.failed.store(false, Ordering::Relaxed);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.taken.load(Ordering::Relaxed) >= self.bytes.len()
+    }
+
+    /// 0 after the last.
+    fn next(&self) -> u8 {
+        self.bytes.get(self.taken.fetch_add(1, Ordering::Relaxed)).copied().unwrap_or(0)
+    }
+}
+
+impl Faults for Answers {
+    /// Most requests are up to the kernel.
+    fn outcome(&self, request: &Row, pages: u64) -> Option<Outcome> {
+        if self.failed.load(Ordering::Relaxed) {
+            return None;
+        }
+        let nth = usize::from(self.next() % 32).checked_sub(32 - Outcome::EVERY.len())?;
+        let outcome = Some(Outcome::EVERY[nth]).filter(|outcome| request.can(*outcome, pages));
+        self.failed.store(outcome.is_some(), Ordering::Relaxed);
+        outcome
+    }
 }
