@@ -8,6 +8,7 @@
 
 mod backend;
 mod plan;
+mod several;
 mod steps;
 mod table;
 mod world;
