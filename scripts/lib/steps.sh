@@ -19,6 +19,9 @@
 #                                installs what is missing as root, otherwise skips NAME
 #   powerpc_test CPU             the engine's unit tests on an emulated CPU
 #   powerpc_profile              the test of the profiler that --profile has there
+#   host                         this machine's target
+#   miri_toolchain               installs a nightly compiler with Miri
+#   miri TARGET [FILTER...]      the engine's unit tests, or those of such names, interpreted
 #   valgrind_ready NAME          true if this machine has valgrind; installs it as root, otherwise
 #                                skips NAME
 #
@@ -312,6 +315,24 @@ powerpc_tiers() { # CPU [CARGO ARG...]
 # The tier by core::arch, which the pinned compiler has behind a gate.
 powerpc_core_arch() {
     RUSTC_BOOTSTRAP=1 powerpc_tiers power9 --features stdarch-powerpc
+}
+
+host() {
+    rustc -vV | sed -n 's/^host: //p'
+}
+
+# Miri's sysroot is built for a target when it is first asked for.
+miri_toolchain() {
+    if ! cargo +nightly miri --version; then
+        rustup toolchain install nightly --profile minimal --component miri,rust-src
+    fi
+}
+
+# Miri is some hundred times slower than the machine, hence few random cases; proptest asks for the working
+# directory, which Miri's isolation forbids.
+miri() {
+    MIRIFLAGS="${MIRIFLAGS:-} -Zmiri-disable-isolation" PROPTEST_CASES="${MIRI_CASES:-4}" \
+        cargo +nightly miri test -p tce-engine --lib --locked --target "$1" -- "${@:2}"
 }
 
 valgrind_ready() {

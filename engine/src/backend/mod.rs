@@ -348,6 +348,12 @@ pub trait Space: Send + Sync + fmt::Debug {
     /// If the platform refuses; the window stays.
     fn remove_window(&self, slot: usize, start: Ioba) -> Result<(), BackendError>;
 
+    /// Removes a window that was just created and is not to be, as somebody else could not have it.
+    /// Nothing is charged for it any more; a platform that refuses is beyond help.
+    fn take_back_window(&self, slot: usize, start: Ioba) {
+        let _ = self.remove_window(slot, start);
+    }
+
     /// Makes pinned memory known to the container.
     ///
     /// # Errors

@@ -134,9 +134,8 @@ impl Space for PerMember {
         let mut seats = write(&self.seats);
         for (done, seat) in seats.seats.iter().enumerate() {
             if let Err(e) = seat.space.create_window(slot, start, geometry) {
-                // What was just created can be removed, or the container is beyond help.
                 for seat in &seats.seats[..done] {
-                    let _ = seat.space.remove_window(slot, start);
+                    seat.space.take_back_window(slot, start);
                 }
                 return Err(e);
             }
@@ -166,6 +165,12 @@ impl Space for PerMember {
         }
         seats.windows[slot] = None;
         Ok(())
+    }
+
+    fn take_back_window(&self, slot: usize, start: Ioba) {
+        let mut seats = write(&self.seats);
+        seats.seats.iter().for_each(|seat| seat.space.take_back_window(slot, start));
+        seats.windows[slot] = None;
     }
 
     fn register(&self, memory: Memory) -> Result<(), BackendError> {

@@ -178,8 +178,7 @@ impl Container {
             if let Err(e) = engine.backend.set_window(member.group, slot, &window.program()) {
                 // Exactly those that have it.
                 self.disable(&state.member_ids[..done], slot);
-                // What was just created can be removed, or the container is beyond help.
-                let _ = self.space.remove_window(slot, start);
+                self.space.take_back_window(slot, start);
                 return Err(e.into());
             }
         }

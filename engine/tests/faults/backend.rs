@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tce_engine::addr::{GroupId, Hpa};
 use tce_engine::backend::layout::RealLayout;
+use tce_engine::backend::linux::faulty::Site;
 use tce_engine::backend::{
     Backend, Caps, GroupCaps, KillPort, KillScope, Memory, Space, WindowProgram,
 };
@@ -13,7 +14,7 @@ use tce_engine::eeh::{EehOp, EehState};
 use tce_engine::error::BackendError;
 use tce_engine::mem::{TableChunk, TableMemory};
 
-use super::plan::{Plan, Site};
+use super::plan::Plan;
 
 #[derive(Debug)]
 pub(crate) struct FaultyBackend {

@@ -7,8 +7,8 @@
 //! `-- --nocapture` prints which call failed how, how often, and what its caller saw.
 
 mod backend;
-mod kernel;
 mod plan;
+mod several;
 mod steps;
 mod table;
 mod world;
@@ -18,11 +18,12 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::Duration;
 
-use plan::Outcome::{Cleared, Enomem};
-use plan::{Fault, Outcome, Plan, Site};
+use plan::{Fault, Plan};
 use steps::Step;
-use table::{BACKEND, KERNEL, LEVEL, Row, Table};
+use table::{BACKEND, LEVEL, LEVELS, Table};
 use tce_engine::backend::linux::Version;
+use tce_engine::backend::linux::faulty::Outcome::{Cleared, Enomem};
+use tce_engine::backend::linux::faulty::{Outcome, REQUESTS, Row, Site};
 use tce_engine::backend::linux::mock_kernel::{Admission, Profile};
 use tce_engine::engine::DetachPolicy;
 use tce_engine::kill::KillPolicy;
@@ -74,7 +75,8 @@ fn calls(kind: Kind) -> BTreeMap<Site, Vec<u64>> {
     let mut calls = plan.calls();
     calls.insert(LEVEL, vec![1; world.levels_made()]);
     world.end();
-    let unlisted = |site: &&Site| !rows(&[KERNEL, BACKEND]).iter().any(|row| row.site == **site);
+    let unlisted =
+        |site: &&Site| !rows(&[REQUESTS, LEVELS, BACKEND]).iter().any(|row| row.site == **site);
     assert_eq!(calls.keys().find(unlisted), None, "a site without a row");
     calls
 }
@@ -127,7 +129,7 @@ fn fail_all(kind: Kind, rows: &[&Row], amount: Amount, table: &mut Table) {
         table.called(row.site, calls.get(row.site).map_or(0, Vec::len));
         for (nth, pages) in calls.get(row.site).into_iter().flatten().enumerate() {
             for (turn, outcome) in Outcome::EVERY.into_iter().enumerate() {
-                if row.why_not(outcome).is_some() || !outcome.fits(*pages) {
+                if !row.can(outcome, *pages) {
                     continue;
                 }
                 // Whoever puts mappings back asks for a map, too: that shall fail as well.
@@ -175,7 +177,7 @@ const fn kernel(profile: Profile, detach: DetachPolicy) -> Kind {
 
 #[test]
 fn every_request_to_a_kernel_fails_in_every_way() {
-    let rows = rows(&[KERNEL]);
+    let rows = rows(&[REQUESTS, LEVELS]);
     let mut table = Table::default();
     let k6_11 = Profile::K6_11;
     let kinds = [
@@ -210,7 +212,7 @@ fn every_call_of_a_back_end_fails_in_every_way() {
 #[ignore = "takes minutes"]
 fn every_call_fails_in_every_way_on_kernels_of_all_ages() {
     for profile in Profile::ALL {
-        let mut rows = rows(&[KERNEL, BACKEND]);
+        let mut rows = rows(&[REQUESTS, LEVELS, BACKEND]);
         if !profile.lists_regions {
             // There, what is refused at the end outlives its container, as `guard.rs` says.
             rows.retain(|row| row.site != "UNREGISTER_MEMORY");
@@ -222,7 +224,7 @@ fn every_call_fails_in_every_way_on_kernels_of_all_ages() {
             // before the engine is asked for it.
             if profile.admission == Admission::OneInVersion1 {
                 let version_1 = Kind::Kernel(profile, Version::V1, detach);
-                fail_all(version_1, &self::rows(&[KERNEL]), Amount::Turns, &mut table);
+                fail_all(version_1, &self::rows(&[REQUESTS, LEVELS]), Amount::Turns, &mut table);
             }
         }
         println!("{profile}\n{}", table.shown(&rows));

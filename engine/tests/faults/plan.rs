@@ -5,102 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Mutex;
 
-use tce_engine::backend::linux::raw::{Errno, Raw};
-
-/// What becomes of a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Outcome {
-    Eperm,
-    Enoent,
-    Enomem,
-    Efault,
-    Ebusy,
-    Einval,
-    Enxio,
-    /// +1: no error number, and no success.
-    One,
-    /// The first of the pages is done, and stays; then it fails.
-    First,
-    /// All but the last.
-    Most,
-    /// All of it is done, and the answer is lost.
-    All,
-    /// As Linux fails: what was done of it is cleared, whatever was there before.
-    Cleared,
-}
-
-impl Outcome {
-    pub(crate) const EVERY: [Self; 12] = [
-        Self::Eperm,
-        Self::Enoent,
-        Self::Enomem,
-        Self::Efault,
-        Self::Ebusy,
-        Self::Einval,
-        Self::Enxio,
-        Self::One,
-        Self::First,
-        Self::Most,
-        Self::All,
-        Self::Cleared,
-    ];
-
-    /// What the caller of a request gets.
-    pub(crate) fn answer(self) -> Raw {
-        match self {
-            Self::Eperm => Err(Errno::EPERM),
-            Self::Enoent => Err(Errno::ENOENT),
-            Self::Enomem | Self::First | Self::Most | Self::Cleared => Err(Errno::ENOMEM),
-            Self::Efault | Self::All => Err(Errno::EFAULT),
-            Self::Ebusy => Err(Errno::EBUSY),
-            Self::Einval => Err(Errno::EINVAL),
-            Self::Enxio => Err(Errno::ENXIO),
-            Self::One => Ok(1),
-        }
-    }
-
-    /// How many of so many pages are done, if any is.
-    pub(crate) fn done(self, pages: u64) -> Option<u64> {
-        match self {
-            Self::First => Some(1),
-            Self::Most | Self::Cleared => Some(pages - 1),
-            Self::All => Some(pages),
-            _ => None,
-        }
-    }
-
-    /// A call for so many pages can end like this, and not just like another outcome.
-    pub(crate) fn fits(self, pages: u64) -> bool {
-        match self {
-            Self::First | Self::Cleared => pages >= 2,
-            Self::Most => pages >= 3,
-            Self::All => pages >= 1,
-            _ => true,
-        }
-    }
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Eperm => "EPERM",
-            Self::Enoent => "ENOENT",
-            Self::Enomem => "ENOMEM",
-            Self::Efault => "EFAULT",
-            Self::Ebusy => "EBUSY",
-            Self::Einval => "EINVAL",
-            Self::Enxio => "ENXIO",
-            Self::One => "+1",
-            Self::First => "1/n",
-            Self::Most => "n-1/n",
-            Self::All => "n/n",
-            Self::Cleared => "cleared",
-        })
-    }
-}
-
-/// Where the engine calls out, by the name that the table has for it.
-pub(crate) type Site = &'static str;
+use tce_engine::backend::linux::faulty::{Faults, Outcome, Row, Site};
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fault {
@@ -157,6 +62,12 @@ impl Plan {
 
     pub(crate) fn calls(&self) -> BTreeMap<Site, Vec<u64>> {
         self.state.lock().unwrap().calls.clone()
+    }
+}
+
+impl Faults for Plan {
+    fn outcome(&self, request: &Row, pages: u64) -> Option<Outcome> {
+        self.next(request.site, pages)
     }
 }
 

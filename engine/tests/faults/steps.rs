@@ -163,12 +163,7 @@ pub(crate) const ALL: &[Step] = steps! {
         }
         Ok(w.c.unregister(A, BYTES)?)
     },
-    "detach, the last": |w| {
-        for group in w.c.groups() {
-            w.leave(group)?;
-        }
-        Ok(())
-    },
+    "detach, the last": leave,
 };
 
 /// Version 1 containers: one window, which is there as soon as it is enabled.
@@ -176,10 +171,11 @@ pub(crate) const VERSION_1: &[Step] = steps! {
     "attach": |w| attach(w, G0),
     "register": |w| Ok(w.c.register(A, BYTES)?),
     "register, another": |w| Ok(w.c.register(B, BYTES)?),
+    "attach, another": |w| if w.joins_late() { attach(w, G1) } else { Ok(()) },
     "create_window": create_window,
     "map, first leaf, one page": |w| map(w, 0, A, 1),
     "map": |w| map(w, 2 * LEAF, A, 5),
-    "attach, late": |w| if w.joins_late() { attach(w, G1) } else { Ok(()) },
+    "attach, late": |w| if w.joins_late() { attach(w, G2) } else { Ok(()) },
     "Mapper::map, replacing one": |w| map_one(w, 2 * LEAF + 3 * PAGE, B),
     "unmap": |w| unmap(w, 2 * LEAF, 3),
     "detach": |w| if w.c.groups().len() > 1 { detach(w, G1) } else { Ok(()) },
@@ -187,7 +183,7 @@ pub(crate) const VERSION_1: &[Step] = steps! {
         unmap(w, 0, 3 * LEAF / PAGE)?;
         Ok(w.c.unregister(A, BYTES)?)
     },
-    "detach, the last": |w| w.leave(G0),
+    "detach, the last": leave,
 };
 
 fn attach(w: &mut World, group: GroupId) -> Done {
@@ -209,6 +205,13 @@ impl World {
         }
         Ok(())
     }
+}
+
+fn leave(w: &mut World) -> Done {
+    for group in w.c.groups() {
+        w.leave(group)?;
+    }
+    Ok(())
 }
 
 /// Each member has an answer of its own.

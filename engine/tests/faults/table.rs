@@ -4,93 +4,39 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::plan::{Outcome, Site};
-
-/// Outcomes that a site cannot have, and why.
-pub(crate) type Never = (&'static [Outcome], &'static str);
-
-/// A place where the engine calls out.
-pub(crate) struct Row {
-    pub(crate) site: Site,
-    pub(crate) never: &'static [Never],
-}
-
-impl Row {
-    pub(crate) fn why_not(&self, outcome: Outcome) -> Option<&'static str> {
-        self.never.iter().find(|(never, _)| never.contains(&outcome)).map(|(_, why)| *why)
-    }
-}
-
-use Outcome::{
-    All, Cleared, Ebusy, Efault, Einval, Enoent, Enomem, Enxio, Eperm, First, Most, One,
+use tce_engine::backend::linux::faulty::Outcome::{
+    All, Cleared, Ebusy, Efault, Einval, Enoent, Enxio, Eperm, First, Most, One,
 };
-
-const ALL_OF_THEM: &[Outcome] = &Outcome::EVERY;
-const PARTS: &[Outcome] = &[First, Most, All, Cleared];
-const WHOLE: Never = (PARTS, "names no range: it is done or not");
-const NUMBER: Never = (&[One], "answers a number, and 1 is one");
+use tce_engine::backend::linux::faulty::{Never, Outcome, Row, Site};
 
 /// A level that a kernel adds to a table on demand: no request of its own.
 pub(crate) const LEVEL: Site = "a kernel's table level";
-const BUT_EFAULT: &[Outcome] =
-    &[Eperm, Enoent, Enomem, Ebusy, Einval, Enxio, One, First, Most, All, Cleared];
 const BUT_ENOMEM: &[Outcome] =
     &[Eperm, Enoent, Efault, Ebusy, Einval, Enxio, One, First, Most, All, Cleared];
+/// What a kernel lacks beside its requests' failures.
+pub(crate) const LEVELS: &[Row] =
+    &[Row::new(LEVEL, &[(BUT_ENOMEM, "there is memory for it or not")])];
 
-macro_rules! rows {
-    ($($site:tt: [$($never:expr),*]),* $(,)?) => {
-        &[$(Row { site: $site, never: &[$($never),*] }),*]
-    };
-}
-
-/// Requests to a kernel, `RawContainer` and `RawHost`.
-pub(crate) const KERNEL: &[Row] = rows! {
-    "open": [WHOLE, (&[One], "answers a file")],
-    "open group": [WHOLE],
-    "GROUP_GET_STATUS": [WHOLE, NUMBER],
-    "GROUP_SET_CONTAINER": [WHOLE],
-    "SET_IOMMU": [WHOLE],
-    "TCE_GET_INFO": [WHOLE],
-    "ENABLE": [WHOLE],
-    "DISABLE": [WHOLE],
-    "REGISTER_MEMORY": [
-        (&[First], "+1 is the same: it answers how many pages it could pin"),
-        (&[All, Cleared], "Linux keeps none of a range that it cannot pin whole")
-    ],
-    "UNREGISTER_MEMORY": [WHOLE],
-    "TCE_CREATE": [(&[First, Most, Cleared], "names no range")],
-    "TCE_REMOVE": [WHOLE],
-    "MAP_DMA": [],
-    "UNMAP_DMA": [(&[All, Cleared], "clears anyway; when it has, nothing is left that could fail")],
-    "EEH_PE_OP": [WHOLE],
-    "EEH_PE_OP, state": [WHOLE, NUMBER],
-    "GROUP_UNSET_CONTAINER": [WHOLE],
-    "close group": [WHOLE, (&[One], "close(2) answers 0 or an error number")],
-    "backing of memory": [(BUT_EFAULT, "answers nothing, without a number")],
-    LEVEL: [(BUT_ENOMEM, "there is memory for it or not")],
-    "CHECK_EXTENSION": [(ALL_OF_THEM, "the engine never asks")],
-};
-
-const NONE: Never = (ALL_OF_THEM, "cannot fail, by its type");
-const ONE_RESULT: Never = (PARTS, "fails as a whole, by its contract");
+const NONE: Never = (&Outcome::EVERY, "cannot fail, by its type");
+const ONE_RESULT: Never = (&[First, Most, All, Cleared], "fails as a whole, by its contract");
 
 /// Calls of a back end, `Backend` and `TableMemory`.
-pub(crate) const BACKEND: &[Row] = rows! {
-    "group": [ONE_RESULT],
-    "take_ownership": [ONE_RESULT],
-    "set_window": [ONE_RESULT],
-    "reserve_table": [ONE_RESULT],
-    "back_table": [ONE_RESULT],
-    "pin": [ONE_RESULT],
-    "eeh": [ONE_RESULT],
-    "eeh_state": [ONE_RESULT],
-    "unpin": [NONE],
-    "free_table": [NONE],
-    "unset_window": [NONE],
-    "release_ownership": [NONE],
-    "kill": [NONE],
-    "fence": [NONE],
-};
+pub(crate) const BACKEND: &[Row] = &[
+    Row::new("group", &[ONE_RESULT]),
+    Row::new("take_ownership", &[ONE_RESULT]),
+    Row::new("set_window", &[ONE_RESULT]),
+    Row::new("reserve_table", &[ONE_RESULT]),
+    Row::new("back_table", &[ONE_RESULT]),
+    Row::new("pin", &[ONE_RESULT]),
+    Row::new("eeh", &[ONE_RESULT]),
+    Row::new("eeh_state", &[ONE_RESULT]),
+    Row::new("unpin", &[NONE]),
+    Row::new("free_table", &[NONE]),
+    Row::new("unset_window", &[NONE]),
+    Row::new("release_ownership", &[NONE]),
+    Row::new("kill", &[NONE]),
+    Row::new("fence", &[NONE]),
+];
 
 /// What came of one kind of failure.
 #[derive(Default)]

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tce_engine::addr::{GroupId, Ioba, PageShift, PeNumber, Uaddr};
+use tce_engine::backend::linux::faulty::FaultyHost;
 use tce_engine::backend::linux::mock_kernel::{Injection, Leftovers, MockKernel, Process, Profile};
 use tce_engine::backend::linux::raw::RawHost;
 use tce_engine::backend::linux::{Linux, LinuxOptions, Version};
@@ -20,7 +21,6 @@ use tce_engine::ledger::ChargeKind;
 use tce_engine::tce::Perm;
 
 use super::backend::FaultyBackend;
-use super::kernel::FaultyHost;
 use super::plan::Plan;
 
 pub(crate) const HOST: u64 = 64 << 10;
@@ -83,9 +83,9 @@ impl World {
                 let machine = MockKernel::builder(3).profile(profile);
                 let kernel = machine.platform(profile.usual_platform()).try_build().unwrap();
                 let process = kernel.process();
-                let host = Arc::new(FaultyHost { process: process.clone(), plan: plan.clone() });
+                let host = FaultyHost::new(process.clone(), plan.clone(), PageShift::K4);
                 let options = LinuxOptions { version, ..LinuxOptions::default() };
-                (Machine::Kernel(kernel, process), Linux::new(host, options))
+                (Machine::Kernel(kernel, process), Linux::new(Arc::new(host), options))
             }
         };
         let options = match kind {

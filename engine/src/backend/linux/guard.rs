@@ -15,6 +15,7 @@
 //! | a CREATE that fails leaks its charge | shape and block size are computed first; one request | `geometry`, `container::windows` |
 //! | a CREATE whose answer cannot be written (EFAULT) has made its window | removed again | `opened` |
 //! | the default window takes slot 0 as soon as anything is mapped | removed at once | `space` |
+//! | a version 1 container keeps its window, and the charge for it, until it is closed | where a window is taken back, it is closed and opened again | `space` |
 //! | REMOVE takes any address inside a window | only an exact start | `container::windows` |
 //! | leaving empties the windows of those that stay | refused, or replayed | `container::groups` |
 //! | firmware codes are returned as error numbers | reported as what they are | [`window`] |

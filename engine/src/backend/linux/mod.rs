@@ -6,6 +6,7 @@
 //! table, leak a charge or answer with what is not true; `guard.rs` has the list.
 
 mod charging;
+pub mod faulty;
 mod guard;
 pub mod mock_kernel;
 mod opened;

@@ -21,6 +21,8 @@ pub(super) struct Opened {
     pub(super) members: u32,
     /// Memory was registered once, so that MAP and UNMAP are allowed.
     pub(super) registered: AtomicBool,
+    /// ENABLE has charged the window of a version 1 container ahead.
+    pub(super) enabled: bool,
     /// Bytes of the default window that stands in slot 0, or will as soon as anything is mapped.
     pub(super) default_window: Option<u64>,
     pub(super) windows: [Option<Slot>; MAX_WINDOWS],
@@ -45,6 +47,7 @@ impl Opened {
             raw,
             members: 0,
             registered: AtomicBool::new(false),
+            enabled: false,
             default_window: None,
             windows: [None, None],
         })

@@ -25,7 +25,15 @@ pub(super) struct LinuxSpace {
     host: Arc<dyn RawHost>,
     options: LinuxOptions,
     charging: Arc<Mutex<Option<Charging>>>,
-    opened: RwLock<Option<Opened>>,
+    opened: RwLock<Held>,
+}
+
+/// The container of the kernel's.
+#[derive(Default)]
+struct Held {
+    opened: Option<Opened>,
+    /// The member of a version 1 container.
+    lone: Option<GroupId>,
 }
 
 impl LinuxSpace {
@@ -34,7 +42,7 @@ impl LinuxSpace {
         options: LinuxOptions,
         charging: Arc<Mutex<Option<Charging>>>,
     ) -> Self {
-        Self { host, options, charging, opened: RwLock::new(None) }
+        Self { host, options, charging, opened: RwLock::default() }
     }
 
     /// How windows are charged; as observed on Linux 6.12 if it could not be found out.
@@ -46,14 +54,35 @@ impl LinuxSpace {
         &self,
         f: impl FnOnce(&Opened) -> Result<T, BackendError>,
     ) -> Result<T, BackendError> {
-        read(&self.opened).as_ref().map_or(Err(no_group()), f)
+        read(&self.opened).opened.as_ref().map_or(Err(no_group()), f)
     }
 
-    fn with_mut<T>(
+    /// Closes a version 1 container, as nothing else rids it of its window and of all that it was charged
+    /// with, and opens it again. If that fails, whoever asks for something next tries once more.
+    fn renew(&self, held: &mut Held) {
+        if let (Some(opened), Some(group)) = (held.opened.take(), held.lone) {
+            // A device that is open keeps the container, but not what was paid ahead.
+            let _ = opened.raw.disable();
+            opened.leave(group);
+        }
+        let _ = self.reopen(held);
+    }
+
+    /// Opens a version 1 container that is still closed.
+    fn reopen(&self, held: &mut Held) -> Result<(), BackendError> {
+        if let (None, Some(group)) = (&held.opened, held.lone) {
+            held.opened = Some(self.first_member(group)?);
+        }
+        Ok(())
+    }
+
+    /// For requests that a container without a window has an answer to.
+    fn with_any<T>(
         &self,
-        f: impl FnOnce(&mut Opened) -> Result<T, BackendError>,
+        f: impl FnOnce(&Opened) -> Result<T, BackendError>,
     ) -> Result<T, BackendError> {
-        write(&self.opened).as_mut().map_or(Err(no_group()), f)
+        self.reopen(&mut write(&self.opened))?;
+        self.with(f)
     }
 
     /// Version 1 pins as it maps, and would hang if it could not pin page 0.
@@ -85,7 +114,7 @@ impl LinuxSpace {
     /// The slot has a default window, so nothing else can be there.
     fn adopt_default(
         &self,
-        opened: &Opened,
+        opened: &mut Opened,
         start: Ioba,
         geometry: &Geometry,
         bytes: u64,
@@ -108,9 +137,40 @@ impl LinuxSpace {
             return opened.create(geometry, start);
         }
         opened.enable()?;
+        opened.enabled = true;
         opened.force_default_window(start).inspect_err(|_| {
-            let _ = opened.raw.disable();
+            opened.enabled = opened.raw.disable() != Ok(0);
         })
+    }
+
+    fn make_window(
+        &self,
+        opened: &mut Opened,
+        slot: usize,
+        start: Ioba,
+        geometry: &Geometry,
+        array_due: bool,
+    ) -> Result<(), BackendError> {
+        match opened.default_window {
+            Some(bytes) if slot == 0 => self.adopt_default(opened, start, geometry, bytes)?,
+            _ => opened.create(geometry, start)?,
+        }
+        let page = geometry.page().bytes();
+        opened.windows[slot] = Some(Slot {
+            start,
+            page,
+            array_due: AtomicBool::new(array_due),
+            leaf: page * geometry.level_entries(),
+            // One level is allocated whole: there is no leaf that could be missing.
+            first_leaf: AtomicBool::new(geometry.levels() == 1),
+        });
+        if *opened.registered.get_mut() {
+            opened.force_arrays().inspect_err(|_| {
+                opened.windows[slot] = None;
+                let _ = opened.remove_window(start);
+            })?;
+        }
+        Ok(())
     }
 }
 
@@ -121,8 +181,8 @@ fn no_group() -> BackendError {
 
 impl Space for LinuxSpace {
     fn attach(&self, group: GroupId) -> Result<(), CreateError> {
-        let mut opened = write(&self.opened);
-        match &mut *opened {
+        let mut held = write(&self.opened);
+        match &mut held.opened {
             Some(opened) => {
                 if opened.windows.iter().any(Option::is_some)
                     && self.charging().may_forget_windows()
@@ -140,17 +200,19 @@ impl Space for LinuxSpace {
             }
             none => *none = Some(self.first_member(group)?),
         }
+        held.lone = (self.options.version == Version::V1).then_some(group);
         Ok(())
     }
 
     fn detach(&self, group: GroupId) {
-        let mut opened = write(&self.opened);
-        let Some(container) = &mut *opened else { return };
+        let mut held = write(&self.opened);
+        held.lone = None;
+        let Some(container) = &mut held.opened else { return };
         container.leave(group);
         container.members -= 1;
         if container.members == 0 {
             // The kernel has released all of it; a new first member begins anew.
-            *opened = None;
+            held.opened = None;
         }
     }
 
@@ -160,30 +222,16 @@ impl Space for LinuxSpace {
         start: Ioba,
         geometry: &Geometry,
     ) -> Result<(), CreateError> {
+        let mut held = write(&self.opened);
+        self.reopen(&mut held)?;
         let before = self.host.locked_bytes();
         let charging = self.charging();
-        let created = self.with_mut(|opened| {
-            match opened.default_window {
-                Some(bytes) if slot == 0 => self.adopt_default(opened, start, geometry, bytes)?,
-                _ => opened.create(geometry, start)?,
-            }
-            let page = geometry.page().bytes();
-            opened.windows[slot] = Some(Slot {
-                start,
-                page,
-                array_due: AtomicBool::new(charging == Charging::FlatLater),
-                leaf: page * geometry.level_entries(),
-                // One level is allocated whole: there is no leaf that could be missing.
-                first_leaf: AtomicBool::new(geometry.levels() == 1),
-            });
-            if *opened.registered.get_mut() {
-                opened.force_arrays().inspect_err(|_| {
-                    opened.windows[slot] = None;
-                    let _ = opened.remove_window(start);
-                })?;
-            }
-            Ok(())
-        });
+        let array_due = charging == Charging::FlatLater;
+        let opened = held.opened.as_mut().ok_or_else(no_group)?;
+        let created = self.make_window(opened, slot, start, geometry, array_due);
+        if created.is_err() && opened.enabled {
+            self.renew(&mut held);
+        }
         created.map_err(|error| {
             // Linux forgets to give the charge back if there is no memory for the table.
             let more = self.host.locked_bytes().saturating_sub(before);
@@ -197,16 +245,23 @@ impl Space for LinuxSpace {
     }
 
     fn remove_window(&self, slot: usize, start: Ioba) -> Result<(), BackendError> {
-        self.with_mut(|opened| {
-            if self.options.version == Version::V1 {
-                // What was paid ahead comes back; the window itself stays until the container goes.
-                return guard::done(opened.raw.disable(), || "disabling the container".into());
-            }
-            opened.remove_window(start)?;
-            opened.windows[slot] = None;
-            opened.default_window = opened.default_window.filter(|_| slot != 0);
-            Ok(())
-        })
+        let mut held = write(&self.opened);
+        let opened = held.opened.as_mut().ok_or_else(no_group)?;
+        if self.options.version == Version::V1 {
+            // What was paid ahead comes back; the window itself stays until the container goes.
+            return guard::done(opened.raw.disable(), || "disabling the container".into());
+        }
+        opened.remove_window(start)?;
+        opened.windows[slot] = None;
+        opened.default_window = opened.default_window.filter(|_| slot != 0);
+        Ok(())
+    }
+
+    fn take_back_window(&self, slot: usize, start: Ioba) {
+        match self.options.version {
+            Version::V1 => self.renew(&mut write(&self.opened)),
+            Version::V2 => drop(self.remove_window(slot, start)),
+        }
     }
 
     fn register(&self, memory: Memory) -> Result<(), BackendError> {
@@ -239,14 +294,14 @@ impl Space for LinuxSpace {
     }
 
     fn eeh_state(&self) -> Result<i32, BackendError> {
-        self.with(|opened| {
+        self.with_any(|opened| {
             let answer = opened.raw.eeh(&EehPeOp::new(eeh_op::GET_STATE));
             answer.map_err(|e| guard::refused(e, || "asking for the error state".into()))
         })
     }
 
     fn eeh(&self, op: EehOp) -> Result<(), BackendError> {
-        self.with(|opened| {
+        self.with_any(|opened| {
             guard::done(opened.raw.eeh(&EehPeOp::from(op)), || format!("error handling: {op}"))
         })
     }
@@ -313,7 +368,7 @@ impl Space for LinuxSpace {
 
 impl fmt::Debug for LinuxSpace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &*read(&self.opened) {
+        match &read(&self.opened).opened {
             Some(opened) => write!(f, "{:?}, {} groups", opened.raw, opened.members),
             None => f.write_str("no container open"),
         }
