@@ -136,16 +136,16 @@ fn what_a_document_says_does_not_control_the_terminal() {
     unverified["verification"]["first_mismatch"] = HOSTILE.into();
     let unverified = file("unverified.json", 4, &unverified);
     let folder = dir.path().to_str().unwrap();
-    for (args, code) in [
-        (&["compare", &a, &wrong][..], 1),
+    let cases: [(&[&str], i32); 4] = [
+        (&["compare", &a, &wrong], 1),
         (&["compare", &a, &unverified], 1),
-        (&["merge", &a, &b, &unverified, "--skip-unusable", "-o", "/dev/null"], 0),
-        (&["report", "--trend", folder, "-o", "/dev/null"], 0),
-    ] {
+        (&["merge", &a, &b, &unverified, "--skip-unusable", "--output", "/dev/null"], 0),
+        (&["report", "--trend", folder, "--output", "/dev/null"], 0),
+    ];
+    for (args, code) in cases {
         let out = bench(args);
         let told = text(&out.stderr);
         assert_eq!(out.status.code(), Some(code), "{args:?}: {told}");
         assert!(!told.is_empty() && is_plain(&out.stderr), "{args:?}: {told:?}");
-        assert_eq!(told.matches("\nverdict: no change").count(), 0, "{args:?}: {told}");
     }
 }
