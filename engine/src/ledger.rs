@@ -184,6 +184,6 @@ mod tests {
         // It counts against the limit like all else.
         let refused = ledger.charge(ChargeKind::Region, 16 << 16).map(|_| ()).unwrap_err();
         assert_eq!(refused, LimitError { asked: 16, charged: 5, limit: 20 });
-        assert_eq!(ledger.page(), PageShift::K64);
+        assert_eq!((ledger.page(), ledger.limit_pages()), (PageShift::K64, Some(20)));
     }
 }
