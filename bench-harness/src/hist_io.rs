@@ -195,6 +195,36 @@ mod tests {
         assert!(decode(&cut).is_err());
     }
 
+    /// [`encode`]'s form of these bytes.
+    fn packed(plain: &[u8]) -> String {
+        let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
+        zlib.write_all(plain).unwrap();
+        let zlib = zlib.finish().unwrap();
+        let mut bytes = COMPRESSED.to_be_bytes().to_vec();
+        bytes.extend((zlib.len() as u32).to_be_bytes());
+        bytes.extend(zlib);
+        STANDARD.encode(bytes)
+    }
+
+    #[test]
+    fn few_bytes_that_say_they_are_many_are_refused() {
+        let bomb = packed(&vec![0; 64 << 20]);
+        assert!(bomb.len() < 100_000, "{}", bomb.len());
+        let limit = format!("it has more than {MOST_BYTES} bytes");
+        assert!(decode(&bomb).unwrap_err().contains(&limit), "{:?}", decode(&bomb));
+        // A head without counts, of so many digits.
+        let of = |digits: u32| {
+            let mut head = [0; HEAD];
+            head[..4].copy_from_slice(&PLAIN.to_be_bytes());
+            head[12..16].copy_from_slice(&digits.to_be_bytes());
+            head[16..24].copy_from_slice(&1_u64.to_be_bytes());
+            head[24..32].copy_from_slice(&(u64::MAX >> 1).to_be_bytes());
+            decode(&packed(&head))
+        };
+        assert!(of(MOST_DIGITS).unwrap().is_empty());
+        assert!(of(MOST_DIGITS + 1).unwrap_err().contains("4 digits; the limit is 3"));
+    }
+
     #[test]
     fn the_log_reads_back_with_the_reference_reader() {
         let recorder = sample();

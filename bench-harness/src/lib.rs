@@ -29,3 +29,8 @@ pub mod stamp;
 pub mod style;
 pub mod trace;
 pub mod workload;
+
+/// The README's examples of the library are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;

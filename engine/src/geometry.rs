@@ -240,6 +240,17 @@ mod tests {
     }
 
     #[test]
+    fn a_window_may_be_one_page() {
+        let spec = WindowSpec::new(4 << 10, PageShift::K4);
+        let g = Geometry::new(spec, PageShift::K64, 16 << 20).unwrap();
+        assert_eq!((g.requested_entries(), g.entries(), g.levels()), (1, 8192, 1));
+        assert_eq!(g.host_page(), PageShift::K64);
+        let (size, page) = (2 << 10, PageShift::K4);
+        let smaller = Geometry::new(WindowSpec::new(size, page), PageShift::K64, 16 << 20);
+        assert_eq!(smaller, Err(GeometryError::SmallerThanPage { size, page }));
+    }
+
+    #[test]
     fn blocks_of_a_complete_tree() {
         let spec = WindowSpec::new(2 << 30, PageShift::K4);
         let l2 = Geometry::new(spec.levels(2), PageShift::K64, 16 << 20).unwrap();

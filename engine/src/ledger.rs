@@ -168,7 +168,22 @@ mod tests {
         assert_eq!((ledger.pages(), sum(&ledger), ledger.peak_pages()), (6, 6, 10));
         drop(b);
         assert_eq!((ledger.pages(), ledger.entries().len()), (0, 0));
-        ledger.charge(ChargeKind::Table, 3 << 16).unwrap().leak(2 << 16);
-        assert_eq!((ledger.pages(), ledger.entries()[0].kind), (2, ChargeKind::Leaked));
+    }
+
+    #[test]
+    fn what_leaks_stays_and_the_rest_is_given_back() {
+        let ledger = Arc::new(Ledger::new(PageShift::K64, Some(20 << 16)));
+        let charge = ledger.charge(ChargeKind::Table, 9 << 16).unwrap();
+        assert_eq!(charge.pages(), 9);
+        charge.leak(2 << 16);
+        // Never more than was charged.
+        ledger.charge(ChargeKind::Region, 3 << 16).unwrap().leak(4 << 16);
+        let told: Vec<_> = ledger.entries().iter().map(|e| (e.id, e.kind, e.pages)).collect();
+        assert_eq!(told, [(0, ChargeKind::Leaked, 2), (1, ChargeKind::Leaked, 3)]);
+        assert_eq!((ledger.pages(), ledger.peak_pages()), (5, 9));
+        // It counts against the limit like all else.
+        let refused = ledger.charge(ChargeKind::Region, 16 << 16).map(|_| ()).unwrap_err();
+        assert_eq!(refused, LimitError { asked: 16, charged: 5, limit: 20 });
+        assert_eq!((ledger.page(), ledger.limit_pages()), (PageShift::K64, Some(20)));
     }
 }

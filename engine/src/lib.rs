@@ -176,7 +176,7 @@ pub use platform::Platform;
 pub use simd::Tier;
 pub use tce::{Perm, Tce};
 
-/// The README's example is a test.
+/// The crate's README is a test.
 #[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
+#[doc = include_str!("../README.md")]
 pub struct Readme;

@@ -112,7 +112,7 @@ fn b1_2g_4k_one_level() {
 #[test]
 fn b2_2g_4k_two_levels() {
     let g = k64(2 * G, 12, 2);
-    assert_eq!((g.level_entries(), g.block_bytes()), (8192, 64 * K));
+    assert_eq!((g.level_entries(), g.level_entries_lg2(), g.block_bytes()), (8192, 13, 64 * K));
     assert_eq!((g.address_bits(), g.charge_pages()), (38, 130));
 }
 

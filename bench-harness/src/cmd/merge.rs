@@ -17,6 +17,7 @@ use super::Status;
 use super::documents::{Tally, histogram, parameters, read, unlike};
 use crate::cli::MergeConfig;
 use crate::result::{HistData, HostRun, ResultDoc, Warning};
+use crate::style::printable;
 
 /// The code of the warning that names a file that was left out.
 const LEFT_OUT: &str = "LEFT_OUT";
@@ -48,7 +49,7 @@ pub fn merge(config: &MergeConfig) -> anyhow::Result<Status> {
     let text = doc.to_json().map_err(|e| anyhow!(e))?;
     config.out.write(text.as_bytes()).map_err(|e| anyhow!(e))?;
     for why in &broken {
-        eprintln!("left out: {why}");
+        eprintln!("left out: {}", printable(why));
     }
     if !config.quiet {
         let hosts: BTreeSet<_> = doc.hosts.iter().map(|h| &h.host.hostname).collect();

@@ -23,6 +23,7 @@ use super::export::once;
 use super::{Status, write_text};
 use crate::cli::{ReportConfig, Reported};
 use crate::result::{ResultDoc, Skipped};
+use crate::style::printable;
 
 /// Reads, draws and writes.
 ///
@@ -41,7 +42,7 @@ pub fn report(config: &ReportConfig) -> anyhow::Result<Status> {
         Reported::Trend(folder) => {
             let trend = trend::trend(folder)?;
             for Skipped { id, reason } in &trend.skipped {
-                eprintln!("left out: '{id}': {reason}");
+                eprintln!("left out: '{id}': {}", printable(reason));
             }
             history::html(&trend)
         }

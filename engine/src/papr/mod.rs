@@ -16,6 +16,23 @@
 //! With [`Papr::compose_pages`] a guest may have pages that its PEs lack: each entry of the guest
 //! becomes several of the table's, with the same permission. Bus addresses, alignment, memory and
 //! counts of a call are then in the guest's pages; [`Receipt`] counts the table's entries.
+//!
+//! # Bounds
+//!
+//! What a guest can make the engine spend, whatever it calls:
+//!
+//! * **Time.** H_GET_TCE looks at one entry. H_PUT_TCE changes one, H_PUT_TCE_INDIRECT at most 512, in
+//!   each of up to 128 windows where the multi-table option is on, and H_STUFF_TCE at most 512, or, under
+//!   [`Compat::Kvm`] and [`Compat::Qemu`], as many as its window has. Composed pages multiply these by
+//!   their parts. A call that removes windows goes over all levels that they have. No call waits for
+//!   another guest's, but a moment for the books where windows come and go; vCPUs of one guest wait for
+//!   each other where they change the same entries, or one of them the windows.
+//! * **Memory.** A PHB has at most two windows. A window's whole table is charged before it is made, so
+//!   all tables together stay below [`EngineOptions::memlock`](crate::EngineOptions::memlock), or the
+//!   platform's limit, less what is registered; without either, nothing limits them but the bus. Levels
+//!   are made on demand and stay until their window goes. Beside each 8192 entries of them stand a lock and
+//!   counts and, where kills may wait, 2 KiB of marks. A call itself keeps a copy of its list and of what it
+//!   has to kill.
 
 mod compat;
 mod ddw;

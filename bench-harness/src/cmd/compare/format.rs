@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A comparison as people read it: in a terminal, in a pull request.
+//! A comparison as people read it: in a terminal, in a pull request. What documents say in words shall not
+//! control either.
 
 use std::fmt::Write;
 
 use super::evaluate::{Cell, Evaluation};
 use super::{About, Doc, Verdict};
 use crate::columns;
-use crate::style::{Style, time_ns};
+use crate::style::{Style, printable, time_ns};
 
 const HEADS: [&str; 8] =
     ["operation", "metric", "A", "B", "change", "interval", "noise floor", "verdict"];
 
 pub(super) fn table(doc: &Doc, style: Style) -> String {
-    let mut out = format!("compare: {}\n", doc.label);
+    let mut out = format!("compare: {}\n", printable(&doc.label));
     let _ = writeln!(out, "A {}\nB {}\n", about(&doc.a), about(&doc.b));
     let heads = std::iter::once(HEADS.map(str::to_owned));
     let rows: Vec<_> = heads.chain(doc.first.cells.iter().map(row)).collect();
@@ -38,7 +39,7 @@ pub(super) fn table(doc: &Doc, style: Style) -> String {
 }
 
 pub(super) fn markdown(doc: &Doc) -> String {
-    let mut out = format!("**{}**\n\n{}\n\n", verdict(doc), doc.label);
+    let mut out = format!("**{}**\n\n{}\n\n", verdict(doc), printable(&doc.label));
     let _ = writeln!(out, "* A: {}\n* B: {}\n", about(&doc.a), about(&doc.b));
     rows(&mut out, &doc.first);
     if let Some(again) = &doc.confirmation {
@@ -66,7 +67,7 @@ fn row(cell: &Cell) -> [String; 8] {
     };
     let verdict = cell.verdict.name();
     [
-        cell.id.clone(),
+        printable(&cell.id),
         cell.metric.name().to_owned(),
         time_ns(cell.a_median_ns),
         time_ns(cell.b_median_ns),
@@ -87,7 +88,7 @@ fn about(side: &About) -> String {
     let tool = side.tool.as_ref();
     let git = tool.and_then(|t| t.git.as_deref()).unwrap_or("of an unknown commit");
     let dirty = if tool.and_then(|t| t.dirty) == Some(true) { " and changes" } else { "" };
-    format!("{} · {git}{dirty} · {} runs", side.name, side.runs)
+    printable(&format!("{} · {git}{dirty} · {} runs", side.name, side.runs))
 }
 
 fn how(doc: &Doc) -> String {
@@ -118,10 +119,10 @@ fn remarks(doc: &Doc) -> Vec<String> {
         }
     }
     lines.extend(doc.notes.iter().map(|note| format!("note: {note}")));
-    lines
+    lines.iter().map(|line| printable(line)).collect()
 }
 
 fn verdict(doc: &Doc) -> String {
     let why = doc.reason.as_ref().map_or(String::new(), |why| format!(" ({why})"));
-    format!("verdict: {}{why}", doc.verdict.name())
+    printable(&format!("verdict: {}{why}", doc.verdict.name()))
 }

@@ -11,6 +11,7 @@ use super::load::Side;
 use crate::hist_io;
 use crate::recorder;
 use crate::result::{Config, OpResult, ResultDoc, RunSettings};
+use crate::style::printable;
 
 /// `iommu_map()` and `iommu_unmap()`: averages and minima of new and old, and by how much the new minimum
 /// is less. A is old. The two digits of the percentage are digits.
@@ -80,8 +81,9 @@ const SCATTERED: [&str; 2] = ["batch", "indirect"];
 /// The label of the machine, and what came out.
 fn end(out: &mut String, doc: &Doc) {
     let why = doc.reason.as_ref().map_or(String::new(), |why| format!(" ({why})"));
-    let _ = writeln!(out, "{}; verdict: {}{why}", doc.label, doc.verdict.name());
-    let _ = writeln!(out, "old, A: {}; new, B: {}", doc.a.name, doc.b.name);
+    let verdict = format!("{}; verdict: {}{why}", doc.label, doc.verdict.name());
+    let names = format!("old, A: {}; new, B: {}", doc.a.name, doc.b.name);
+    let _ = writeln!(out, "{}\n{}", printable(&verdict), printable(&names));
 }
 
 /// A phase's calls that all have as many pages.
@@ -119,7 +121,7 @@ fn rows(sides: &[Side; 2], op: &str) -> Vec<Row> {
         let pages = result.tces / result.count;
         let shift = result.own_table.as_ref().map_or(settings.page_shift, |own| own.page_shift);
         let call = if pages == 1 { format!("2^{shift}") } else { format!("{pages}*2^{shift}") };
-        let phase = result.id.split('.').next().unwrap_or_default().to_owned();
+        let phase = printable(result.id.split('.').next().unwrap_or_default());
         rows.insert((pages, shift, phase.clone()), Row { call, pages, phase, old, new });
     }
     rows.into_values().collect()
