@@ -120,7 +120,7 @@ pub(super) fn measure(
             break;
         }
         progress.set_message(phase.name());
-        if let Some(reason) = phase::impossible(phase, &rig) {
+        if let Some(reason) = phase::impossible(phase, &rig.machine) {
             skipped.push(Skipped { id: phase.name().to_owned(), reason });
             progress.inc(1);
             continue;
