@@ -67,7 +67,7 @@ pub use stale::StaleConfig;
 pub use sweep::{Point, Sweep, SweepConfig};
 pub use trace::{CallRange, CutConfig, LineKind, StatConfig, TraceConfig};
 pub use values::{BackendChoice, Detach, Levels, Limit, Pass, Phase, Rules, Simd};
-pub use workloads::{WorkloadsConfig, check_option, small};
+pub use workloads::{VerifyConfig, WorkloadsConfig, check_option, small};
 
 /// Exit code of a command line that cannot be understood or asks for what cannot be.
 pub const EXIT_USAGE: u8 = 2;

@@ -10,6 +10,7 @@ use clap::{Args, FromArgMatches, Subcommand};
 use super::config::{Output, RunConfig};
 use super::sweep::{MOST_RUNS, Point, SweepConfig};
 use super::{Invocation, Origin, Origins, Phase, RunArgs, from_clap};
+use crate::outfile::OutFile;
 use crate::workload::{PHASES, Setting, Workload};
 
 pub(super) const WORKLOADS_EXAMPLES: &str = "\
@@ -20,6 +21,7 @@ Examples:
   tce-bench workloads show nic-ring > mine.toml
   tce-bench workloads check mine.toml          is it right? Every fault with its line
   tce-bench workloads verify                   runs each once and checks what it expects
+  tce-bench workloads verify mine.toml --json verdicts.json
   tce-bench run --workload mine.toml --threads 2 --json out.json
 
 Exit codes: 0 right, 1 not, 2 wrong command line.";
@@ -55,7 +57,24 @@ enum WorkloadsCommand {
         /// Workloads of the program, or files [default: all of the program]
         #[arg(value_name = "NAME|FILE")]
         names: Vec<String>,
+        /// Write the verdicts as one JSON document (schema tce-bench.verify/1); - is standard output
+        #[arg(long, value_name = "FILE|-", help_heading = "Output")]
+        json: Option<String>,
+        /// Print nothing
+        #[arg(long, short, help_heading = "Output")]
+        quiet: bool,
     },
+}
+
+/// What `workloads verify` is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifyConfig {
+    /// Of the program, or files; empty = all of the program.
+    pub names: Vec<String>,
+    /// The JSON document.
+    pub json: Option<OutFile>,
+    /// No text.
+    pub quiet: bool,
 }
 
 /// What `workloads` is to do. Names are of workloads of the program or of files; none: all of the program.
@@ -68,7 +87,7 @@ pub enum WorkloadsConfig {
     /// Read them.
     Check(Vec<String>),
     /// Run them.
-    Verify(Vec<String>),
+    Verify(VerifyConfig),
 }
 
 impl From<WorkloadsArgs> for WorkloadsConfig {
@@ -77,7 +96,10 @@ impl From<WorkloadsArgs> for WorkloadsConfig {
             WorkloadsCommand::List => Self::List,
             WorkloadsCommand::Show { name } => Self::Show(name),
             WorkloadsCommand::Check { names } => Self::Check(names),
-            WorkloadsCommand::Verify { names } => Self::Verify(names),
+            WorkloadsCommand::Verify { names, json, quiet } => {
+                let json = json.as_deref().map(OutFile::from);
+                Self::Verify(VerifyConfig { names, json, quiet })
+            }
         }
     }
 }
