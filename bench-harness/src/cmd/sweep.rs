@@ -23,7 +23,7 @@ pub fn sweep(config: &SweepConfig, argv: Vec<String>) -> anyhow::Result<Status> 
         other => other,
     };
     // All of them before the first: nobody wants to hear of the last after an hour.
-    for point in &config.points {
+    for point in config.points.iter().take_while(|_| !interrupted()) {
         if let Some(status) = refused(&point.config) {
             return Ok(named(point, status));
         }
@@ -110,7 +110,11 @@ fn report(doc: &SweepDoc, style: Style) -> String {
             let _ = writeln!(out, "{} {values}: {}", style.yellow("warning:"), warning.text);
         }
     }
-    if doc.verified == Some(true) {
+    if !doc.run.complete {
+        let of = doc.swept.iter().map(|s| s.values.len()).product::<usize>();
+        let text = format!("interrupted, incomplete: {} of {of} runs", doc.runs.len());
+        let _ = writeln!(out, "{}", style.yellow(&text));
+    } else if doc.verified == Some(true) {
         let _ = writeln!(out, "{}", style.green("all verified"));
     }
     out
