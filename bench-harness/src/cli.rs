@@ -10,6 +10,7 @@ mod export;
 mod import;
 mod machine;
 mod mixed;
+mod origins;
 mod parse;
 mod policies;
 mod report;
@@ -57,6 +58,7 @@ pub use config::{Output, ReplayConfig, RunConfig};
 pub use export::{Better, ExportConfig, ExportFormat, MergeConfig};
 pub use import::{ImportConfig, ImportFormat, PowerOn};
 pub use machine::{DoctorConfig, InfoConfig, PlanConfig};
+pub use origins::{Origin, Origins};
 pub use parse::{Exit, Invocation, parse};
 pub use policies::PoliciesConfig;
 pub use report::{ReportConfig, Reported};
@@ -65,7 +67,7 @@ pub use stale::StaleConfig;
 pub use sweep::{Point, Sweep, SweepConfig};
 pub use trace::{CallRange, CutConfig, LineKind, StatConfig, TraceConfig};
 pub use values::{BackendChoice, Detach, Levels, Limit, Pass, Phase, Rules, Simd};
-pub use workloads::{WorkloadsConfig, check_option, small};
+pub use workloads::{VerifyConfig, WorkloadsConfig, check_option, small};
 
 /// Exit code of a command line that cannot be understood or asks for what cannot be.
 pub const EXIT_USAGE: u8 = 2;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Ctrl-C ends the run early with a partial result; a second one ends the program at once.
 
+use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -34,6 +35,37 @@ pub fn install() -> io::Result<()> {
 /// True once a signal came. Cheap enough for every batch of a hot loop.
 pub fn interrupted() -> bool {
     FLAG.get().is_some_and(|flag| flag.load(Ordering::Relaxed))
+}
+
+/// A signal ended what was going on. It is an error only on the way to whoever writes what there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Interrupted;
+
+impl fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("interrupted")
+    }
+}
+
+impl std::error::Error for Interrupted {}
+
+/// Whether to go on, for where `?` is the way out.
+///
+/// # Errors
+/// If a signal came.
+pub(crate) fn go_on() -> Result<(), Interrupted> {
+    if interrupted() { Err(Interrupted) } else { Ok(()) }
+}
+
+/// What there is, if it is all, or if it is a signal that ended it.
+///
+/// # Errors
+/// Any other error.
+pub(crate) fn unless_interrupted(done: anyhow::Result<()>) -> anyhow::Result<()> {
+    match done {
+        Err(e) if e.is::<Interrupted>() => Ok(()),
+        other => other,
+    }
 }
 
 /// The same after so many lines of a file: not all of them ask.

@@ -8,6 +8,7 @@ mod hosts;
 mod left;
 mod operations;
 mod setup;
+mod sweep;
 #[cfg(test)]
 mod tests;
 
@@ -30,6 +31,7 @@ pub use setup::{
     Backend, BackendKind, Config, KillCostSettings, Layout, MixSettings, RealMemory,
     ReplaySettings, RunSettings, TableMemory, TableMemoryKind, WorkloadSettings,
 };
+pub use sweep::{SWEEP_SCHEMA, SweepDoc, SweepPoint, SweepRun, Swept};
 
 /// The name of the schema, in every document.
 pub const SCHEMA: &str = "tce-bench.result/1";
@@ -76,6 +78,9 @@ pub struct ResultDoc {
     /// The runs that this is the sum of, by their ids; empty unless `tce-bench merge` made it.
     #[serde(default)]
     pub hosts: Vec<HostRun>,
+    /// The point of the sweep that it was read from, which says so beside it.
+    #[serde(skip)]
+    pub point: SweepPoint,
 }
 
 impl ResultDoc {

@@ -316,6 +316,81 @@ fn rows_of_csv_are_results_and_the_runs_in_them() {
     assert!(lines[5].starts_with("01TEST00000000000000000002,1,vm,,"), "{csv}");
 }
 
+/// A sweep of `pages` and `page-size`: two points, whose runs are `RUN` with times of their own.
+fn sweep() -> Value {
+    let runs = [("1", 1, 100.0), ("8", 2, 400.0)].map(|(pages, nth, ns)| {
+        json!({ "values": { "pages": pages, "page-size": "4K" }, "result": taken(nth, ns) })
+    });
+    let first = document();
+    json!({
+        "schema": "tce-bench.sweep/1",
+        "tool": first["tool"],
+        "run": first["run"],
+        "swept": [
+            { "setting": "pages", "values": ["1", "8"] },
+            { "setting": "page-size", "values": ["4K"] },
+        ],
+        "runs": runs,
+        "verified": true,
+    })
+}
+
+/// Each format names a point in its own way, and points are never taken for runs of the same.
+#[test]
+fn points_of_a_sweep_are_series_of_their_own() {
+    let (dir, names) = files(&[sweep()]);
+    let points = ["page-size-4K+pages-1", "page-size-4K+pages-8"];
+    let case = |nth: usize| format!("{CASE}/{}", points[nth]);
+    let gha = valid("gha", &exported("gha --measure p50 --id ring.map", &names));
+    let found: Vec<_> = gha.as_array().unwrap().iter().map(|p| (&p["name"], &p["value"])).collect();
+    let [first, second] = [0, 1].map(|nth| json!(format!("{}/ring.map/p50", case(nth))));
+    assert_eq!(found, [(&first, &json!(100.0)), (&second, &json!(400.0))]);
+    let bmf = valid("bmf", &exported("bmf --measure p50", &names));
+    assert_eq!(bmf[format!("{}/ring.map", case(1))], json!({"latency-p50": {"value": 400.0}}));
+    assert_eq!(bmf.as_object().unwrap().len(), 4);
+    let lnt = valid("lnt", &exported("lnt --measure p50 --id ring.map", &names));
+    assert_eq!(lnt["tests"][1]["name"], format!("{}/ring.map/p50", case(1)));
+    assert_eq!(lnt["tests"][1]["execution_time"], json!([400.0 / 1e9]));
+    let perfherder = valid("perfherder", &exported("perfherder", &names));
+    let suites = perfherder["suites"].as_array().unwrap();
+    assert_eq!(suites.iter().map(|s| &s["name"]).collect::<Vec<_>>(), [&case(0), &case(1)]);
+    let prometheus = exported("prometheus", &names);
+    let families_of = families(&prometheus);
+    let labels = r#"{backend="mock",case="g1c1-4M-4K-l1-t1",host="vm",sweep_page_size="4K",sweep_pages="8",operation="ring.map",quantile="0.5"}"#;
+    let series = format!("tce_bench_call_duration_seconds{labels}");
+    let samples = &families_of["tce_bench_call_duration_seconds"].1;
+    assert!(samples.contains(&(series, "400e-9".to_owned())), "{samples:?}");
+    assert_eq!(families(&exported("openmetrics", &names))["tce_bench_verified"].1.len(), 2);
+    let csv = exported("csv --id ring.map", &names);
+    let rows: Vec<_> = csv.lines().map(|l| l.split(',').next_back().unwrap()).collect();
+    assert_eq!(rows, ["point", "page-size=4K pages=1", "page-size=4K pages=8"]);
+    let log = hlog::read(&exported("hlog --id ring.map", &names));
+    let tags: Vec<_> = log.iter().map(|interval| interval.tag.clone()).collect();
+    assert_eq!(tags, [0, 1].map(|nth| format!("{}/ring.map", case(nth))));
+    let plots = dir.path().join("plots");
+    fs::create_dir(&plots).unwrap();
+    exported(&format!("hgrm -o {}", plots.display()), &names);
+    let plot = |name: &str| fs::read_to_string(plots.join(format!("ring.map{name}.hgrm"))).unwrap();
+    assert_eq!(fs::read_dir(&plots).unwrap().count(), 4);
+    let (_dir, single) = files(&[document()]);
+    assert_eq!(plot(&format!(".{}", points[1])), exported("hgrm --id ring.map", &single));
+    // Sweeps of the same are runs of the same, point by point.
+    let mut again = sweep();
+    for (nth, ns) in [(0, 110.0), (1, 440.0)] {
+        again["runs"][nth]["result"] = taken(10 + nth as u64, ns);
+    }
+    let (_dir, both) = files(&[sweep(), again.clone()]);
+    let bmf = valid("bmf", &exported("bmf --measure p50", &both));
+    let wanted = json!({"value": 420.0, "lower_value": 400.0, "upper_value": 440.0});
+    assert_eq!(bmf[format!("{}/ring.unmap", case(1))]["latency-p50"], wanted);
+    again["runs"][1]["result"]["verified"] = false.into();
+    let (_dir, wrong) = files(&[again]);
+    let error = refused(&["export", "--to", "csv", &wrong[0]], 1);
+    assert!(error.contains("page-size=4K pages=8: the run is not verified"), "{error}");
+    let error = refused(&["export", "--to", "hgrm", &both[0], &both[1]], 1);
+    assert!(error.contains("hgrm takes one result or one sweep, and there are 2"), "{error}");
+}
+
 #[test]
 fn what_is_no_result_is_refused_and_nothing_is_written() {
     let changed = |pointer: &str, value: Value| {

@@ -62,7 +62,11 @@ fn a_full_disk_keeps_the_old_result() {
     let cut = ["trace", "cut", TRACE, "--calls", "1-900000", "--quiet", "-o"];
     let ring = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/ring.json");
     let report = ["report", ring, "-o"];
-    for args in [&run[..], &cut, &report] {
+    let sweep = [&run[..8], &["--sweep", "groups=1,2"], &run[8..]].concat();
+    let verify = ["workloads", "verify", "nic-ring", "nvme-sg", "churn", "-q", "--json"];
+    let cost = ["cost", "--backend", "mock", "--repeat", "1", "--quiet", "--json"];
+    let (sharing, hazards) = (["sharing", "-q", "--json"], ["hazards", "-q", "--json"]);
+    for args in [&run[..], &cut, &report, &sweep, &verify, &cost, &sharing, &hazards] {
         let Some((said, found)) = on_a_full_disk(args) else { return };
         assert_eq!(found.trim(), "1 old out", "{args:?}: {said}");
         let line = said.lines().last().unwrap_or_default();
@@ -95,13 +99,20 @@ fn a_run_that_is_killed_keeps_the_old_result() {
     );
 }
 
-/// What there is of a result says that it is not all.
+/// What there is of a result says that it is not all, and so does the program. Each would go on for minutes.
 #[test]
 fn partial_results_say_so() {
-    let many = [TRACE; 400];
-    let kinds: [&[&str]; 2] = [
+    let (traces, names) = ([TRACE; 400], ["nic-ring"; 400]);
+    let (groups, kernels) = (["256"; 2000].join(","), ["k6_11"; 20_000].join(","));
+    let mock = ["--backend", "mock", "--window", "64M", "--phase", "bulk", "--duration", "1s"];
+    let kinds: [&[&str]; 7] = [
         &["teardown", "--rounds", "10000", "--quiet", "--json"],
-        &[&["replay", "--quiet"], &many[..], &["--json"]].concat(),
+        &[&["replay", "--quiet"], &traces[..], &["--json"]].concat(),
+        &["sharing", "--groups", &groups, "--quiet", "--json"],
+        &["hazards", "--profile", &kernels, "--quiet", "--json"],
+        &["cost", "--backend", "mock-kernel", "--repeat", "10000", "--quiet", "--json"],
+        &[&mock[..], &["--sweep", "seed=1..300+1", "--quiet", "--json"]].concat(),
+        &[&["workloads", "verify"], &names[..], &["--quiet", "--json"]].concat(),
     ];
     for args in kinds {
         let dir = tempfile::tempdir().unwrap();
@@ -110,7 +121,46 @@ fn partial_results_say_so() {
         assert_eq!(code, Some(130), "{}", args[0]);
         let doc: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
         assert_eq!(doc["run"]["complete"], false, "{}", args[0]);
-        assert_ne!(doc["verified"], true, "{}", args[0]);
-        assert_eq!(names(dir.path()), ["partial.json"]);
+        for verdict in ["verified", "passed", "right"] {
+            assert_ne!(doc[verdict], true, "{}", args[0]);
+        }
+        let errors = errors(&doc);
+        assert!(errors.is_empty(), "{}: {errors:?}", args[0]);
+        assert_eq!(self::names(dir.path()), ["partial.json"]);
+    }
+}
+
+/// In what a document differs from the schema that it names.
+fn errors(doc: &Value) -> Vec<String> {
+    let name = doc["schema"].as_str().expect("a schema").replace('/', "-");
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../results/schema");
+    let rules = fs::read(format!("{folder}/{name}.schema.json")).expect("a file of it");
+    let rules = serde_json::from_slice(&rules).expect("JSON");
+    let rules = jsonschema::validator_for(&rules).expect("a schema");
+    rules.iter_errors(doc).map(|e| e.to_string()).collect()
+}
+
+/// The same without a document: it is said, and nothing of what was not done is called right.
+#[test]
+fn tables_of_what_was_interrupted_say_so() {
+    let groups = ["256"; 2000].join(",");
+    let mock = ["--backend", "mock", "--window", "64M", "--phase", "bulk", "--duration", "1s"];
+    let kinds: [&[&str]; 3] = [
+        &["sharing", "--groups", &groups],
+        &["cost", "--backend", "mock-kernel", "--repeat", "10000"],
+        &[&mock[..], &["--sweep", "seed=1..300+1"]].concat(),
+    ];
+    for args in kinds {
+        let mut command = Command::new(BENCH);
+        let child = command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = child.spawn().unwrap();
+        wait_for_handler(&child);
+        std::thread::sleep(Duration::from_millis(300));
+        kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+        let out = child.wait_with_output().unwrap();
+        let table = text(&out.stdout);
+        assert_eq!(out.status.code(), Some(130), "{}: {}", args[0], text(&out.stderr));
+        assert!(table.contains("interrupted"), "{table}");
+        assert!(!table.contains("all verified") && !table.contains("as the rules"), "{table}");
     }
 }

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use common::{bench, refused, text};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Short, and the same number of operations everywhere.
 const BRIEF: &[&str] = &["--backend", "mock", "--warmup", "0s", "--repetitions", "2"];
@@ -86,6 +86,48 @@ fn what_is_not_as_expected_is_said_with_its_line_and_fails() {
     let line = "wrong: kills_per_1000_tces: 2000, expected 1999 or less (";
     assert!(report.contains(line) && report.contains("wrong.toml:17)"), "{report}");
     assert!(report.starts_with("ok     small\n"), "{report}");
+}
+
+#[test]
+fn verdicts_are_written_for_programs() {
+    let folder = tempfile::tempdir().unwrap();
+    let right = file(&folder, "right.toml", SMALL);
+    let wrong = SMALL.replace("kills_per_1000_tces = 2000", "kills_per_1000_tces = { max = 1999 }");
+    let wrong = file(&folder, "wrong.toml", &wrong);
+    let broken = file(&folder, "broken.toml", &SMALL.replace("live", "life"));
+    let verify = ["workloads", "verify", &right, &wrong, &broken];
+    let out = bench(&[&verify[..], &["--json", "-"]].concat());
+    let doc: Value = serde_json::from_slice(&out.stdout).expect("one document and nothing else");
+    fits("verify", &doc);
+    assert_eq!(out.status.code(), Some(1));
+    assert_eq!((&doc["right"], &doc["run"]["complete"]), (&false.into(), &true.into()));
+    let all = doc["workloads"].as_array().unwrap();
+    let verdicts: Vec<_> = all.iter().map(|one| (&one["verdict"], &one["verified"])).collect();
+    let (yes, unknown) = (Value::from(true), Value::Null);
+    let expected = [("right", &yes), ("wrong", &yes), ("broken", &unknown)];
+    assert_eq!(verdicts.len(), 3);
+    for ((verdict, verified), found) in expected.iter().zip(&verdicts) {
+        assert_eq!((*verdict, *verified), (found.0.as_str().unwrap(), found.1));
+    }
+    assert_eq!((&all[0]["workload"]["name"], &all[0]["asked"]), (&json!("small"), &json!(right)));
+    assert_eq!(all[0]["label"], "mock: software PHB, not hardware");
+    let check = all[1]["checks"].as_array().unwrap().iter().find(|c| c["right"] == false).unwrap();
+    assert_eq!(check["key"], "kills_per_1000_tces");
+    assert_eq!((&check["found"], &check["wanted"]), (&"2000".into(), &"1999 or less".into()));
+    assert_eq!(check["line"], 17);
+    let why = all[2]["reason"].as_str().unwrap();
+    assert!(why.contains("broken.toml:") && why.contains("perhaps live is meant"), "{why}");
+    assert_eq!(text(&out.stderr).trim_end(), format!("error: {why}"));
+    // Into a file, beside the text or without it; and found out beforehand if it cannot be.
+    let path = folder.path().join("verdicts.json");
+    let out = bench(&["workloads", "verify", &right, "--json", path.to_str().unwrap()]);
+    assert!(out.status.success() && text(&out.stdout).starts_with("ok     small\n"));
+    let doc: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    assert_eq!(doc["right"], true);
+    let quiet = bench(&["workloads", "verify", &right, "--quiet"]);
+    assert!(quiet.status.success() && quiet.stdout.is_empty());
+    let error = refused(&["workloads", "verify", "--json", "/nowhere/at/all.json"], 1);
+    assert!(error.contains("does not exist"), "{error}");
 }
 
 #[test]

@@ -19,12 +19,14 @@ metric of each operation, the median of the pairs' ratios B/A has an interval; a
 together are 95 % sure. regression: one is above the threshold as a whole. no change: all are within.
 inconclusive: anything else, and whatever runs of one program differ by themselves. Two documents are
 one run of each and always inconclusive; folders of documents are compared, but were not taken in turns.
+Sweeps are compared point by point; the verdict of all is the worst of the points', and comes first.
 
 Examples:
   tce-bench compare --run old/tce-bench new/tce-bench -- --phase ring --duration 100ms
   tce-bench compare --run A B --pairs 40 --metric min --format iommu -- --backend mock
   tce-bench compare old.json new.json            what two runs were like
   tce-bench gate --run A B --confirm -- --duration 200ms
+  tce-bench gate --run A B -- --phase ring --sweep groups=1..8*2
   tce-bench gate --baseline results/main results/new
 
 Exit codes: 0 done, and for gate no regression; gate: 3 regression, 5 inconclusive. 1 failed, or cannot
@@ -33,8 +35,8 @@ be compared (other machines, builds or settings; not verified; not complete).";
 /// Options of `compare`.
 #[derive(Debug, Args)]
 pub(super) struct CompareArgs {
-    /// Results to compare, the old one (A) first: documents of tce-bench run or replay, or folders of such
-    /// documents, each a run of the same
+    /// Results to compare, the old one (A) first: documents of tce-bench run, --sweep or replay, or folders of
+    /// such documents, each a run of the same
     #[arg(value_name = "OLD NEW", num_args = 2, required_unless_present = "run")]
     #[arg(conflicts_with_all = ["run", "confirm", "pairs", "keep", "args"])]
     results: Vec<PathBuf>,

@@ -10,7 +10,8 @@ use crate::outfile::OutFile;
 
 pub(super) const EXPORT_EXAMPLES: &str = "\
 A series is called BACKEND/GEOMETRY/OPERATION/MEASURE, as mock/g1c1-2G-4K-l2-t1/bulk.map/p50; README.md
-says what each part is. Results that a comparison would refuse are refused.
+says what each part is. Each point of a sweep is a series of its own, as mock/g4c1-2G-4K-l2-t1/groups-4/….
+Results that a comparison would refuse are refused.
 
 Examples:
   tce-bench export --to gha out.json -o smaller.json
@@ -34,8 +35,8 @@ pub(super) struct ExportArgs {
     /// hlog (HdrHistogram log 1.3), hgrm (percentiles to plot), csv, lnt (LLVM's LNT) or perfherder
     #[arg(long, value_name = "FORMAT", value_enum, hide_possible_values = true)]
     to: ExportFormat,
-    /// Results of run or replay, or merged ones. Runs of the same become one point: their median, and how
-    /// far they reach
+    /// Results of run, --sweep or replay, or merged ones. Runs of the same become one point: their median, and
+    /// how far they reach
     #[arg(value_name = "RESULT", required = true)]
     results: Vec<PathBuf>,
     /// Where to; - is standard output. For hgrm of several operations a folder that is there

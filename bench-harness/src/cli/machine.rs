@@ -11,7 +11,7 @@ use tce_engine::addr::DmaMask;
 
 use super::config::RunConfig;
 use super::values::{self, BackendChoice, Levels};
-use super::{Cli, Invocation, RunArgs, workloads};
+use super::{Cli, Invocation, Origins, RunArgs, workloads};
 use crate::outfile::OutFile;
 use crate::size::parse_size;
 
@@ -155,10 +155,12 @@ pub struct PlanConfig {
     pub masks: Vec<u32>,
     /// True if they were asked for, so that no others matter.
     pub masks_given: bool,
+    /// Where the run's settings come from.
+    pub origins: Origins,
 }
 
 impl PlanConfig {
-    fn new(run: RunConfig, mut masks: Vec<u32>) -> Result<Self, String> {
+    fn new(run: RunConfig, mut masks: Vec<u32>, origins: Origins) -> Result<Self, String> {
         let files = [("--hlog", &run.output.hlog), ("--profile", &run.output.profile)];
         if let Some((name, _)) = files.into_iter().find(|(_, file)| file.is_some()) {
             return Err(format!("{name} of a plan, which measures nothing; accepted: --json"));
@@ -169,29 +171,30 @@ impl PlanConfig {
         }
         masks.sort_unstable();
         masks.dedup();
-        Ok(Self { run, masks, masks_given })
+        Ok(Self { run, masks, masks_given, origins })
     }
 }
 
-impl TryFrom<PlanArgs> for PlanConfig {
-    type Error = String;
-
-    fn try_from(args: PlanArgs) -> Result<Self, String> {
-        let mixed = &args.run.mixed;
-        let given =
-            [("--workload", mixed.workload.is_some()), ("--sweep", !mixed.sweeps.is_empty())];
-        if let Some((option, _)) = given.into_iter().find(|(_, given)| *given) {
-            return Err(format!("{option} of plan; accepted: run --workload NAME --dry-run"));
-        }
-        Self::new(args.run.try_into()?, args.dma_mask)
+/// The plan of a run.
+pub(super) fn plan(args: PlanArgs, arguments: &[OsString]) -> Result<Invocation, String> {
+    let mixed = &args.run.mixed;
+    let given = [("--workload", mixed.workload.is_some()), ("--sweep", !mixed.sweeps.is_empty())];
+    if let Some((option, _)) = given.into_iter().find(|(_, given)| *given) {
+        return Err(format!("{option} of plan; accepted: run --workload NAME --dry-run"));
     }
+    let origins = workloads::origins::<PlanArgs>(None, arguments)?;
+    PlanConfig::new(args.run.try_into()?, args.dma_mask, origins).map(Invocation::Plan)
 }
 
 /// `run`, or the plan of it.
 pub(super) fn run_or_plan(args: RunArgs, arguments: &[OsString]) -> Result<Invocation, String> {
     let dry_run = args.dry_run;
+    let workload = args.mixed.workload.clone();
     match workloads::run(args, arguments)? {
-        Invocation::Run(run) if dry_run => PlanConfig::new(run, Vec::new()).map(Invocation::Plan),
+        Invocation::Run(run) if dry_run => {
+            let origins = workloads::origins::<RunArgs>(workload.as_deref(), arguments)?;
+            PlanConfig::new(run, Vec::new(), origins).map(Invocation::Plan)
+        }
         Invocation::Sweep(_) if dry_run => {
             Err("--dry-run with --sweep; accepted: the plan of one run".to_owned())
         }

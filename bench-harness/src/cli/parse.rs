@@ -133,7 +133,7 @@ where
         Some(Command::Report(args)) => ReportConfig::try_from(args).map(Invocation::Report),
         Some(Command::Doctor(args)) => DoctorConfig::try_from(args).map(Invocation::Doctor),
         Some(Command::Info(args)) => Ok(Invocation::Info(args.into())),
-        Some(Command::Plan(args)) => PlanConfig::try_from(*args).map(Invocation::Plan),
+        Some(Command::Plan(args)) => machine::plan(*args, &arguments),
         Some(Command::Completions(args)) => Ok(machine::completions(&args)),
         Some(Command::Man(args)) => machine::manual(args),
         Some(Command::Hazards(hazards)) => Ok(Invocation::Hazards(hazards.into())),

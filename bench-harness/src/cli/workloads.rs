@@ -9,7 +9,8 @@ use clap::{Args, FromArgMatches, Subcommand};
 
 use super::config::{Output, RunConfig};
 use super::sweep::{MOST_RUNS, Point, SweepConfig};
-use super::{Invocation, Phase, RunArgs, from_clap};
+use super::{Invocation, Origin, Origins, Phase, RunArgs, from_clap};
+use crate::outfile::OutFile;
 use crate::workload::{PHASES, Setting, Workload};
 
 pub(super) const WORKLOADS_EXAMPLES: &str = "\
@@ -20,6 +21,7 @@ Examples:
   tce-bench workloads show nic-ring > mine.toml
   tce-bench workloads check mine.toml          is it right? Every fault with its line
   tce-bench workloads verify                   runs each once and checks what it expects
+  tce-bench workloads verify mine.toml --json verdicts.json
   tce-bench run --workload mine.toml --threads 2 --json out.json
 
 Exit codes: 0 right, 1 not, 2 wrong command line.";
@@ -55,7 +57,24 @@ enum WorkloadsCommand {
         /// Workloads of the program, or files [default: all of the program]
         #[arg(value_name = "NAME|FILE")]
         names: Vec<String>,
+        /// Write the verdicts as one JSON document (schema tce-bench.verify/1); - is standard output
+        #[arg(long, value_name = "FILE|-", help_heading = "Output")]
+        json: Option<String>,
+        /// Print nothing
+        #[arg(long, short, help_heading = "Output")]
+        quiet: bool,
     },
+}
+
+/// What `workloads verify` is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifyConfig {
+    /// Of the program, or files; empty = all of the program.
+    pub names: Vec<String>,
+    /// The JSON document.
+    pub json: Option<OutFile>,
+    /// No text.
+    pub quiet: bool,
 }
 
 /// What `workloads` is to do. Names are of workloads of the program or of files; none: all of the program.
@@ -68,7 +87,7 @@ pub enum WorkloadsConfig {
     /// Read them.
     Check(Vec<String>),
     /// Run them.
-    Verify(Vec<String>),
+    Verify(VerifyConfig),
 }
 
 impl From<WorkloadsArgs> for WorkloadsConfig {
@@ -77,14 +96,17 @@ impl From<WorkloadsArgs> for WorkloadsConfig {
             WorkloadsCommand::List => Self::List,
             WorkloadsCommand::Show { name } => Self::Show(name),
             WorkloadsCommand::Check { names } => Self::Check(names),
-            WorkloadsCommand::Verify { names } => Self::Verify(names),
+            WorkloadsCommand::Verify { names, json, quiet } => {
+                let json = json.as_deref().map(OutFile::from);
+                Self::Verify(VerifyConfig { names, json, quiet })
+            }
         }
     }
 }
 
-/// The options of `run` alone, of which the last one of a kind counts.
-fn options() -> clap::Command {
-    RunArgs::augment_args(clap::Command::new("tce-bench"))
+/// The options of one command alone, of which the last one of a kind counts.
+fn options<A: Args>() -> clap::Command {
+    A::augment_args(clap::Command::new("tce-bench"))
         .args_override_self(true)
         .allow_negative_numbers(true)
 }
@@ -94,16 +116,42 @@ fn options() -> clap::Command {
 /// # Errors
 /// What is wrong with it, one line.
 pub fn check_option(argument: &str) -> Result<(), String> {
-    matches(&[argument.into()]).map(drop)
+    matches::<RunArgs>(&[argument.into()]).map(drop)
 }
 
-fn matches(arguments: &[OsString]) -> Result<clap::ArgMatches, String> {
+fn matches<A: Args>(arguments: &[OsString]) -> Result<clap::ArgMatches, String> {
     let all = std::iter::once(OsString::from("tce-bench")).chain(arguments.iter().cloned());
-    options().try_get_matches_from(all).map_err(|error| {
+    options::<A>().try_get_matches_from(all).map_err(|error| {
         let text = from_clap(&error).text;
         let text = text.trim_end();
         text.strip_prefix("error: ").unwrap_or(text).to_owned()
     })
+}
+
+/// What stands behind the command, which for `run` need not be named.
+fn typed(arguments: &[OsString]) -> &[OsString] {
+    match arguments.get(1) {
+        Some(command) if command == "run" || command == "plan" => &arguments[2..],
+        _ => &arguments[1..],
+    }
+}
+
+/// Where the options come from, of a command that takes those of `run`, with a workload or without.
+pub(super) fn origins<A: Args>(
+    workload: Option<&str>,
+    arguments: &[OsString],
+) -> Result<Origins, String> {
+    let workload = workload.map(Workload::find).transpose();
+    let workload = workload.map_err(|faults| one_line(&faults.to_string()))?;
+    let typed = Typed::new::<A>(typed(arguments))?;
+    let kept = |w: &Workload| -> Vec<(String, Origin)> {
+        let settings = w.settings.iter().filter(|setting| !typed.overrides(setting));
+        let at = |s: &Setting| Origin::Workload(format!("{}:{}", w.origin, s.line));
+        settings.map(|s| (s.option.to_owned(), at(s))).collect()
+    };
+    let of_workload: Vec<_> = workload.iter().flat_map(kept).collect();
+    let of_line = typed.options.into_iter().map(|option| (option, Origin::CommandLine));
+    Ok(Origins::new(of_line.chain(of_workload)))
 }
 
 /// What `run` is to do.
@@ -114,10 +162,7 @@ pub(super) fn run(args: RunArgs, arguments: &[OsString]) -> Result<Invocation, S
     if workload.is_none() && sweeps.is_empty() {
         return args.try_into().map(Invocation::Run);
     }
-    let typed = match arguments.get(1) {
-        Some(command) if command == "run" => &arguments[2..],
-        _ => &arguments[1..],
-    };
+    let typed = typed(arguments);
     let source = Source { workload: workload.as_ref(), typed };
     if sweeps.is_empty() {
         return source.config(&[]).map(Invocation::Run);
@@ -205,16 +250,16 @@ impl Source<'_> {
         let own: Vec<OsString> =
             self.typed.iter().cloned().chain(extra.iter().map(OsString::from)).collect();
         let Some(workload) = self.workload else {
-            return settings(&matches(&own)?);
+            return settings(&matches::<RunArgs>(&own)?);
         };
-        let typed = Typed::new(&own)?;
+        let typed = Typed::new::<RunArgs>(&own)?;
         let taken = |setting: &&Setting| !typed.overrides(setting);
         let mut all: Vec<OsString> = Vec::new();
         for setting in workload.settings.iter().filter(taken) {
             all.extend(setting.arguments.iter().map(OsString::from));
         }
         all.extend(own);
-        let mut config = matches(&all).and_then(|m| settings(&m)).map_err(|text| {
+        let mut config = matches::<RunArgs>(&all).and_then(|m| settings(&m)).map_err(|text| {
             // The line, if what is named first stands there.
             let option = text.split([' ', ':']).find(|word| word.starts_with("--"));
             let mut kept = workload.settings.iter().filter(taken);
@@ -241,12 +286,13 @@ struct Typed {
 }
 
 impl Typed {
-    fn new(arguments: &[OsString]) -> Result<Self, String> {
-        let given = matches(arguments)?;
+    /// Of the arguments of a command that takes those of `run`.
+    fn new<A: Args>(arguments: &[OsString]) -> Result<Self, String> {
+        let given = matches::<A>(arguments)?;
         let typed = |argument: &&clap::Arg| {
             given.value_source(argument.get_id().as_str()) == Some(ValueSource::CommandLine)
         };
-        let command = options();
+        let command = options::<A>();
         let names = command.get_arguments().filter(typed).filter_map(clap::Arg::get_long);
         let options = names.map(|name| format!("--{name}")).collect();
         let mut phases = given.get_many::<Phase>("phases").into_iter().flatten().peekable();

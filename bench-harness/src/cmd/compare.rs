@@ -26,11 +26,11 @@ use crate::cli::{CompareConfig, Compared, Format, PairsConfig};
 use crate::host::HostFacts;
 use crate::interrupt::interrupted;
 use crate::outfile::OutFile;
-use crate::result::{ResultDoc, Run, Skipped, Tool, Warning};
+use crate::result::{ResultDoc, Run, Skipped, SweepPoint, Tool, Warning};
 use crate::style::Style;
 
-use evaluate::{Evaluation, Rules, evaluate};
-use load::Side;
+use evaluate::{Cell, Evaluation, Rules, evaluate};
+use load::{Side, points};
 
 pub use load::Metric;
 pub(super) use stats::median;
@@ -100,13 +100,13 @@ struct About {
 impl About {
     fn new(side: &Side) -> Self {
         let mut warnings: Vec<Warning> = Vec::new();
-        for warning in side.docs.iter().flat_map(|d| &d.warnings) {
+        for warning in side.docs().flat_map(|d| &d.warnings) {
             if !warnings.iter().any(|w| w.code == warning.code) {
                 warnings.push(warning.clone());
             }
         }
-        let tool = side.docs.first().map(|d| d.tool.clone());
-        Self { name: side.name.clone(), runs: side.docs.len(), tool, warnings }
+        let tool = side.docs().next().map(|d| d.tool.clone());
+        Self { name: side.name.clone(), runs: side.runs.len(), tool, warnings }
     }
 }
 
@@ -160,7 +160,7 @@ pub fn compare(config: &CompareConfig, argv: Vec<String>) -> anyhow::Result<Stat
         tool: Tool::current(),
         run,
         host: HostFacts::capture(),
-        label: sides[0].docs.first().map_or(String::new(), |d| d.backend.label.clone()),
+        label: sides[0].docs().next().map_or(String::new(), |d| d.backend.label.clone()),
         settings: settings(config, paired),
         a: About::new(&sides[0]),
         b: About::new(&sides[1]),
@@ -184,10 +184,7 @@ pub fn compare(config: &CompareConfig, argv: Vec<String>) -> anyhow::Result<Stat
 
 fn run(config: &CompareConfig, programs: &PairsConfig, seed: u64) -> anyhow::Result<pairs::Pairs> {
     let progress = bar(programs.pairs.into(), config.quiet);
-    let likely = |a: &ResultDoc, b: &ResultDoc| {
-        let difference = unlike(a, b);
-        if difference.is_empty() || config.force { Ok(()) } else { Err(refusal(&difference)) }
-    };
+    let likely = |sides: &[Side; 2]| alike(sides, config.force).map(drop);
     let pairs = pairs::run(programs, seed, &progress, likely);
     progress.finish_and_clear();
     pairs
@@ -197,7 +194,7 @@ fn run(config: &CompareConfig, programs: &PairsConfig, seed: u64) -> anyhow::Res
 fn confirmed(first: &Evaluation, second: &Evaluation) -> (Verdict, Option<String>) {
     let found = |e: &Evaluation| -> Vec<String> {
         let slower = e.cells.iter().filter(|c| c.judged && c.verdict == Verdict::Regression);
-        slower.map(|c| format!("{} {}", c.id, c.metric.name())).collect()
+        slower.map(Cell::name).collect()
     };
     let again = found(second);
     let (both, once): (Vec<_>, Vec<_>) = found(first).into_iter().partition(|c| again.contains(c));
@@ -212,25 +209,59 @@ fn confirmed(first: &Evaluation, second: &Evaluation) -> (Verdict, Option<String
 /// How the runs differ in what should be alike.
 ///
 /// # Errors
-/// If they do and nobody forces us, or they are the same runs.
+/// If they do and nobody forces us, or they are the same runs, or of points that have no counterpart.
 fn alike(sides: &[Side; 2], force: bool) -> anyhow::Result<Vec<String>> {
     let [a, b] = sides;
-    let of_a: BTreeSet<&str> = a.docs.iter().flat_map(ResultDoc::run_ids).collect();
-    if let Some(id) = b.docs.iter().flat_map(ResultDoc::run_ids).find(|id| of_a.contains(id)) {
+    let of_a: BTreeSet<&str> = a.docs().flat_map(ResultDoc::run_ids).collect();
+    if let Some(id) = b.docs().flat_map(ResultDoc::run_ids).find(|id| of_a.contains(id)) {
         bail!("'{}' and '{}' have the same run {id}: it is no news of itself", a.name, b.name);
     }
-    let mut all = sides.iter().flat_map(|s| &s.docs);
-    let Some(first) = all.next() else { return Ok(Vec::new()) };
+    matching(sides)?;
     let mut found = BTreeSet::new();
-    for doc in all {
-        found.extend(unlike(first, doc));
-        // Percentiles of many hosts hold the differences between them.
-        if first.hosts.len() != doc.hosts.len() {
-            found.insert(format!("merged runs: {} and {}", first.hosts.len(), doc.hosts.len()));
+    for point in points(sides) {
+        let mut all = sides.iter().flat_map(|side| side.at(point)).flatten();
+        let Some(first) = all.next() else { continue };
+        for doc in all {
+            found.extend(unlike(first, doc));
+            // Percentiles of many hosts hold the differences between them.
+            if first.hosts.len() != doc.hosts.len() {
+                found.insert(format!("merged runs: {} and {}", first.hosts.len(), doc.hosts.len()));
+            }
         }
     }
     let found: Vec<String> = found.into_iter().collect();
     if found.is_empty() || force { Ok(found) } else { Err(refusal(&found)) }
+}
+
+/// That sweeps are of the same settings and have a point in common.
+///
+/// # Errors
+/// What they are of, and what to do.
+fn matching(sides: &[Side; 2]) -> anyhow::Result<()> {
+    let kind = |point: &SweepPoint| match point.settings().collect::<Vec<_>>().as_slice() {
+        [] => "single results".to_owned(),
+        settings => format!("sweeps of {}", settings.join(" and ")),
+    };
+    let mut all = sides.iter().flat_map(|s| s.docs().map(move |doc| (&s.name, kind(&doc.point))));
+    let Some((name, first)) = all.next() else { return Ok(()) };
+    if let Some((other, unlike)) = all.find(|(_, kind)| *kind != first) {
+        bail!(
+            "'{name}' has {first}, and '{other}' has {unlike}, whose points are others: run both with the \
+             same --sweep, or both without"
+        );
+    }
+    let [a, b] = sides.each_ref().map(|s| s.docs().map(|d| &d.point).collect::<BTreeSet<_>>());
+    if let (Some(of_a), Some(of_b)) = (a.first(), b.first())
+        && a.is_disjoint(&b)
+    {
+        bail!(
+            "'{}' and '{}' have no point in common, as {of_a} and {of_b}: give both --sweep the same \
+             values, or at least one",
+            sides[0].name,
+            sides[1].name
+        );
+    }
+    Ok(())
 }
 
 fn refusal(difference: &[String]) -> anyhow::Error {
@@ -252,17 +283,17 @@ fn notes(sides: &[Side; 2], paired: bool) -> Vec<String> {
         );
     }
     for (name, side) in ["A", "B"].into_iter().zip(sides) {
-        let unproven = side.docs.iter().filter(|d| d.verified.is_none()).count();
+        let unproven = side.docs().filter(|d| d.verified.is_none()).count();
         if unproven > 0 {
             notes.push(format!("{name}: nobody could be asked whether {unproven} runs were right"));
         }
-        let builds: BTreeSet<_> = side.docs.iter().map(|d| (&d.tool.git, d.tool.dirty)).collect();
+        let builds: BTreeSet<_> = side.docs().map(|d| (&d.tool.git, d.tool.dirty)).collect();
         if builds.len() > 1 {
             notes.push(format!("{name}: its runs are of {} builds", builds.len()));
         }
     }
     let kinds = |side: &Side| -> BTreeSet<&'static str> {
-        side.docs.iter().map(|d| d.backend.table_memory.kind.name()).collect()
+        side.docs().map(|d| d.backend.table_memory.kind.name()).collect()
     };
     let kinds: BTreeSet<_> = sides.iter().flat_map(kinds).collect();
     if kinds.len() > 1 {

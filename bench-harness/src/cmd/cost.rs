@@ -25,7 +25,7 @@ use tce_engine::engine::{Engine, EngineOptions};
 use super::{Status, present};
 use crate::cli::{BackendChoice, CostConfig};
 use crate::host::HostFacts;
-use crate::interrupt::interrupted;
+use crate::interrupt::{interrupted, unless_interrupted};
 use crate::kernel::{Buffer, OpenVfio, Unavailable, open_vfio};
 use crate::result::{BackendKind, MOCK_LABEL, Run, Tool};
 use crate::style::Style;
@@ -75,14 +75,17 @@ pub fn cost(config: &CostConfig, argv: Vec<String>) -> anyhow::Result<Status> {
         tiers: Vec::new(),
         passed: None,
     };
-    measure(config, kernel.as_ref(), &meter, &mut doc)?;
+    unless_interrupted(measure(config, kernel.as_ref(), &meter, &mut doc))?;
     doc.run.complete = !interrupted();
     doc.run.wall_s = begin.elapsed().as_secs_f64();
-    doc.judge(unit);
+    if doc.run.complete {
+        doc.judge(unit);
+    }
     present(config.quiet, config.json.as_ref(), &doc, || doc.report(Style::detect()))?;
     Ok(Status::of(doc.run.complete, doc.passed))
 }
 
+/// Everything; what an interrupt ended half way is left out.
 fn measure(
     config: &CostConfig,
     kernel: Option<&Kernel>,
@@ -118,9 +121,6 @@ fn measure(
         shape.paths.push(path(PathKind::Mock, &over, config, meter)?);
         shape.batches.push(batch(PathKind::Mock, &over, config, meter)?);
         doc.shapes.push(shape);
-        if interrupted() {
-            return Ok(());
-        }
     }
     doc.tiers = tiers::measure(config.repeat, meter)?;
     Ok(())

@@ -22,7 +22,7 @@ use super::{Status, show, write_json};
 use crate::cli::DmaConfig;
 use crate::edu;
 use crate::host::HostFacts;
-use crate::interrupt::interrupted;
+use crate::interrupt::{go_on, interrupted, unless_interrupted};
 use crate::kernel::{Books, Buffer, OpenVfio, open_vfio};
 use crate::outfile::OutFile;
 use crate::result::{BooksResult, Run, Tool};
@@ -103,45 +103,51 @@ fn checks(
 ) -> anyhow::Result<()> {
     let engine = Engine::new(open.linux.clone(), EngineOptions::default());
     let mut books = Books::open(open.vfio.clone());
+    // What an interrupt leaves registered goes after the container.
+    let mut kept = None;
     // Closed after the devices: a group whose devices are open cannot leave.
     let container = engine.container();
     let (last, early) = groups.split_last().context("no group")?;
     let early = if early.is_empty() { groups } else { early };
-    attach(&container, early)?;
-    books.compare(engine.ledger(), "attaching");
-    let mut devices = edu::find(open, early)?;
-    let mut step = |what: &str| books.compare(engine.ledger(), what);
-    if early.len() < groups.len() {
-        let join = || {
-            attach(&container, &[*last])?;
-            edu::find(open, &[*last])
-        };
-        let spec = WindowSpec::new(1 << 30, PageShift::K4);
-        let host_page = engine.caps().host_page;
-        let buffer = Buffer::real(suite::memory_bytes(spec.page, host_page), spec.page, host_page)?;
-        let (late, result) = suite::late(&container, spec, &buffer, join, &mut step)?;
-        devices.extend(late);
-        show(&result);
-        doc.late = Some(result);
-    }
-    let shared = container.caps().context("no member")?;
-    for kind in kinds(&engine.caps(), &shared) {
-        if interrupted() {
-            break;
+    let mut step = |what: &str| -> anyhow::Result<()> {
+        books.compare(engine.ledger(), what);
+        Ok(go_on()?)
+    };
+    let mut all = || -> anyhow::Result<()> {
+        attach(&container, early)?;
+        step("attaching")?;
+        let mut devices = edu::find(open, early)?;
+        if early.len() < groups.len() {
+            let join = || {
+                attach(&container, &[*last])?;
+                edu::find(open, &[*last])
+            };
+            let spec = WindowSpec::new(1 << 30, PageShift::K4);
+            let host_page = engine.caps().host_page;
+            let bytes = suite::memory_bytes(spec.page, host_page);
+            let buffer = kept.insert(Buffer::real(bytes, spec.page, host_page)?);
+            let (late, result) = suite::late(&container, spec, buffer, join, &mut step)?;
+            devices.extend(late);
+            show(&result);
+            doc.late = Some(result);
         }
-        let buffer = match memory(kind.spec.page, engine.caps().host_page) {
-            Ok(buffer) => buffer,
-            Err(reason) => {
-                doc.skipped.push(Skipped { name: kind.to_string(), reason });
-                continue;
-            }
-        };
-        let result = suite::window(&container, &kind, &buffer, &devices, &mut step)
-            .with_context(|| kind.to_string())?;
-        show(&result);
-        doc.windows.push(result);
-    }
-    drop(devices);
+        let shared = container.caps().context("no member")?;
+        for kind in kinds(&engine.caps(), &shared) {
+            let buffer = match memory(kind.spec.page, engine.caps().host_page) {
+                Ok(buffer) => kept.insert(buffer),
+                Err(reason) => {
+                    doc.skipped.push(Skipped { name: kind.to_string(), reason });
+                    continue;
+                }
+            };
+            let result = suite::window(&container, &kind, buffer, &devices, &mut step)
+                .with_context(|| kind.to_string())?;
+            show(&result);
+            doc.windows.push(result);
+        }
+        Ok(())
+    };
+    unless_interrupted(all())?;
     container.close();
     doc.leaked_pages = engine.ledger().pages();
     books.compare(engine.ledger(), "closing");

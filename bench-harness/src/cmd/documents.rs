@@ -11,7 +11,7 @@ use hdrhistogram::Histogram;
 use serde_json::Value;
 
 use crate::hist_io;
-use crate::result::{HistData, OpResult, ResultDoc, SCHEMA};
+use crate::result::{HistData, OpResult, ResultDoc, SCHEMA, SWEEP_SCHEMA, SweepDoc};
 
 /// Settings that say how much of the work was done, not what it was.
 const AMOUNTS: [&str; 1] = ["phases"];
@@ -24,6 +24,14 @@ const UNIT: &str = "ps";
 /// The file and what is wrong with it, one line.
 pub(super) fn read(path: &Path) -> anyhow::Result<ResultDoc> {
     document(&content(path)?).with_context(|| format!("'{}'", path.display()))
+}
+
+/// The document in a file, or those of the points of a sweep, if anything can stand on all of them.
+///
+/// # Errors
+/// The file and what is wrong with it, one line.
+pub(super) fn read_each(path: &Path) -> anyhow::Result<Vec<ResultDoc>> {
+    each(&content(path)?).with_context(|| format!("'{}'", path.display()))
 }
 
 /// The document in a file, also if its run was interrupted or is not verified; then it may be shown, if
@@ -51,6 +59,61 @@ pub(super) fn document(text: &[u8]) -> anyhow::Result<ResultDoc> {
     Ok(doc)
 }
 
+/// The document in `text`, or those of the points of a sweep, if anything can stand on all of them.
+///
+/// # Errors
+/// What is wrong with it, one line.
+pub(super) fn each(text: &[u8]) -> anyhow::Result<Vec<ResultDoc>> {
+    let value = json(text)?;
+    if value.get("schema").and_then(Value::as_str) == Some(SWEEP_SCHEMA) {
+        let sweep =
+            serde_json::from_value(value).map_err(|e| anyhow!("it is no {SWEEP_SCHEMA}: {e}"))?;
+        return points(sweep);
+    }
+    let doc = result(value, &format!("{SCHEMA}, {SWEEP_SCHEMA}"))?;
+    usable(&doc)?;
+    Ok(vec![doc])
+}
+
+/// The results of a sweep, which know their points.
+fn points(sweep: SweepDoc) -> anyhow::Result<Vec<ResultDoc>> {
+    if !sweep.run.complete {
+        bail!("the sweep was interrupted: it has a part of its runs only");
+    }
+    let settings: BTreeSet<&str> = sweep.swept.iter().map(|s| s.setting.as_str()).collect();
+    // They become parts of names in other formats.
+    let is_option =
+        |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
+    if let Some(odd) = settings.iter().find(|name| !is_option(name)) {
+        bail!("it sweeps {odd:?}, which is no option; accepted: as \"page-size\"");
+    }
+    if settings.is_empty() || sweep.runs.is_empty() {
+        bail!("it has no runs, or sweeps nothing");
+    }
+    let mut docs: Vec<ResultDoc> = Vec::new();
+    for run in sweep.runs {
+        let (point, doc) = (run.values, run.result);
+        if !point.settings().eq(settings.iter().copied()) {
+            bail!("a run is at \"{point}\", which is no point of the sweep's settings");
+        }
+        if docs.iter().any(|other| other.point == point) {
+            bail!("it has {point} twice");
+        }
+        if let Some(id) = docs.iter().find_map(|other| other.shared_run(&doc)) {
+            bail!("it has the run {id} twice");
+        }
+        if doc.schema != SCHEMA {
+            bail!("{point}: it is of the schema {:?}; accepted: {SCHEMA}", doc.schema);
+        }
+        usable(&doc).with_context(|| point.to_string())?;
+        docs.push(ResultDoc { point, ..doc });
+    }
+    if sweep.verified == Some(false) {
+        bail!("the sweep is not verified: times of wrong work mean nothing");
+    }
+    Ok(docs)
+}
+
 /// The document in `text`, also if its run was interrupted or is not verified.
 ///
 /// # Errors
@@ -62,11 +125,18 @@ pub(super) fn document_of_any(text: &[u8]) -> anyhow::Result<ResultDoc> {
 }
 
 fn parsed(text: &[u8]) -> anyhow::Result<ResultDoc> {
-    let value: Value = serde_json::from_slice(text).map_err(|e| anyhow!("it is not JSON: {e}"))?;
+    result(json(text)?, SCHEMA)
+}
+
+fn json(text: &[u8]) -> anyhow::Result<Value> {
+    serde_json::from_slice(text).map_err(|e| anyhow!("it is not JSON: {e}"))
+}
+
+fn result(value: Value, accepted: &str) -> anyhow::Result<ResultDoc> {
     match value.get("schema").and_then(Value::as_str) {
         Some(SCHEMA) => {}
-        Some(other) => bail!("it is of the schema {other:?}; accepted: {SCHEMA}"),
-        None => bail!("it names no schema; accepted: {SCHEMA}"),
+        Some(other) => bail!("it is of the schema {other:?}; accepted: {accepted}"),
+        None => bail!("it names no schema; accepted: {accepted}"),
     }
     serde_json::from_value(value).map_err(|e| anyhow!("it is no {SCHEMA}: {e}"))
 }

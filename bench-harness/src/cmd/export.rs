@@ -10,7 +10,7 @@ mod trackers;
 use anyhow::{anyhow, bail};
 
 use super::Status;
-use super::documents::read;
+use super::documents::read_each;
 use crate::cli::{ExportConfig, ExportFormat};
 use crate::outfile::OutFile;
 use crate::result::ResultDoc;
@@ -26,9 +26,10 @@ pub(super) use series::{case, once};
 pub fn export(config: &ExportConfig) -> anyhow::Result<Status> {
     let mut docs = Vec::new();
     for path in &config.results {
-        let mut doc = read(path)?;
-        only(&mut doc, &config.ids);
-        docs.push(doc);
+        for mut doc in read_each(path)? {
+            only(&mut doc, &config.ids);
+            docs.push(doc);
+        }
     }
     if let Some(id) = config.ids.iter().find(|id| !docs.iter().any(|d| has(d, id))) {
         bail!("no result has the operation {id:?}; there are: {}", operations(config)?.join(", "));
@@ -89,7 +90,7 @@ fn has(doc: &ResultDoc, id: &str) -> bool {
 fn operations(config: &ExportConfig) -> anyhow::Result<Vec<String>> {
     let mut ids = Vec::new();
     for path in &config.results {
-        for operation in series::operations(&read(path)?) {
+        for operation in read_each(path)?.iter().flat_map(series::operations) {
             if !ids.contains(&operation.id) {
                 ids.push(operation.id);
             }

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Results: any bytes are refused, or are what every command that takes results can take.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use super::documents::{document, document_of_any};
+use super::documents::{document, document_of_any, each};
 use super::export::{Measure, converted};
 use super::{compare, merge, report};
 use crate::cli::{Better, ExportConfig, ExportFormat};
 use crate::outfile::OutFile;
-use crate::result::ResultDoc;
+use crate::result::{ResultDoc, SWEEP_SCHEMA};
 
 /// What a patch is laid over.
 const BASE: &[u8] = include_bytes!("../../tests/data/ring.json");
@@ -57,6 +57,9 @@ fn is_told(error: &anyhow::Error) {
 }
 
 fn each_command(text: &[u8]) {
+    if let Err(error) = each(text) {
+        is_told(&error);
+    }
     match document_of_any(text) {
         Err(error) => is_told(&error),
         Ok(doc) => {
@@ -77,14 +80,40 @@ fn each_command(text: &[u8]) {
         host.run.id = format!("{}x{nth}", host.run.id);
     }
     let both = [doc.clone(), other.clone()];
-    compare::fuzz::with_itself(&both);
+    compare::fuzz::with_itself(&both.clone().map(|doc| vec![doc]));
     export(&both[..1]);
     export(&both);
+    swept(both.clone());
     let named = both.map(|doc| (doc.run.id.clone(), doc));
     if let Err(error) = report::drawn(named.to_vec()) {
         is_told(&error);
     }
     merged(&named);
+}
+
+/// The same as the points of a sweep, whose document is written and read.
+fn swept(docs: [ResultDoc; 2]) {
+    let [tool, run] = [value(&docs[0])["tool"].take(), value(&docs[0])["run"].take()];
+    let runs = docs
+        .iter()
+        .enumerate()
+        .map(|(nth, doc)| json!({ "values": { "pages": (nth + 1).to_string() }, "result": doc }));
+    let sweep = json!({
+        "schema": SWEEP_SCHEMA,
+        "tool": tool,
+        "run": run,
+        "swept": [{ "setting": "pages", "values": ["1", "2"] }],
+        "runs": runs.collect::<Vec<_>>(),
+        "verified": docs[0].verified,
+    });
+    // A run of theirs may be called as another's.
+    match each(sweep.to_string().as_bytes()) {
+        Err(error) => is_told(&error),
+        Ok(points) => {
+            export(&points);
+            compare::fuzz::with_itself(&[points.clone(), points]);
+        }
+    }
 }
 
 fn value(doc: &ResultDoc) -> Value {

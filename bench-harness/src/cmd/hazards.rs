@@ -79,29 +79,40 @@ struct Lived {
 /// What failed other than a check, one line.
 pub fn hazards(config: &HazardsConfig, argv: Vec<String>) -> anyhow::Result<Status> {
     config.json.iter().try_for_each(|file| file.check().map_err(|e| anyhow!(e)))?;
-    let (started, begin) = (SystemTime::now(), Instant::now());
-    let mut doc = Doc {
+    let begin = Instant::now();
+    let mut doc = empty(argv);
+    play(config, &mut doc, interrupted);
+    doc.run.wall_s = begin.elapsed().as_secs_f64();
+    present(config.quiet, config.json.as_ref(), &doc, || report::table(&doc, Style::detect()))?;
+    Ok(Status::of(doc.run.complete, Some(doc.verified)))
+}
+
+/// The document before anything was played.
+fn empty(argv: Vec<String>) -> Doc {
+    Doc {
         schema: SCHEMA,
         tool: Tool::current(),
-        run: Run::begin(started, argv, None, 0),
+        run: Run::begin(SystemTime::now(), argv, None, 0),
         label: "mock kernel: simulated, not hardware",
         traps: Vec::new(),
         verified: false,
-    };
+    }
+}
+
+/// Plays the traps that are wanted until `over`. One that not all kernels had their turn at is left out.
+fn play(config: &HazardsConfig, doc: &mut Doc, over: impl Fn() -> bool) {
     let wanted =
         |trap: &&Trap| config.traps.is_empty() || config.traps.iter().any(|t| t == trap.id);
     for trap in TRAPS.iter().filter(wanted) {
-        if interrupted() {
+        let turns = config.profiles.iter().take_while(|_| !over());
+        let cells: Vec<_> = turns.map(|profile| cell(trap, *profile)).collect();
+        if cells.len() < config.profiles.len() {
             break;
         }
-        let cells = config.profiles.iter().map(|profile| cell(trap, *profile)).collect();
         doc.traps.push(Row { id: trap.id, what: trap.what, helpless: trap.helpless, cells });
     }
-    doc.run.complete = !interrupted();
-    doc.run.wall_s = begin.elapsed().as_secs_f64();
+    doc.run.complete = !over();
     doc.verified = doc.run.complete && doc.traps.iter().all(Row::engine_is_well);
-    present(config.quiet, config.json.as_ref(), &doc, || report::table(&doc, Style::detect()))?;
-    Ok(Status::of(doc.run.complete, Some(doc.verified)))
 }
 
 impl Row {

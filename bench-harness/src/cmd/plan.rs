@@ -4,8 +4,10 @@
 
 mod document;
 mod report;
+mod sources;
 #[cfg(test)]
 mod tests;
+mod time;
 
 use tce_engine::addr::{DmaMask, GroupId, Ioba, PageShift};
 use tce_engine::backend::linux::vfio::{DeviceInfo, Tree, preflight};
@@ -23,9 +25,11 @@ use crate::result::{BackendKind, Config, Tool, Warning};
 use crate::run::machine::Machine;
 use crate::run::model;
 use crate::run::rig::Plan;
+use crate::slow;
 use crate::style::Style;
 pub(super) use document::HugePages;
 use document::{Backend, Device, Doc, Level, Memory, PageRow, Reach, SCHEMA, Table, Window};
+use time::Time;
 
 /// What memory can stand on.
 const BACKINGS: [u64; 5] = [4 << 10, 64 << 10, 2 << 20, 16 << 20, 1 << 30];
@@ -51,12 +55,18 @@ fn make(config: &PlanConfig) -> Result<(Doc, Option<Status>), Status> {
         cpus::check(cpus).map_err(Status::Usage)?;
     }
     let host = HostFacts::capture();
-    let mut warnings = Vec::new();
+    let mut warnings: Vec<Warning> = Vec::new();
+    warnings.extend(slow::from_env().map_err(Status::Usage)?);
+    let slowed = !warnings.is_empty();
     let unavailable = |e: Unavailable| Status::Unavailable(e.to_string());
     let site = Site::of(run, &host, &mut warnings).map_err(unavailable)?;
     let plan = Plan::new(run, &site.machine, host::mem_available()).map_err(Status::Usage)?;
     let refused = site.check_memlock(run, &plan);
-    Ok((site.document(config, &plan, host, warnings), refused))
+    let mut doc = site.document(config, &plan, host, warnings);
+    if let Config::Run(settings) = &doc.config {
+        doc.sources = sources::sources(config, settings, site.kind, &doc.memory, slowed);
+    }
+    Ok((doc, refused))
 }
 
 /// The machine that is planned for, or the one that stands for it.
@@ -173,6 +183,8 @@ impl Site {
                 table_nodes: self.table_nodes(run),
             },
             config: Config::Run(facts::settings(run, plan, has_kernel, start)),
+            time: Time::of(run, &self.machine, self.kind),
+            sources: Vec::new(),
             table: table(&plan.geometry),
             memory: self.memory(run, plan, &host),
             windows: self.windows(config, &plan.geometry),

@@ -17,8 +17,8 @@ use crate::kernel::Unavailable;
 use crate::profile::{self, Profiler};
 use crate::recorder::Recorder;
 use crate::result::{
-    BackendKind, Config, Counters, OpResult, ResultDoc, Run, SCHEMA, Skipped, Tool, Verification,
-    Warning,
+    BackendKind, Config, Counters, OpResult, ResultDoc, Run, SCHEMA, Skipped, SweepPoint, Tool,
+    Verification, Warning,
 };
 use crate::run::exposure;
 use crate::run::leave;
@@ -120,7 +120,7 @@ pub(super) fn measure(
             break;
         }
         progress.set_message(phase.name());
-        if let Some(reason) = phase::impossible(phase, &rig) {
+        if let Some(reason) = phase::impossible(phase, &rig.machine) {
             skipped.push(Skipped { id: phase.name().to_owned(), reason });
             progress.inc(1);
             continue;
@@ -212,6 +212,7 @@ pub(super) fn measure(
         warnings,
         skipped,
         hosts: Vec::new(),
+        point: SweepPoint::default(),
     };
     Ok(Ok(Measured { doc, recorders, started }))
 }

@@ -119,20 +119,26 @@ pub fn sharing(config: &SharingConfig, argv: Vec<String>) -> anyhow::Result<Stat
         containers: Vec::new(),
         verified: false,
     };
-    for groups in config.groups.iter().take_while(|_| !interrupted()) {
+    measure(config, &mut doc, interrupted)?;
+    doc.run.wall_s = begin.elapsed().as_secs_f64();
+    present(config.quiet, config.json.as_ref(), &doc, || report::table(&doc, Style::detect()))?;
+    Ok(Status::of(doc.run.complete, Some(doc.verified)))
+}
+
+/// Fills the document until `over`, which is asked between two machines.
+fn measure(config: &SharingConfig, doc: &mut Doc, over: impl Fn() -> bool) -> anyhow::Result<()> {
+    for groups in config.groups.iter().take_while(|_| !over()) {
         doc.members.push(members(*groups)?);
     }
-    for count in config.groups.iter().take_while(|_| !interrupted()) {
+    for count in config.groups.iter().take_while(|_| !over()) {
         doc.containers.push(containers(*count)?);
     }
-    doc.run.complete = !interrupted();
-    doc.run.wall_s = begin.elapsed().as_secs_f64();
+    doc.run.complete = !over();
     doc.verified = doc.run.complete
         && doc.members.iter().all(|m| m.as_ruled)
         && doc.containers.iter().all(|c| c.as_ruled)
         && same(doc.members.iter().map(|m| m.table_pages));
-    present(config.quiet, config.json.as_ref(), &doc, || report::table(&doc, Style::detect()))?;
-    Ok(Status::of(doc.run.complete, Some(doc.verified)))
+    Ok(())
 }
 
 /// All numbers are equal.

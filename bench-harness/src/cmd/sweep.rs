@@ -1,48 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `tce-bench --sweep`: one run for each value of a setting, together in one table and one document.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::{Instant, SystemTime};
-
-use serde::Serialize;
 
 use super::run::{measure, refused};
 use super::{Status, bar, check_outputs, present};
 use crate::cli::{Point, Sweep, SweepConfig};
 use crate::columns::table;
 use crate::interrupt::interrupted;
-use crate::result::{OpResult, ResultDoc, Run, Tool};
+use crate::result::{OpResult, Run, SWEEP_SCHEMA, SweepDoc, SweepPoint, SweepRun, Swept, Tool};
 use crate::style::{Style, count, time_or_dash};
-
-/// The name of the schema.
-const SCHEMA: &str = "tce-bench.sweep/1";
-
-/// The document.
-#[derive(Serialize)]
-struct Doc {
-    schema: &'static str,
-    tool: Tool,
-    run: Run,
-    /// Settings and their values, in the order of the command line.
-    swept: Vec<Swept>,
-    /// In the order in which they ran; not all of them if the sweep was interrupted.
-    runs: Vec<OneRun>,
-    /// As of a result, of all together.
-    verified: Option<bool>,
-}
-
-#[derive(Serialize)]
-struct Swept {
-    setting: String,
-    values: Vec<String>,
-}
-
-#[derive(Serialize)]
-struct OneRun {
-    values: BTreeMap<String, String>,
-    result: ResultDoc,
-}
 
 /// Runs each and reports all.
 ///
@@ -55,7 +23,7 @@ pub fn sweep(config: &SweepConfig, argv: Vec<String>) -> anyhow::Result<Status> 
         other => other,
     };
     // All of them before the first: nobody wants to hear of the last after an hour.
-    for point in &config.points {
+    for point in config.points.iter().take_while(|_| !interrupted()) {
         if let Some(status) = refused(&point.config) {
             return Ok(named(point, status));
         }
@@ -75,7 +43,7 @@ pub fn sweep(config: &SweepConfig, argv: Vec<String>) -> anyhow::Result<Status> 
             Ok(measured) => measured,
             Err(status) => return Ok(named(point, status)),
         };
-        runs.push(OneRun { values: point.values.iter().cloned().collect(), result: measured.doc });
+        runs.push(SweepRun { values: values(point), result: measured.doc });
         progress.inc(1);
     }
     progress.finish_and_clear();
@@ -93,23 +61,22 @@ pub fn sweep(config: &SweepConfig, argv: Vec<String>) -> anyhow::Result<Status> 
     };
     let swept = |s: &Sweep| Swept { setting: s.setting.clone(), values: s.values.clone() };
     let swept = config.sweeps.iter().map(swept).collect();
-    let doc = Doc { schema: SCHEMA, tool: Tool::current(), run, swept, runs, verified };
+    let schema = SWEEP_SCHEMA.to_owned();
+    let doc = SweepDoc { schema, tool: Tool::current(), run, swept, runs, verified };
     let output = &config.output;
     present(output.quiet, output.json.as_ref(), &doc, || report(&doc, Style::detect()))?;
     Ok(Status::of(doc.run.complete, doc.verified))
 }
 
-/// `pages=8, groups=2`.
-fn settings<'a>(values: impl IntoIterator<Item = (&'a String, &'a String)>) -> String {
-    let all: Vec<_> = values.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
-    all.join(", ")
+fn values(point: &Point) -> SweepPoint {
+    SweepPoint(point.values.iter().cloned().collect())
 }
 
 fn name(point: &Point) -> String {
-    settings(point.values.iter().map(|(name, value)| (name, value)))
+    values(point).to_string()
 }
 
-fn report(doc: &Doc, style: Style) -> String {
+fn report(doc: &SweepDoc, style: Style) -> String {
     let mut out = String::new();
     let Some(first) = doc.runs.first() else {
         return "interrupted before the first run\n".to_owned();
@@ -124,7 +91,7 @@ fn report(doc: &Doc, style: Style) -> String {
     let mut rows: Vec<Vec<String>> = vec![heads.map(str::to_owned).collect()];
     for run in &doc.runs {
         for result in &run.result.results {
-            let values = doc.swept.iter().map(|s| run.values[&s.setting].clone());
+            let values = doc.swept.iter().map(|s| run.values.0[&s.setting].clone());
             rows.push(values.chain(cells(result)).collect());
         }
     }
@@ -133,7 +100,7 @@ fn report(doc: &Doc, style: Style) -> String {
         let _ = writeln!(out, "mix.response: from when each operation was due (open loop)");
     }
     for run in &doc.runs {
-        let values = settings(&run.values);
+        let values = &run.values;
         if run.result.verified == Some(false) {
             let why =
                 run.result.verification.first_mismatch.as_deref().unwrap_or("not all was checked");
@@ -143,7 +110,11 @@ fn report(doc: &Doc, style: Style) -> String {
             let _ = writeln!(out, "{} {values}: {}", style.yellow("warning:"), warning.text);
         }
     }
-    if doc.verified == Some(true) {
+    if !doc.run.complete {
+        let of = doc.swept.iter().map(|s| s.values.len()).product::<usize>();
+        let text = format!("interrupted, incomplete: {} of {of} runs", doc.runs.len());
+        let _ = writeln!(out, "{}", style.yellow(&text));
+    } else if doc.verified == Some(true) {
         let _ = writeln!(out, "{}", style.green("all verified"));
     }
     out

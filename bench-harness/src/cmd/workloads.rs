@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `tce-bench workloads`: what there is, whether it is right, and whether what it expects comes out.
 
-use std::fmt::Write as _;
+mod verify;
 
 use anyhow::anyhow;
 
-use super::run::measure;
 use super::{Status, show};
 use crate::cli::{WorkloadsConfig, small};
 use crate::columns::table;
 use crate::interrupt::interrupted;
 use crate::style::Style;
-use crate::workload::{Check, Faults, Workload, names};
+use crate::workload::{Faults, Workload, names};
 
 /// Does it.
 ///
@@ -23,53 +22,59 @@ pub fn workloads(config: &WorkloadsConfig, argv: Vec<String>) -> anyhow::Result<
         WorkloadsConfig::Show(name) => {
             let workload = match Workload::find(name) {
                 Ok(workload) => workload,
-                Err(faults) => return Ok(told(&faults)),
+                Err(faults) => {
+                    complain(&lines(&faults));
+                    return Ok(Status::Failed);
+                }
             };
             show(true, || workload.text.clone());
             Ok(Status::Ok)
         }
-        WorkloadsConfig::Check(names) => {
-            let (_, right) = each(names, |workload| {
-                println(&format!("{}: {} is right", workload.origin, workload.name));
-                true
-            });
-            Ok(if right { Status::Ok } else { Status::Failed })
-        }
-        WorkloadsConfig::Verify(names) => verify(names, &argv),
+        WorkloadsConfig::Check(names) => Ok(check(names)),
+        WorkloadsConfig::Verify(config) => verify::verify(config, &argv),
     }
 }
 
-fn println(line: &str) {
-    show(true, || format!("{line}\n"));
+fn check(names: &[String]) -> Status {
+    let mut right = true;
+    for name in asked(names).iter().take_while(|_| !interrupted()) {
+        match usable(name) {
+            Ok(Workload { origin, name, .. }) => {
+                show(true, || format!("{origin}: {name} is right\n"))
+            }
+            Err(lines) => {
+                complain(&lines);
+                right = false;
+            }
+        }
+    }
+    if right { Status::Ok } else { Status::Failed }
 }
 
-/// Each fault on a line of standard error.
-fn told(faults: &Faults) -> Status {
-    for line in faults.to_string().lines() {
+/// What was asked for, or all of the program.
+fn asked(asked: &[String]) -> Vec<String> {
+    if asked.is_empty() {
+        return names().into_iter().map(str::to_owned).collect();
+    }
+    asked.to_vec()
+}
+
+/// A workload that is right by itself, or all that is wrong, a line each.
+fn usable(name: &str) -> Result<Workload, Vec<String>> {
+    let workload = Workload::find(name).map_err(|faults| lines(&faults))?;
+    small(&workload).map_err(|text| vec![text])?;
+    Ok(workload)
+}
+
+fn lines(faults: &Faults) -> Vec<String> {
+    faults.to_string().lines().map(str::to_owned).collect()
+}
+
+/// Each on a line of standard error.
+fn complain(lines: &[String]) {
+    for line in lines {
         eprintln!("error: {line}");
     }
-    Status::Failed
-}
-
-/// Calls `f` with each workload that is right by itself; those done, and whether all were right and `f`
-/// was true of them.
-fn each(asked: &[String], mut f: impl FnMut(&Workload) -> bool) -> (usize, bool) {
-    let own = || names().into_iter().map(str::to_owned).collect();
-    let asked: Vec<String> = if asked.is_empty() { own() } else { asked.to_vec() };
-    let (mut done, mut right) = (0, true);
-    for name in asked.iter().take_while(|_| !interrupted()) {
-        let found = Workload::find(name).map_err(|faults| drop(told(&faults)));
-        let found = found.and_then(|workload| match small(&workload) {
-            Ok(_) => Ok(workload),
-            Err(text) => {
-                eprintln!("error: {text}");
-                Err(())
-            }
-        });
-        right &= found.is_ok_and(|workload| f(&workload));
-        done += 1;
-    }
-    (done, right)
 }
 
 fn list() -> anyhow::Result<Status> {
@@ -95,57 +100,4 @@ fn list() -> anyhow::Result<Status> {
         out
     });
     Ok(Status::Ok)
-}
-
-/// Runs each once and prints what was expected and what came out.
-fn verify(asked: &[String], argv: &[String]) -> anyhow::Result<Status> {
-    let mut failed = None;
-    let (_, right) = each(asked, |workload| {
-        if failed.is_some() {
-            return false;
-        }
-        match verify_one(workload, argv) {
-            Ok(right) => right,
-            Err(e) => {
-                failed = Some(e.context(workload.name.clone()));
-                false
-            }
-        }
-    });
-    match failed {
-        Some(e) => Err(e),
-        None if interrupted() => Ok(Status::Interrupted),
-        None if right => Ok(Status::Ok),
-        None => Ok(Status::Failed),
-    }
-}
-
-fn verify_one(workload: &Workload, argv: &[String]) -> anyhow::Result<bool> {
-    let config = small(workload).map_err(|e| anyhow!(e))?;
-    let doc = match measure(&config, argv.to_vec())? {
-        Ok(measured) if interrupted() => return Ok(measured.doc.run.complete),
-        Ok(measured) => measured.doc,
-        Err(Status::Usage(text) | Status::Unavailable(text)) => return Err(anyhow!(text)),
-        Err(_) => return Ok(false),
-    };
-    let mut checks: Vec<Check> = workload.expect.iter().map(|e| e.check(&doc)).collect();
-    checks.sort_by_key(|check| check.line);
-    // Expected or not: counts of wrong work mean nothing.
-    let verified = doc.verified == Some(true);
-    let right = verified && checks.iter().all(|check| check.right);
-    let style = Style::detect();
-    let mut out = String::new();
-    let mark = if right { style.green("ok    ") } else { style.red("FAILED") };
-    let _ = writeln!(out, "{mark} {}", workload.name);
-    if !verified && checks.iter().all(|check| check.right) {
-        let why = doc.verification.first_mismatch.as_deref().unwrap_or("nobody could be asked");
-        let _ = writeln!(out, "       not verified: {why}");
-    }
-    for Check { key, line, wanted, found, right } in &checks {
-        let at = if *right { String::new() } else { format!(" ({}:{line})", workload.origin) };
-        let sign = if *right { String::new() } else { style.red("wrong: ") };
-        let _ = writeln!(out, "       {sign}{key}: {found}, expected {wanted}{at}");
-    }
-    show(true, || out);
-    Ok(right)
 }

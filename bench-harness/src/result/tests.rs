@@ -154,6 +154,7 @@ fn sample() -> ResultDoc {
         warnings: vec![Warning::new("NO_VFIO", "no VFIO here: the mock is used")],
         skipped: vec![Skipped { id: "clear".to_string(), reason: "no memory".to_string() }],
         hosts: Vec::new(),
+        point: SweepPoint::default(),
     }
 }
 

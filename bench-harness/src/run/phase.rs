@@ -14,7 +14,7 @@ use super::lane::{Lane, Schedule, on_all};
 use super::limits::{self, LimitLoop};
 use super::lists::{Batch, Indirect, Lists};
 use super::live::{Checked, Exchange};
-use super::machine::{What, mock};
+use super::machine::{Machine, What, mock};
 use super::mix::Mixed;
 use super::naive::{Naive, NaiveTable};
 use super::pair::{self, Pairs};
@@ -106,13 +106,13 @@ impl Scene<'_> {
 
 /// Why a phase cannot be run, if so.
 #[must_use]
-pub fn impossible(phase: Phase, rig: &Rig) -> Option<String> {
+pub fn impossible(phase: Phase, machine: &Machine) -> Option<String> {
     match phase {
         // Asking it page by page is what ring and naive do there.
-        Phase::Single | Phase::Clear if rig.machine.has_kernel() => {
+        Phase::Single | Phase::Clear if machine.has_kernel() => {
             Some("a kernel owns the tables".to_owned())
         }
-        Phase::Clear => clear::impossible(&rig.machine.offered),
+        Phase::Clear => clear::impossible(&machine.offered),
         _ => None,
     }
 }

@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use serde::Serialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -53,7 +54,7 @@ pub struct Expectation {
 }
 
 /// What came of an expectation.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Check {
     /// The expectation's.
     pub key: String,

@@ -3,11 +3,11 @@
 
 use serde::Serialize;
 
-use super::load::{Metric, Side};
+use super::load::{Metric, Side, points};
 use super::stats::{self, Care, Interval};
 use super::verdict::{self, Lines, Verdict};
 use crate::cmd::documents::parameters;
-use crate::result::{OpResult, Skipped, operation_ids};
+use crate::result::{OpResult, ResultDoc, Skipped, SweepPoint, operation_ids};
 
 /// How often a comparison may be wrong because of the noise, over everything that it judges.
 pub(super) const ERROR: f64 = 0.05;
@@ -24,6 +24,8 @@ pub(super) struct Rules {
 /// One metric of one operation. Changes are in per cent of A, above 0 where B is slower.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Cell {
+    /// Of a sweep; else none.
+    pub(super) point: SweepPoint,
     pub(super) id: String,
     pub(super) metric: Metric,
     /// It counts for the verdict of all.
@@ -45,11 +47,29 @@ pub(super) struct Cell {
     pub(super) reason: Option<String>,
 }
 
+impl Cell {
+    /// `ring.map min`, behind its point if it has one.
+    pub(super) fn name(&self) -> String {
+        at(&self.point, &format!("{} {}", self.id, self.metric.name()))
+    }
+}
+
+/// What was found of one point of a sweep.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct PointVerdict {
+    pub(super) values: SweepPoint,
+    pub(super) verdict: Verdict,
+    pub(super) reason: Option<String>,
+}
+
 /// Everything that was found.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Evaluation {
+    /// The worst of all points.
     pub(super) verdict: Verdict,
     pub(super) reason: Option<String>,
+    /// Of sweeps, in their order; empty for single results.
+    pub(super) points: Vec<PointVerdict>,
     /// Each interval's own share of [`ERROR`].
     pub(super) error_per_interval: f64,
     pub(super) cells: Vec<Cell>,
@@ -63,44 +83,91 @@ struct Times {
     ns: [Vec<f64>; 2],
 }
 
+/// What there is to compare at one point.
+#[derive(Default)]
+struct Found {
+    times: Vec<Times>,
+    skipped: Vec<Skipped>,
+    /// Something that one side has and the other has not.
+    missing: Option<String>,
+}
+
 /// Compares two sides; `paired` if run `n` of one is beside run `n` of the other.
 pub(super) fn evaluate(sides: &[Side; 2], paired: bool, rules: &Rules) -> Evaluation {
-    let mut skipped = Vec::new();
-    // Something that one side has and the other has not.
-    let mut missing = None;
-    let mut all = Vec::new();
-    for id in operation_ids(sides.iter().flat_map(|side| &side.docs)) {
-        let of_side = |side: &Side| -> Vec<Option<OpResult>> {
-            side.docs.iter().map(|doc| doc.operation(id).cloned()).collect()
+    let found: Vec<_> =
+        points(sides).into_iter().map(|point| (point, find(sides, point, rules))).collect();
+    let times = found.iter().flat_map(|(_, found)| &found.times);
+    let judged = times.filter(|t| rules.metrics.contains(&t.metric)).count();
+    // Each of many intervals has to be surer for all of them to be as sure.
+    let error = ERROR / judged.max(1) as f64;
+    let (mut cells, mut skipped, mut verdicts) = (Vec::new(), Vec::new(), Vec::new());
+    for (point, found) in found {
+        let of_point: Vec<Cell> =
+            found.times.into_iter().map(|t| cell(point, t, paired, error, rules)).collect();
+        let (verdict, reason) = overall(&of_point, found.missing);
+        verdicts.push(PointVerdict { values: point.clone(), verdict, reason });
+        cells.extend(of_point);
+        skipped.extend(found.skipped);
+    }
+    let verdict = Verdict::of_all(verdicts.iter().map(|v| v.verdict));
+    let reason = match verdicts.iter().find(|v| v.verdict == verdict) {
+        Some(first) => first.reason.as_ref().map(|reason| at(&first.values, reason)),
+        None => Some(NOTHING.to_owned()),
+    };
+    verdicts.retain(|v| !v.values.is_none());
+    Evaluation { verdict, reason, points: verdicts, error_per_interval: error, cells, skipped }
+}
+
+/// Behind the point, if it is one of a sweep.
+fn at(point: &SweepPoint, text: &str) -> String {
+    if point.is_none() { text.to_owned() } else { format!("{point}: {text}") }
+}
+
+/// The times of a point, and what cannot be compared.
+fn find(sides: &[Side; 2], point: &SweepPoint, rules: &Rules) -> Found {
+    let mut found = Found::default();
+    let docs = sides.each_ref().map(|side| side.at(point));
+    if let Some(reason) = one_sided(docs.each_ref().map(|docs| docs.as_slice())) {
+        let id = point.to_string();
+        return Found {
+            skipped: vec![Skipped { id, reason: reason.clone() }],
+            missing: Some(reason),
+            ..found
         };
-        let [a, b] = [of_side(&sides[0]), of_side(&sides[1])];
-        let (in_a, in_b) = (a.iter().flatten().count(), b.iter().flatten().count());
-        if in_a != a.len() || in_b != b.len() {
-            let reason = format!("in {in_a} of {} runs of A, {in_b} of {} of B", a.len(), b.len());
-            missing.get_or_insert(format!("{id}: {reason}"));
-            skipped.push(Skipped { id: id.to_owned(), reason });
+    }
+    let docs = docs.map(|side| side.into_iter().flatten().collect::<Vec<_>>());
+    for id in operation_ids(docs.iter().flatten().copied()) {
+        let of_side = |side: &Vec<&ResultDoc>| -> Vec<Option<OpResult>> {
+            side.iter().map(|doc| doc.operation(id).cloned()).collect()
+        };
+        let runs = docs.each_ref().map(of_side);
+        if let Some(reason) = one_sided(runs.each_ref().map(|runs| runs.as_slice())) {
+            found.missing.get_or_insert(format!("{id}: {reason}"));
+            found.skipped.push(Skipped { id: at(point, id), reason });
             continue;
         }
-        let runs: [Vec<OpResult>; 2] = [a, b].map(|side| side.into_iter().flatten().collect());
+        let runs: [Vec<OpResult>; 2] = runs.map(|side| side.into_iter().flatten().collect());
         for metric in Metric::ALL {
             match times(&runs, metric) {
-                Ok(ns) => all.push(Times { id: id.to_owned(), metric, ns }),
+                Ok(ns) => found.times.push(Times { id: id.to_owned(), metric, ns }),
                 Err((one_sided, reason)) => {
                     let id = format!("{id} {}", metric.name());
                     if one_sided && rules.metrics.contains(&metric) {
-                        missing.get_or_insert(format!("{id}: {reason}"));
+                        found.missing.get_or_insert(format!("{id}: {reason}"));
                     }
-                    skipped.push(Skipped { id, reason });
+                    found.skipped.push(Skipped { id: at(point, &id), reason });
                 }
             }
         }
     }
-    let judged = all.iter().filter(|t| rules.metrics.contains(&t.metric)).count();
-    // Each of many intervals has to be surer for all of them to be as sure.
-    let error = ERROR / judged.max(1) as f64;
-    let cells: Vec<Cell> = all.into_iter().map(|t| cell(t, paired, error, rules)).collect();
-    let (verdict, reason) = overall(&cells, missing);
-    Evaluation { verdict, reason, error_per_interval: error, cells, skipped }
+    found
+}
+
+/// How many runs have it, if not all of both sides do.
+fn one_sided<T>([a, b]: [&[Option<T>]; 2]) -> Option<String> {
+    let (in_a, in_b) = (a.iter().flatten().count(), b.iter().flatten().count());
+    (in_a != a.len() || in_b != b.len())
+        .then(|| format!("in {in_a} of {} runs of A, {in_b} of {} of B", a.len(), b.len()))
 }
 
 /// The times, or why there are none; `true` if it is not so for all runs alike.
@@ -125,12 +192,12 @@ fn times(runs: &[Vec<OpResult>; 2], metric: Metric) -> Result<[Vec<f64>; 2], (bo
     }
 }
 
-fn cell(times: Times, paired: bool, error: f64, rules: &Rules) -> Cell {
+fn cell(point: &SweepPoint, times: Times, paired: bool, error: f64, rules: &Rules) -> Cell {
     let Times { id, metric, ns: [a_ns, b_ns] } = times;
     let logs = |ns: &[f64]| ns.iter().map(|t| t.ln()).collect::<Vec<f64>>();
     let (a, b) = (logs(&a_ns), logs(&b_ns));
     // Each with choices of its own, which do not depend on what else is compared.
-    let care = Care { error, seed: rules.seed ^ hash(&id, metric) };
+    let care = Care { error, seed: rules.seed ^ hash(&at(point, &id), metric) };
     let (change, interval, floor) = if paired {
         let ratios: Vec<f64> = a.iter().zip(&b).map(|(a, b)| b - a).collect();
         let same: Vec<f64> = stats::neighbours(&a).chain(stats::neighbours(&b)).collect();
@@ -149,6 +216,7 @@ fn cell(times: Times, paired: bool, error: f64, rules: &Rules) -> Cell {
         }
     };
     Cell {
+        point: point.clone(),
         judged,
         a_median_ns: stats::median(&a_ns),
         b_median_ns: stats::median(&b_ns),
@@ -186,7 +254,10 @@ fn too_few(a: usize, b: usize, paired: bool, care: Care) -> String {
     }
 }
 
-/// The verdict of all that is judged; something that is missing is not known to be as it was.
+/// Why there is no verdict if nothing is judged.
+const NOTHING: &str = "there is nothing to judge";
+
+/// The verdict of all that is judged at a point; something that is missing is not known to be as it was.
 fn overall(cells: &[Cell], missing: Option<String>) -> (Verdict, Option<String>) {
     let judged: Vec<&Cell> = cells.iter().filter(|c| c.judged).collect();
     let unknown = missing.iter().map(|_| Verdict::Inconclusive);
@@ -198,9 +269,7 @@ fn overall(cells: &[Cell], missing: Option<String>) -> (Verdict, Option<String>)
             let reason = cell.reason.as_deref().unwrap_or_default();
             Some(format!("{} {}: {reason}", cell.id, cell.metric.name()))
         }
-        (Verdict::Inconclusive, None) => {
-            Some(missing.unwrap_or_else(|| "there is nothing to judge".to_owned()))
-        }
+        (Verdict::Inconclusive, None) => Some(missing.unwrap_or_else(|| NOTHING.to_owned())),
         (_, Some(cell)) => {
             Some(format!("{} {}: {:+.1} %", cell.id, cell.metric.name(), cell.change_percent))
         }

@@ -9,42 +9,46 @@ use super::{About, Doc, Verdict};
 use crate::columns;
 use crate::style::{Style, printable, time_ns};
 
+/// Of a sweep's points there is one more before them.
 const HEADS: [&str; 8] =
     ["operation", "metric", "A", "B", "change", "interval", "noise floor", "verdict"];
 
 pub(super) fn table(doc: &Doc, style: Style) -> String {
     let mut out = format!("compare: {}\n", printable(&doc.label));
+    if !doc.first.points.is_empty() {
+        // It may be far down to the end.
+        let _ = writeln!(out, "{}", coloured(doc, style));
+    }
     let _ = writeln!(out, "A {}\nB {}\n", about(&doc.a), about(&doc.b));
-    let heads = std::iter::once(HEADS.map(str::to_owned));
-    let rows: Vec<_> = heads.chain(doc.first.cells.iter().map(row)).collect();
-    columns::table(&mut out, &rows, style);
+    columns::table(&mut out, &rows(&doc.first), style);
     if let Some(again) = &doc.confirmation {
         out.push_str("\nonce more, to confirm:\n");
-        let heads = std::iter::once(HEADS.map(str::to_owned));
-        let rows: Vec<_> = heads.chain(again.cells.iter().map(row)).collect();
-        columns::table(&mut out, &rows, style);
+        columns::table(&mut out, &rows(again), style);
     }
     let _ = writeln!(out, "\n{}", how(doc));
     for line in remarks(doc) {
         let _ = writeln!(out, "{line}");
     }
+    let _ = writeln!(out, "{}", coloured(doc, style));
+    out
+}
+
+fn coloured(doc: &Doc, style: Style) -> String {
     let text = verdict(doc);
-    let text = match doc.verdict {
+    match doc.verdict {
         Verdict::Regression => style.red(&text),
         Verdict::Inconclusive => style.yellow(&text),
         Verdict::NoChange | Verdict::Improvement => style.green(&text),
-    };
-    let _ = writeln!(out, "{text}");
-    out
+    }
 }
 
 pub(super) fn markdown(doc: &Doc) -> String {
     let mut out = format!("**{}**\n\n{}\n\n", verdict(doc), printable(&doc.label));
     let _ = writeln!(out, "* A: {}\n* B: {}\n", about(&doc.a), about(&doc.b));
-    rows(&mut out, &doc.first);
+    markdown_rows(&mut out, &doc.first);
     if let Some(again) = &doc.confirmation {
         out.push_str("\nOnce more, to confirm:\n\n");
-        rows(&mut out, again);
+        markdown_rows(&mut out, again);
     }
     let _ = writeln!(out, "\n{}", how(doc));
     for line in remarks(doc) {
@@ -53,11 +57,24 @@ pub(super) fn markdown(doc: &Doc) -> String {
     out
 }
 
-fn rows(out: &mut String, evaluation: &Evaluation) {
-    let _ = writeln!(out, "| {} |\n|---|---|---:|---:|---:|---:|---:|---|", HEADS.join(" | "));
-    for cell in &evaluation.cells {
-        let _ = writeln!(out, "| {} |", row(cell).join(" | "));
+fn markdown_rows(out: &mut String, evaluation: &Evaluation) {
+    let mut rows = rows(evaluation).into_iter();
+    let heads = rows.next().unwrap_or_default();
+    let point = if evaluation.points.is_empty() { "" } else { "---|" };
+    let _ =
+        writeln!(out, "| {} |\n|{point}---|---|---:|---:|---:|---:|---:|---|", heads.join(" | "));
+    for row in rows {
+        let _ = writeln!(out, "| {} |", row.join(" | "));
     }
+}
+
+/// The heads, and a row for each metric of each operation.
+fn rows(evaluation: &Evaluation) -> Vec<Vec<String>> {
+    let sweep = !evaluation.points.is_empty();
+    let point = |cell: &Cell| sweep.then(|| cell.point.to_string());
+    let heads = sweep.then_some("point").into_iter().chain(HEADS).map(str::to_owned).collect();
+    let of_cell = |cell: &Cell| point(cell).into_iter().chain(row(cell)).collect();
+    std::iter::once(heads).chain(evaluation.cells.iter().map(of_cell)).collect()
 }
 
 fn row(cell: &Cell) -> [String; 8] {
@@ -107,6 +124,14 @@ fn how(doc: &Doc) -> String {
 
 fn remarks(doc: &Doc) -> Vec<String> {
     let mut lines = Vec::new();
+    let again = doc.confirmation.iter().map(|again| ("once more, ", again));
+    let first = if doc.confirmation.is_some() { "at first, " } else { "" };
+    for (when, evaluation) in std::iter::once((first, &doc.first)).chain(again) {
+        for point in &evaluation.points {
+            let why = point.reason.as_ref().map_or(String::new(), |why| format!(" ({why})"));
+            lines.push(format!("{when}{}: {}{why}", point.values, point.verdict.name()));
+        }
+    }
     for skipped in doc.skipped.iter().chain(&doc.first.skipped) {
         lines.push(format!("left out: {}: {}", skipped.id, skipped.reason));
     }

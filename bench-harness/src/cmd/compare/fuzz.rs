@@ -11,9 +11,9 @@ use crate::result::ResultDoc;
 ///
 /// # Panics
 /// If it is found to be.
-pub(in crate::cmd) fn with_itself(docs: &[ResultDoc]) {
-    let side = || Side { name: "it".to_owned(), docs: docs.to_vec() };
-    for doc in docs {
+pub(in crate::cmd) fn with_itself(runs: &[Vec<ResultDoc>]) {
+    let side = || Side { name: "it".to_owned(), runs: runs.to_vec() };
+    for doc in runs.iter().flatten() {
         assert_eq!(unlike(doc, doc), Vec::<String>::new());
     }
     let rules = Rules { metrics: Metric::ALL.to_vec(), threshold: THRESHOLD, seed: 1 };

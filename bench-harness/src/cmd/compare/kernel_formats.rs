@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::Doc;
-use super::load::Side;
+use super::load::{Side, points};
 use crate::hist_io;
 use crate::recorder;
-use crate::result::{Config, OpResult, ResultDoc, RunSettings};
+use crate::result::{Config, ResultDoc, RunSettings, SweepPoint};
 use crate::style::printable;
 
 /// `iommu_map()` and `iommu_unmap()`: averages and minima of new and old, and by how much the new minimum
@@ -24,13 +24,15 @@ pub(super) fn iommu(doc: &Doc, sides: &[Side; 2]) -> String {
         }
         let _ = writeln!(out, "iommu_{op}()");
         out.push_str("   pgsz  ,avg new,old ns, min new,old ns  , min % (+ve is better)\n");
-        for Row { call, phase, old, new, .. } in rows {
+        for Row { point, call, phase, old, new, .. } in rows {
             let better = (old.min - new.min) / old.min * 100.0;
             let (old_avg, old_min) = (format!("{:.0}", old.mean), format!("{:.0}", old.min));
             let _ = writeln!(
                 out,
-                "{call:>9},{:7.0},{old_avg:<6},{:8.0},{old_min:<8}, {better:6.2} ({phase})",
-                new.mean, new.min
+                "{call:>9},{:7.0},{old_avg:<6},{:8.0},{old_min:<8}, {better:6.2} ({phase}{})",
+                new.mean,
+                new.min,
+                behind(&point)
             );
         }
         out.push('\n');
@@ -44,9 +46,9 @@ pub(super) fn iommu(doc: &Doc, sides: &[Side; 2]) -> String {
 pub(super) fn kernel(doc: &Doc, sides: &[Side; 2]) -> String {
     let mut out = String::new();
     let unmaps = rows(sides, "unmap");
-    let first = sides[0].docs.first();
     for map in rows(sides, "map") {
-        let unmap = unmaps.iter().find(|row| row.phase == map.phase);
+        let unmap = unmaps.iter().find(|row| row.point == map.point && row.phase == map.phase);
+        let first = sides[0].docs().find(|doc| doc.point == map.point);
         let (Some(unmap), Some(settings)) = (unmap, first.and_then(settings)) else { continue };
         let node = first.and_then(|d| d.backend.table_nodes.first().copied().flatten());
         let node = node.map_or("-1".to_owned(), |node| node.to_string());
@@ -57,9 +59,10 @@ pub(super) fn kernel(doc: &Doc, sides: &[Side; 2]) -> String {
             let seconds = settings.duration_s.unwrap_or_default();
             let _ = writeln!(
                 out,
-                "{name}: {}\ndma mapping benchmark({mode}_MODE): threads:{threads} seconds:{seconds} \
+                "{name}: {}{}\ndma mapping benchmark({mode}_MODE): threads:{threads} seconds:{seconds} \
                  node:{node} dir:BIDIRECTIONAL granule:{granule}",
-                map.phase
+                map.phase,
+                behind(&map.point)
             );
             for (what, times) in [("map", map_times), ("unmap", unmap_times)] {
                 let (mean, deviation) = (times.mean / 1e3, times.deviation / 1e3);
@@ -86,8 +89,14 @@ fn end(out: &mut String, doc: &Doc) {
     let _ = writeln!(out, "{}\n{}", printable(&verdict), printable(&names));
 }
 
+/// The point of a sweep, behind a phase.
+fn behind(point: &SweepPoint) -> String {
+    if point.is_none() { String::new() } else { format!(", {point}") }
+}
+
 /// A phase's calls that all have as many pages.
 struct Row {
+    point: SweepPoint,
     /// As `2^12` or `256*2^12`.
     call: String,
     pages: u64,
@@ -104,14 +113,20 @@ struct Times {
     deviation: f64,
 }
 
-/// What both sides have of an operation, by the size of a call.
+/// What both sides have of an operation, by the size of a call; of a sweep, point by point.
 fn rows(sides: &[Side; 2], op: &str) -> Vec<Row> {
+    points(sides).into_iter().flat_map(|point| rows_at(sides, point, op)).collect()
+}
+
+fn rows_at(sides: &[Side; 2], point: &SweepPoint, op: &str) -> Vec<Row> {
     let mut rows = BTreeMap::new();
-    let results = sides[0].docs.first().map_or(&[][..], |doc| &doc.results);
+    let [a, b] =
+        sides.each_ref().map(|side| side.at(point).into_iter().flatten().collect::<Vec<_>>());
+    let Some((results, settings)) = a.first().and_then(|d| Some((&d.results, settings(d)?))) else {
+        return Vec::new();
+    };
     for result in results.iter().filter(|r| r.op == op) {
-        let Some(settings) = sides[0].docs.first().and_then(settings) else { continue };
-        let (Some(old), Some(new)) = (times(&sides[0], &result.id), times(&sides[1], &result.id))
-        else {
+        let (Some(old), Some(new)) = (times(&a, &result.id), times(&b, &result.id)) else {
             continue;
         };
         // Calls of several sizes have no line.
@@ -122,7 +137,8 @@ fn rows(sides: &[Side; 2], op: &str) -> Vec<Row> {
         let shift = result.own_table.as_ref().map_or(settings.page_shift, |own| own.page_shift);
         let call = if pages == 1 { format!("2^{shift}") } else { format!("{pages}*2^{shift}") };
         let phase = printable(result.id.split('.').next().unwrap_or_default());
-        rows.insert((pages, shift, phase.clone()), Row { call, pages, phase, old, new });
+        let row = Row { point: point.clone(), call, pages, phase: phase.clone(), old, new };
+        rows.insert((pages, shift, phase), row);
     }
     rows.into_values().collect()
 }
@@ -134,13 +150,12 @@ fn settings(doc: &ResultDoc) -> Option<&RunSettings> {
     }
 }
 
-fn times(side: &Side, id: &str) -> Option<Times> {
-    let of = |doc: &ResultDoc| doc.operation(id).cloned();
-    let runs: Vec<OpResult> = side.docs.iter().filter_map(of).collect();
+fn times(docs: &[&ResultDoc], id: &str) -> Option<Times> {
+    let runs = docs.iter().filter_map(|doc| doc.operation(id));
     let mut all = recorder::new_histogram();
     let (mut calls, mut total) = (0, 0.0);
     let mut min = f64::INFINITY;
-    for run in &runs {
+    for run in runs {
         all.add(hist_io::decode(&run.hist.as_ref()?.data).ok()?).ok()?;
         calls += run.count;
         total += run.latency.mean? * run.count as f64;

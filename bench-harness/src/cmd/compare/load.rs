@@ -6,27 +6,52 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
 
-use crate::cmd::documents::document;
+use crate::cmd::documents::each;
 use crate::recorder::LOWEST_PS;
-use crate::result::{OpResult, ResultDoc, Skipped};
+use crate::result::{OpResult, ResultDoc, Skipped, SweepPoint};
+
+/// A run: its result, or those of the points of a sweep.
+pub(super) type Taken = Vec<ResultDoc>;
 
 /// The runs of one program, in order of time.
 #[derive(Debug, Default)]
 pub(super) struct Side {
     /// As the user named it.
     pub(super) name: String,
-    pub(super) docs: Vec<ResultDoc>,
+    pub(super) runs: Vec<Taken>,
+}
+
+impl Side {
+    pub(super) fn docs(&self) -> impl Iterator<Item = &ResultDoc> {
+        self.runs.iter().flatten()
+    }
+
+    /// What each run has of a point.
+    pub(super) fn at(&self, point: &SweepPoint) -> Vec<Option<&ResultDoc>> {
+        self.runs.iter().map(|run| run.iter().find(|doc| doc.point == *point)).collect()
+    }
+}
+
+/// All points, in the order of the first run that has them. Runs that are no sweeps have one, which is none.
+pub(super) fn points(sides: &[Side; 2]) -> Vec<&SweepPoint> {
+    let mut points = Vec::new();
+    for doc in sides.iter().flat_map(Side::docs) {
+        if !points.contains(&&doc.point) {
+            points.push(&doc.point);
+        }
+    }
+    points
 }
 
 /// Reads a document, or those of a folder. Of a folder, what cannot be used is left out and told.
 pub(super) fn side(path: &Path, skipped: &mut Vec<Skipped>) -> anyhow::Result<Side> {
     let name = path.display().to_string();
     let about = fs::metadata(path).map_err(|e| {
-        anyhow!("'{name}' cannot be read: {e}; accepted: a result or a folder of them")
+        anyhow!("'{name}' cannot be read: {e}; accepted: a result, a sweep or a folder of either")
     })?;
     if !about.is_dir() {
-        let doc = document(&fs::read(path)?).with_context(|| format!("'{name}'"))?;
-        return Ok(Side { name, docs: vec![doc] });
+        let run = each(&fs::read(path)?).with_context(|| format!("'{name}'"))?;
+        return Ok(Side { name, runs: vec![run] });
     }
     let mut files: Vec<PathBuf> = Vec::new();
     for entry in fs::read_dir(path).with_context(|| format!("'{name}'"))? {
@@ -36,27 +61,35 @@ pub(super) fn side(path: &Path, skipped: &mut Vec<Skipped>) -> anyhow::Result<Si
         }
     }
     files.sort();
-    let mut docs: Vec<ResultDoc> = Vec::new();
+    let mut side = Side { name, runs: Vec::new() };
     for file in &files {
-        let read = fs::read(file).map_err(anyhow::Error::from).and_then(|text| document(&text));
-        let read = read.and_then(|doc| match docs.iter().find_map(|d| d.shared_run(&doc)) {
+        let read = fs::read(file).map_err(anyhow::Error::from).and_then(|text| each(&text));
+        let shared = |run: &Taken| {
+            let of = |doc: &ResultDoc| {
+                side.docs().find_map(|known| known.shared_run(doc).map(str::to_owned))
+            };
+            run.iter().find_map(of)
+        };
+        let read = read.and_then(|run| match shared(&run) {
             Some(id) => bail!("it is the run {id} once more"),
-            None => Ok(doc),
+            None => Ok(run),
         });
         match read {
-            Ok(doc) => docs.push(doc),
+            Ok(run) => side.runs.push(run),
             Err(why) => {
                 let (id, reason) = (file.display().to_string(), format!("{why:#}"));
                 skipped.push(Skipped { id, reason });
             }
         }
     }
-    if docs.is_empty() {
+    if side.runs.is_empty() {
+        let name = side.name;
         let first = skipped.last().map_or(String::new(), |s| format!("; {}: {}", s.id, s.reason));
         bail!("'{name}' has no usable result among {} files *.json{first}", files.len());
     }
-    docs.sort_by(|a, b| a.run.id.cmp(&b.run.id));
-    Ok(Side { name, docs })
+    let began = |run: &Taken| run.first().map(|doc| doc.run.id.clone());
+    side.runs.sort_by_key(began);
+    Ok(side)
 }
 
 /// What is compared of an operation.

@@ -8,13 +8,12 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, anyhow, bail};
 use indicatif::ProgressBar;
 
-use super::load::Side;
+use super::load::{Side, Taken};
 use super::stats;
 use crate::cli::PairsConfig;
-use crate::cmd::documents::document;
+use crate::cmd::documents::each;
 use crate::interrupt::interrupted;
 use crate::outfile::OutFile;
-use crate::result::ResultDoc;
 
 /// What running them gave.
 #[derive(Debug)]
@@ -25,7 +24,7 @@ pub(super) struct Pairs {
     pub(super) a_first: Vec<bool>,
 }
 
-/// Runs each once unmeasured, then the pairs. `likely` looks at the first two documents. After Ctrl-C
+/// Runs each once unmeasured, then the pairs. `likely` looks at the first run of each. After Ctrl-C
 /// there are fewer pairs.
 ///
 /// # Errors
@@ -34,22 +33,22 @@ pub(super) fn run(
     config: &PairsConfig,
     seed: u64,
     progress: &ProgressBar,
-    likely: impl FnOnce(&ResultDoc, &ResultDoc) -> anyhow::Result<()>,
+    likely: impl FnOnce(&[Side; 2]) -> anyhow::Result<()>,
 ) -> anyhow::Result<Pairs> {
     let programs = [&config.a, &config.b];
-    let sides = programs.map(|p| Side { name: p.display().to_string(), docs: Vec::new() });
-    let mut pairs = Pairs { sides, a_first: Vec::new() };
+    let sides = || programs.map(|p| Side { name: p.display().to_string(), runs: Vec::new() });
+    let mut pairs = Pairs { sides: sides(), a_first: Vec::new() };
     // Pages of the program, huge pages, frequency: what only the first run of all meets. It also shows
     // early what cannot be compared.
-    let mut first = Vec::new();
+    let mut first = sides();
     for (nth, program) in programs.iter().enumerate() {
         progress.set_message("warm-up");
         match once(program, config, &format!("{} (warm-up)", ["A", "B"][nth]))? {
-            Some(doc) => first.push(doc),
+            Some((run, _)) => first[nth].runs.push(run),
             None => return Ok(pairs),
         }
     }
-    likely(&first[0], &first[1])?;
+    likely(&first)?;
     for (nth, a_first) in stats::orders(config.pairs as usize, seed).into_iter().enumerate() {
         progress.set_message(format!("pair {} of {}", nth + 1, config.pairs));
         let mut got = [None, None];
@@ -59,10 +58,10 @@ pub(super) fn run(
         }
         let [Some(a), Some(b)] = got else { break };
         if let Some(folder) = &config.keep {
-            keep(folder, nth, [&a, &b])?;
+            keep(folder, nth, [&a.1, &b.1])?;
         }
-        for (side, doc) in pairs.sides.iter_mut().zip([a, b]) {
-            side.docs.push(doc);
+        for (side, (run, _)) in pairs.sides.iter_mut().zip([a, b]) {
+            side.runs.push(run);
         }
         pairs.a_first.push(a_first);
         progress.inc(1);
@@ -70,8 +69,12 @@ pub(super) fn run(
     Ok(pairs)
 }
 
-/// One run; none if it was interrupted.
-fn once(program: &Path, config: &PairsConfig, what: &str) -> anyhow::Result<Option<ResultDoc>> {
+/// One run, and its document as it was printed; none if it was interrupted.
+fn once(
+    program: &Path,
+    config: &PairsConfig,
+    what: &str,
+) -> anyhow::Result<Option<(Taken, Vec<u8>)>> {
     if interrupted() {
         return Ok(None);
     }
@@ -86,29 +89,29 @@ fn once(program: &Path, config: &PairsConfig, what: &str) -> anyhow::Result<Opti
         return Ok(None);
     }
     // What went wrong is in the document, if there is one: a run that is not verified ends with 1.
-    let document = document(&out.stdout);
+    let run = each(&out.stdout);
     if !out.status.success() {
         let error = String::from_utf8_lossy(&out.stderr);
         let last = error.lines().rfind(|line| !line.trim().is_empty());
-        let why = match (&document, last) {
+        let why = match (&run, last) {
             (Err(why), _) if !out.stdout.is_empty() => format!("{why:#}"),
             (_, Some(line)) => line.trim_start_matches("error: ").to_owned(),
             _ => "it said nothing".to_owned(),
         };
         bail!("{name} failed with {}: {why}", out.status);
     }
-    document.map(Some).with_context(|| format!("{name} gave nothing to compare"))
+    run.map(|run| Some((run, out.stdout)))
+        .with_context(|| format!("{name} gave nothing to compare"))
 }
 
 /// Keeps the documents of a pair, as `a/01.json` and `b/01.json`.
-fn keep(folder: &Path, nth: usize, docs: [&ResultDoc; 2]) -> anyhow::Result<()> {
-    for (side, doc) in ["a", "b"].into_iter().zip(docs) {
+fn keep(folder: &Path, nth: usize, texts: [&[u8]; 2]) -> anyhow::Result<()> {
+    for (side, text) in ["a", "b"].into_iter().zip(texts) {
         let folder = folder.join(side);
         std::fs::create_dir_all(&folder)
             .map_err(|e| anyhow!("cannot make '{}': {e}", folder.display()))?;
-        let text = doc.to_json().map_err(|e| anyhow!(e))?;
         let file = OutFile::File(folder.join(format!("{:02}.json", nth + 1)));
-        file.write(text.as_bytes()).map_err(|e| anyhow!(e))?;
+        file.write(text).map_err(|e| anyhow!(e))?;
     }
     Ok(())
 }

@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use crate::cmd::least::Cost;
+use crate::interrupt::go_on;
 
 /// What the clock counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +83,9 @@ impl Meter {
     }
 
     /// `repeat` measurements of two sorts of calls in turns, each of which undoes the other.
+    ///
+    /// # Errors
+    /// Those of the calls, or [`Interrupted`](crate::interrupt::Interrupted).
     pub(super) fn pairs(
         &self,
         repeat: u32,
@@ -91,6 +95,7 @@ impl Meter {
     ) -> anyhow::Result<(Cost, Cost)> {
         let (mut first, mut second) = (Vec::new(), Vec::new());
         for round in 0..repeat + WARM_UP {
+            go_on()?;
             let pair = (self.time(count, &mut there)?, self.time(count, &mut back)?);
             if round >= WARM_UP {
                 first.push(pair.0);

@@ -186,6 +186,9 @@ impl Doc {
             out += &format!("\n{title} of each tier's loops over a leaf of {LEAF}, least of {n}\n");
             tiers::table(&mut out, &self.tiers, style);
         }
+        if !self.run.complete {
+            out += &format!("\n{}\n", style.yellow("interrupted, incomplete"));
+        }
         out
     }
 

@@ -271,11 +271,8 @@ impl Doc {
             out += &format!("{} {} pages still charged\n", style.red("wrong"), self.leaked_pages);
         }
         let Tally { right, of } = self.total;
-        let verdict = if self.verified {
-            style.green("verified: true")
-        } else {
-            style.red("verified: false")
-        };
+        let complete = self.run.complete;
+        let verdict = style.verdict(self.verified, complete, "verified: true", "verified: false");
         let windows = self.windows.len();
         out += &format!("{right} of {of} checks right in {windows} kinds of windows; {verdict}\n");
         out

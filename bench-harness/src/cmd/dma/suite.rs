@@ -40,6 +40,9 @@ impl<R: Registers> Dma for Engine<R> {
     }
 }
 
+/// What is called after each change of the books and before each device, and may end everything.
+pub(super) type Step<'a> = &'a mut dyn FnMut(&str) -> anyhow::Result<()>;
+
 /// Bytes of a transfer.
 const BYTES: usize = 2048;
 /// What of a page is looked at: a whole page of the smallest size.
@@ -96,7 +99,7 @@ struct Bench<'a> {
     pages: Pages<'a>,
     always: Ioba,
     pattern: Pattern,
-    step: &'a mut dyn FnMut(&str),
+    step: Step<'a>,
 }
 
 /// Bytes of memory that a window of such pages needs.
@@ -115,19 +118,20 @@ fn places(window: &WindowInfo) -> Vec<(&'static str, u64)> {
     places
 }
 
-/// Checks one kind of window with every device. `step` is called after each change of the books.
+/// Checks one kind of window with every device.
 ///
 /// # Errors
-/// What the engine refused, or a device that does not answer; what is wrong is in the result.
+/// What the engine refused, a device that does not answer, or what `step` says; what is wrong is in the
+/// result.
 pub(super) fn window<D: Dma>(
     container: &Container,
     kind: &Kind,
     buffer: &Buffer,
     devices: &[D],
-    step: &mut dyn FnMut(&str),
+    step: Step<'_>,
 ) -> anyhow::Result<WindowResult> {
     container.register(buffer.start(), buffer.bytes())?;
-    step("registering");
+    step("registering")?;
     // Only with the first slot taken a window comes into the second.
     let filler = (kind.slot == SECOND)
         .then(|| container.create_window(WindowSpec::new(1 << 30, kind.spec.page)))
@@ -143,10 +147,10 @@ pub(super) fn window<D: Dma>(
     bench.end()?;
     if let Some(filler) = filler {
         container.remove_window(filler.start, Removal::IfUnmapped)?;
-        step("removing the first window");
+        step("removing the first window")?;
     }
     container.unregister(buffer.start(), buffer.bytes())?;
-    step("unregistering");
+    step("unregistering")?;
     Ok(result)
 }
 
@@ -159,14 +163,14 @@ pub(super) fn late<D: Dma>(
     spec: WindowSpec,
     buffer: &Buffer,
     join: impl FnOnce() -> anyhow::Result<Vec<D>>,
-    step: &mut dyn FnMut(&str),
+    step: Step<'_>,
 ) -> anyhow::Result<(Vec<D>, WindowResult)> {
     container.register(buffer.start(), buffer.bytes())?;
     let mut bench = Bench::new(container, spec, buffer, step)?;
     let middle = bench.window.geometry.requested_entries() / 2;
     bench.map_pair(middle)?;
     let devices = join()?;
-    (bench.step)("a late attach");
+    (bench.step)("a late attach")?;
     let mut result = WindowResult::new("a group that joined late".into(), &bench.window, &devices);
     for (device, counts) in devices.iter().zip(&mut result.devices) {
         let wrong = bench.copy(device, middle)?;
@@ -175,7 +179,7 @@ pub(super) fn late<D: Dma>(
     bench.unmap_pair(middle)?;
     bench.end()?;
     container.unregister(buffer.start(), buffer.bytes())?;
-    step("unregistering");
+    step("unregistering")?;
     Ok((devices, result))
 }
 
@@ -184,10 +188,10 @@ impl<'a> Bench<'a> {
         container: &'a Container,
         spec: WindowSpec,
         buffer: &'a Buffer,
-        step: &'a mut dyn FnMut(&str),
+        step: Step<'a>,
     ) -> anyhow::Result<Self> {
         let window = container.create_window(spec)?;
-        step("creating a window");
+        step("creating a window")?;
         let pages = Pages { buffer, page: spec.page };
         let needed = memory_bytes(spec.page, PageShift::K4);
         ensure!(buffer.bytes() >= needed, "{} bytes are too few to check with", buffer.bytes());
@@ -202,8 +206,7 @@ impl<'a> Bench<'a> {
     fn end(self) -> anyhow::Result<()> {
         self.container.unmap(self.always, self.pages.page.bytes())?;
         self.container.remove_window(self.window.start, Removal::IfUnmapped)?;
-        (self.step)("removing a window");
-        Ok(())
+        (self.step)("removing a window")
     }
 
     fn bus(&self, page: u64) -> Ioba {
@@ -215,15 +218,13 @@ impl<'a> Bench<'a> {
         let bytes = self.pages.page.bytes();
         let mapped = self.container.map(bus, memory, bytes, perm, mode);
         mapped.with_context(|| format!("mapping at bus address {bus}"))?;
-        (self.step)("a map");
-        Ok(())
+        (self.step)("a map")
     }
 
     fn unmap(&mut self, at: u64, pages: u64) -> anyhow::Result<()> {
         let (bus, bytes) = (self.bus(at), pages << self.pages.page.get());
         self.container.unmap(bus, bytes).with_context(|| format!("unmapping at {bus}"))?;
-        (self.step)("an unmap");
-        Ok(())
+        (self.step)("an unmap")
     }
 
     /// Page 0 of the memory readable, page 1 readable and writable behind it.
@@ -279,6 +280,7 @@ impl<'a> Bench<'a> {
         self.map_pair(first)?;
         let half = BYTES / 2;
         for (device, counts) in devices.iter().zip(&mut result.devices) {
+            (self.step)("a device")?;
             let wrong = self.copy(device, first)?;
             counts.count(Check::Copy, place, wrong);
             // One transfer over the boundary of the two pages.
@@ -300,6 +302,7 @@ impl<'a> Bench<'a> {
         let at = self.window.geometry.requested_entries() / 2;
         self.map(at, 0, Perm::READ, Mode::Refuse)?;
         for (device, counts) in devices.iter().zip(&mut result.devices) {
+            (self.step)("a device")?;
             let before = self.fresh(0)?;
             self.prime(device)?;
             device.store(self.bus(at), BYTES)?;
@@ -308,6 +311,7 @@ impl<'a> Bench<'a> {
         }
         self.map(at, 0, Perm::WRITE, Mode::Replace)?;
         for (device, counts) in devices.iter().zip(&mut result.devices) {
+            (self.step)("a device")?;
             let mut expected = self.fresh(0)?;
             let sent = self.prime(device)?;
             device.store(self.bus(at), BYTES)?;
@@ -331,6 +335,7 @@ impl<'a> Bench<'a> {
         self.map(at, 0, Perm::READ_WRITE, Mode::Refuse)?;
         // Each device uses the old mapping, so that each could remember it.
         for (nth, device) in devices.iter().enumerate() {
+            (self.step)("a device")?;
             let there = self.fresh(0)?;
             device.load(self.bus(at), BYTES)?;
             let wrong = self.held(device)? != there[..BYTES];
@@ -339,6 +344,7 @@ impl<'a> Bench<'a> {
         }
         self.map(at, 1, Perm::READ_WRITE, Mode::Replace)?;
         for (device, counts) in devices.iter().zip(&mut result.devices) {
+            (self.step)("a device")?;
             let (old, mut new) = (self.fresh(0)?, self.fresh(1)?);
             device.load(self.bus(at), BYTES)?;
             let read = self.held(device)?;
@@ -374,6 +380,7 @@ impl<'a> Bench<'a> {
         }
         self.unmap_pair(at)?;
         for (device, counts) in devices.iter().zip(&mut result.devices) {
+            (self.step)("a device")?;
             let before = (self.fresh(0)?, self.fresh(1)?);
             self.prime(device)?;
             device.load(self.bus(at), BYTES)?;
@@ -389,6 +396,7 @@ impl<'a> Bench<'a> {
         let first = at + 2;
         self.map_pair(first)?;
         for (device, counts) in devices.iter().zip(&mut result.devices) {
+            (self.step)("a device")?;
             // A bad access right before a good one.
             device.load(self.bus(at), BYTES)?;
             let wrong = self.copy(device, first)?;

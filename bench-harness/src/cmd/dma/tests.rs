@@ -6,6 +6,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
+use anyhow::Context;
 use tce_engine::backend::mock::Access;
 use tce_engine::{
     Engine, EngineOptions, GroupId, Ioba, Memory, Mock, MockBuilder, PageShift, PeNumber,
@@ -15,6 +16,7 @@ use tce_engine::{
 use super::kinds::{Kind, SECOND};
 use super::result::{Check, WindowResult};
 use super::suite::{self, Dma};
+use crate::interrupt::{Interrupted, unless_interrupted};
 use crate::kernel::Buffer;
 
 /// How a device, or the bridge before it, is broken.
@@ -133,7 +135,10 @@ fn check(kind: Kind, broken: Broken) -> (WindowResult, u32) {
     let buffer = Buffer::real(bytes, PageShift::K64, PageShift::K64).unwrap();
     let devices = [Fake::new(&mock, 0, Broken::No), Fake::new(&mock, 1, broken)];
     let mut steps = 0;
-    let mut step = |_: &str| steps += 1;
+    let mut step = |_: &str| -> anyhow::Result<()> {
+        steps += 1;
+        Ok(())
+    };
     let result = suite::window(&container, &kind, &buffer, &devices, &mut step).unwrap();
     assert_eq!(container.windows(), [], "{kind}");
     container.close();
@@ -200,11 +205,40 @@ fn a_late_group_sees_what_is_mapped() {
             Ok(vec![Fake::new(&mock, 1, broken)])
         };
         let spec = WindowSpec::new(1 << 30, PageShift::K4);
-        let (devices, result) = suite::late(&container, spec, &buffer, join, &mut |_| {}).unwrap();
+        let (devices, result) =
+            suite::late(&container, spec, &buffer, join, &mut |_| Ok(())).unwrap();
         assert_eq!((devices.len(), result.total().right, result.total().of), (1, right, 1));
         let text = result.report(crate::style::Style::new(false));
         assert!(text.contains(&format!("group 1: {right}/1 copies right")), "{text}");
         container.close();
         assert_eq!((engine.ledger().pages(), mock.leftovers()), (0, (0, 0, 0)));
+    }
+}
+
+/// Wherever a signal ends it, the container gives everything back, and it is no failure.
+#[test]
+fn an_interrupt_at_any_step_leaves_nothing() {
+    let window = kind(SECOND, 8 << 30, PageShift::K64, 2);
+    let (_, steps) = check(window, Broken::No);
+    for last in 1..=steps {
+        let mock = MockBuilder::new(1).build();
+        let engine = Engine::new(mock.clone(), EngineOptions::default());
+        let container = engine.container();
+        container.attach(GroupId(0)).unwrap();
+        let bytes = suite::memory_bytes(window.spec.page, PageShift::K64);
+        let buffer = Buffer::real(bytes, PageShift::K64, PageShift::K64).unwrap();
+        let devices = [Fake::new(&mock, 0, Broken::No), Fake::new(&mock, 0, Broken::No)];
+        let mut step_number = 0;
+        let mut step = |_: &str| -> anyhow::Result<()> {
+            step_number += 1;
+            if step_number < last { Ok(()) } else { Err(Interrupted.into()) }
+        };
+        let ended = suite::window(&container, &window, &buffer, &devices, &mut step).map(drop);
+        assert_eq!(step_number, last, "it went on");
+        assert!(ended.as_ref().is_err_and(|e| e.is::<Interrupted>()), "step {last}: {ended:?}");
+        let told = ended.context("of this window");
+        unless_interrupted(told).expect("the context does not hide it");
+        container.close();
+        assert_eq!((engine.ledger().pages(), mock.leftovers()), (0, (0, 0, 0)), "step {last}");
     }
 }

@@ -5,7 +5,7 @@
 use super::series::{Operation, backend, case, operations};
 use crate::result::ResultDoc;
 
-const HEADS: [&str; 20] = [
+const HEADS: [&str; 21] = [
     "run",
     "runs",
     "host",
@@ -26,6 +26,8 @@ const HEADS: [&str; 20] = [
     "max_ns",
     "ns_per_tce",
     "best_ns_per_tce",
+    // As `pages=8 threads=2`, of a sweep only.
+    "point",
 ];
 
 pub(super) fn text(docs: &[ResultDoc]) -> String {
@@ -53,6 +55,7 @@ pub(super) fn text(docs: &[ResultDoc]) -> String {
                 number(o.latency.max),
                 number(o.ns_per_tce),
                 number(o.best_ns_per_tce),
+                doc.point.to_string(),
             ];
             let line: Vec<String> = head.iter().chain(&cells).map(|cell| quoted(cell)).collect();
             out.push_str(&(line.join(",") + "\n"));

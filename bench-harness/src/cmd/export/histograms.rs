@@ -8,7 +8,7 @@ use std::iter;
 use anyhow::{Context, anyhow, bail};
 use hdrhistogram::Histogram;
 
-use super::series::{case, once};
+use super::series::{case, once, point};
 use crate::cmd::documents::histogram;
 use crate::result::{OpResult, ResultDoc};
 use crate::stamp;
@@ -69,16 +69,24 @@ pub(super) fn hlog(docs: &[ResultDoc]) -> anyhow::Result<String> {
 /// A file name without ending, and the percentiles, of each operation with samples.
 ///
 /// # Errors
-/// If there are several results, which files of one name cannot hold, or no histogram.
+/// If there are several results of the same, which files of one name cannot hold, or no histogram.
 pub(super) fn hgrm(docs: &[ResultDoc]) -> anyhow::Result<Vec<(String, String)>> {
-    let [doc] = docs else {
-        bail!("hgrm takes one result, and there are {}: merge them first", docs.len());
-    };
-    let all = with_samples(doc)?;
+    let of_same = |doc: &ResultDoc| docs.iter().filter(|d| d.point == doc.point).count();
+    if let Some((doc, many)) = docs.iter().map(|d| (d, of_same(d))).find(|(_, n)| *n > 1) {
+        let advice = if doc.point.is_none() { "merge them first" } else { "export one by one" };
+        bail!("hgrm takes one result or one sweep, and there are {many}: {advice}");
+    }
+    let mut all = Vec::new();
+    for doc in docs {
+        for (result, hist) in with_samples(doc)? {
+            let name = format!("{}{}", result.id.replace('/', "_"), point(&doc.point, '.'));
+            all.push((name, percentiles(&hist)));
+        }
+    }
     if all.is_empty() {
         bail!("there are no histograms: nothing was timed call by call");
     }
-    Ok(all.iter().map(|(result, hist)| (result.id.replace('/', "_"), percentiles(hist))).collect())
+    Ok(all)
 }
 
 fn with_samples(doc: &ResultDoc) -> anyhow::Result<Vec<(&OpResult, Histogram<u64>)>> {

@@ -2,6 +2,7 @@
 //! Text for Prometheus (0.0.4, as the textfile collector reads it) and OpenMetrics 1.0: the same samples,
 //! in base units, with the few differences between both.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 use anyhow::{Context, bail};
@@ -18,7 +19,7 @@ pub(super) enum Dialect {
 }
 
 /// Names and values of labels.
-type Labels = Vec<(&'static str, String)>;
+type Labels = Vec<(Cow<'static, str>, String)>;
 
 /// A sample: what follows the family's name, labels, value.
 type Sample = (&'static str, Labels, String);
@@ -60,17 +61,23 @@ pub(super) fn text(docs: &[ResultDoc], dialect: Dialect) -> anyhow::Result<Strin
     Ok(out)
 }
 
-/// What all samples of a result carry; a merged one is of no single host.
+/// What all samples of a result carry; a merged one is of no single host, and a point of a sweep has a label
+/// for each setting, as `sweep_pages`.
 fn labels(doc: &ResultDoc) -> Labels {
-    let mut labels = vec![("backend", backend(doc)), ("case", geometry(doc))];
+    let mut labels = vec![("backend".into(), backend(doc)), ("case".into(), geometry(doc))];
     if doc.hosts.is_empty() {
-        labels.push(("host", doc.host.hostname.clone()));
+        labels.push(("host".into(), doc.host.hostname.clone()));
     }
+    // A name of a label has no hyphen.
+    let of_sweep = |(setting, value): (&String, &String)| {
+        (Cow::Owned(format!("sweep_{}", setting.replace('-', "_"))), value.clone())
+    };
+    labels.extend(doc.point.0.iter().map(of_sweep));
     labels
 }
 
 fn with(labels: &Labels, more: &[(&'static str, &str)]) -> Labels {
-    let more = more.iter().map(|(name, value)| (*name, (*value).to_owned()));
+    let more = more.iter().map(|(name, value)| ((*name).into(), (*value).to_owned()));
     labels.iter().cloned().chain(more).collect()
 }
 

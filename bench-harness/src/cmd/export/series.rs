@@ -6,7 +6,7 @@ use anyhow::bail;
 use crate::cli::Better;
 use crate::cmd::documents::{Tally, unlike};
 use crate::recorder::Summary;
-use crate::result::{Config, MixSettings, OpResult, ResultDoc, RunSettings};
+use crate::result::{Config, MixSettings, OpResult, ResultDoc, RunSettings, SweepPoint};
 use crate::size::format_arg;
 
 /// The operation that a replay's throughput pass is.
@@ -154,10 +154,17 @@ pub(super) fn operations(doc: &ResultDoc) -> Vec<Operation> {
     of_results.chain(of_replay).collect()
 }
 
-/// `BACKEND/GEOMETRY`, the first parts of a series' name. They say what decides most about a time; what
-/// is not in them has to stay the same from commit to commit.
+/// `BACKEND/GEOMETRY`, the first parts of a series' name, and of a point of a sweep `/POINT`. They say what
+/// decides most about a time; what is not in them has to stay the same from commit to commit.
 pub(in crate::cmd) fn case(doc: &ResultDoc) -> String {
-    format!("{}/{}", backend(doc), geometry(doc))
+    format!("{}/{}{}", backend(doc), geometry(doc), point(&doc.point, '/'))
+}
+
+/// `groups-2+pages-8` behind `before`; of a run by itself nothing.
+pub(super) fn point(point: &SweepPoint, before: char) -> String {
+    let value = |(setting, value): (&String, &String)| format!("{setting}-{}", plain(value));
+    let all: Vec<_> = point.0.iter().map(value).collect();
+    if all.is_empty() { String::new() } else { format!("{before}{}", all.join("+")) }
 }
 
 /// As the label begins: `mock`, `mock-of-phb4`, `mock-kernel-k6_11-on-pseries`, `vfio`, `vfio-emulated`.
@@ -370,5 +377,10 @@ mod tests {
         assert!(!name.contains([',', ' ', '"', '=']));
         doc.backend.label = "vfio: real kernel 6.12, emulated by QEMU".to_owned();
         assert_eq!(backend(&doc), "vfio-emulated");
+        let values = [("rate", "1000/s"), ("page-size", "64K")];
+        doc.point = SweepPoint(values.map(|(n, v)| (n.to_owned(), v.to_owned())).into());
+        let name = case(&doc);
+        assert!(name.ends_with("-kills1+2+3/page-size-64K+rate-1000_s"), "{name}");
+        assert!(!name.contains([',', ' ', '"', '=']));
     }
 }

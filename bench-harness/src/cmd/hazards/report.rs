@@ -14,7 +14,7 @@ const NAMES: usize = 18;
 
 pub(super) fn table(doc: &Doc, style: Style) -> String {
     let mut out = format!("hazards: {}\n\n", doc.label);
-    let Some(first) = doc.traps.first() else { return out };
+    let Some(first) = doc.traps.first() else { return out + "interrupted before the first trap\n" };
     let _ = write!(out, "{:NAMES$} {:7}", "trap", "");
     for cell in &first.cells {
         let _ = write!(out, " {:COLUMN$}", cell.profile);

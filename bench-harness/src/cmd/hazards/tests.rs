@@ -41,6 +41,31 @@ fn what_todays_kernel_does_to_the_naive() {
     assert_eq!(harm("half-reset"), Harm { disturbed: 1, misled: 1, ..Harm::default() });
 }
 
+/// Whole traps only, and never verified.
+#[test]
+fn an_interrupt_leaves_the_traps_so_far() {
+    let config = HazardsConfig {
+        profiles: vec![Profile::K4_9, Profile::K6_11],
+        traps: vec!["detach".to_owned(), "closed".to_owned()],
+        json: None,
+        quiet: true,
+    };
+    // Asked before each kernel's turn, and in the end.
+    for (turns, traps, complete) in [(0, 0, false), (1, 0, false), (3, 1, false), (5, 2, true)] {
+        let asked = std::cell::Cell::new(0);
+        let over = || {
+            asked.set(asked.get() + 1);
+            asked.get() > turns
+        };
+        let mut doc = empty(Vec::new());
+        play(&config, &mut doc, over);
+        assert_eq!((doc.traps.len(), doc.run.complete), (traps, complete), "{turns}");
+        assert_eq!(doc.verified, complete, "{turns}");
+        let text = report::table(&doc, Style::new(false));
+        assert_eq!(text.contains("interrupted"), !complete, "{text}");
+    }
+}
+
 /// Without its guard the engine is no better off than the naive.
 #[cfg(feature = "sabotage")]
 #[test]

@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::recorder::{Percentiles, Summary};
 use crate::result::{
     BooksResult, Counters, DmaResult, HistData, HostRun, OpResult, OpenLoop, Replay, ReplayTotal,
-    ResultDoc, Run, TraceResult, Verification,
+    ResultDoc, Run, SweepPoint, TraceResult, Verification,
 };
 use crate::stamp::joint_id;
 
@@ -59,6 +59,7 @@ pub(super) fn document(
         warnings: each_once(rows.iter().flat_map(|r| &r.warnings)),
         skipped: each_once(rows.iter().flat_map(|r| &r.skipped)),
         hosts: rows,
+        point: SweepPoint::default(),
     })
 }
 

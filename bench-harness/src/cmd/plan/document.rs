@@ -6,6 +6,8 @@ use serde::Serialize;
 use tce_engine::addr::GroupId;
 use tce_engine::backend::linux::vfio::DeviceInfo;
 
+use super::sources::Source;
+use super::time::Time;
 use crate::host::HostFacts;
 use crate::result::{BackendKind, Config, Tool, Warning};
 use crate::run::rig::Plan;
@@ -20,6 +22,9 @@ pub(super) struct Doc {
     pub(super) host: HostFacts,
     pub(super) backend: Backend,
     pub(super) config: Config,
+    pub(super) time: Time,
+    /// Of all values here but the warnings.
+    pub(super) sources: Vec<Source>,
     /// Of each container's window.
     pub(super) table: Table,
     pub(super) memory: Memory,

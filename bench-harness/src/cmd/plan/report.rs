@@ -3,7 +3,10 @@
 
 use std::fmt::Write;
 
+use serde_json::Value;
+
 use super::document::{Doc, Memory, Window};
+use super::sources::Source;
 use crate::columns::table;
 use crate::result::Config;
 use crate::size::{format_arg, format_size};
@@ -38,7 +41,9 @@ pub(super) fn report(doc: &Doc, style: Style) -> String {
         (None, None) => "as long as it takes".to_owned(),
     };
     let phases = config.phases.join(", ");
-    let _ = writeln!(out, "phases, each for {time} after {} s: {phases}\n", config.warmup_s);
+    let _ = writeln!(out, "phases, each for {time} after {} s: {phases}", config.warmup_s);
+    doc.time.report(&mut out);
+    out.push('\n');
     shape(&mut out, doc, config.level_entries, style);
     memory(&mut out, doc, style);
     let _ = writeln!(out, "\nIOMMU pages that can map memory which stands on");
@@ -53,10 +58,56 @@ pub(super) fn report(doc: &Doc, style: Style) -> String {
             device.group, device.name
         );
     }
+    out.push_str("\nwhere each value comes from\n");
+    origins(&mut out, doc, style);
     for warning in &doc.warnings {
         let _ = writeln!(out, "{} {}", style.yellow("warning:"), warning.text);
     }
     out
+}
+
+/// All settings with their sources, and where the rest comes from.
+fn origins(out: &mut String, doc: &Doc, style: Style) {
+    let Ok(values) = serde_json::to_value(doc) else { return };
+    let mut rows = vec![["value", "from", ""].map(str::to_owned)];
+    for Source { value, from, at } in &doc.sources {
+        let found = values.pointer(&format!("/{}", value.replace('.', "/")));
+        let from = match at {
+            Some(at) => format!("{}: {at}", from.name()),
+            None => from.name().to_owned(),
+        };
+        let is = found.map_or_else(String::new, |v| shown(value, v));
+        rows.push([(*value).to_owned(), from, is]);
+    }
+    table(out, &rows, style);
+}
+
+/// A value in few words, if it can be.
+fn shown(name: &str, value: &Value) -> String {
+    match value {
+        Value::Null => "none".to_owned(),
+        Value::Bool(true) => "yes".to_owned(),
+        Value::Bool(false) => "no".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Number(number) => match number.as_u64() {
+            Some(bytes) if name.ends_with("_bytes") => format_size(bytes),
+            Some(at) if name.ends_with("_start") => format!("{at:#x}"),
+            Some(shift @ 0..64) if name.ends_with("_shift") => format_arg(1 << shift),
+            _ => number.to_string(),
+        },
+        Value::Array(list) if list.iter().all(is_plain) => {
+            list.iter().map(|item| shown(name, item)).collect::<Vec<_>>().join(",")
+        }
+        Value::Object(members) if members.values().all(is_plain) => {
+            let one = |(name, value): (&String, &Value)| format!("{name} {}", shown(name, value));
+            members.iter().map(one).collect::<Vec<_>>().join(", ")
+        }
+        Value::Array(_) | Value::Object(_) => "…".to_owned(),
+    }
+}
+
+fn is_plain(value: &Value) -> bool {
+    !value.is_array() && !value.is_object()
 }
 
 fn shape(out: &mut String, doc: &Doc, level_entries: u64, style: Style) {

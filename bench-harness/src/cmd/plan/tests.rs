@@ -1,11 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
+use std::collections::BTreeMap;
+
+use super::sources::{Source, SourceKind};
 use super::*;
 use crate::fixtures::{each_key_is_required, validator};
+use crate::result::Skipped;
+use crate::workload::Workload;
 
 const SCHEMA_TEXT: &str = include_str!("../../../../results/schema/tce-bench.plan-1.schema.json");
 
 fn config(line: &str) -> PlanConfig {
-    let words = ["tce-bench", "plan"].into_iter().chain(line.split_whitespace());
+    parsed(&format!("plan {line}"))
+}
+
+fn parsed(line: &str) -> PlanConfig {
+    let words = ["tce-bench"].into_iter().chain(line.split_whitespace());
     match crate::cli::parse(words) {
         Ok(crate::cli::Invocation::Plan(config)) => config,
         other => panic!("{line}: {other:?}"),
@@ -120,9 +129,13 @@ fn a_plan_fits_its_schema_and_each_field_is_required() {
     let driver = Some("vfio-pci".to_owned());
     let (node, dma_mask_bits) = (None, Some(32));
     doc.devices.push(Device { group: 1, name, driver, node, dma_mask_bits });
+    doc.time.skipped.push(Skipped { id: "clear".to_owned(), reason: "why".to_owned() });
     let good = serde_json::to_value(&doc).unwrap();
     let parents = [
         "",
+        "/time",
+        "/time/skipped/0",
+        "/sources/0",
         "/backend",
         "/table",
         "/table/levels/0",
@@ -134,6 +147,101 @@ fn a_plan_fits_its_schema_and_each_field_is_required() {
         "/devices/0",
     ];
     each_key_is_required(&validator, &good, &parents);
+}
+
+/// Each source by its value, with the file and line of a workload.
+fn origins(line: &str) -> BTreeMap<&'static str, (SourceKind, Option<String>)> {
+    let doc = make(&parsed(line)).unwrap().0;
+    let (count, values) = (doc.sources.len(), serde_json::to_value(&doc).unwrap());
+    let of = |value: &str| values.pointer(&format!("/{}", value.replace('.', "/")));
+    for source in &doc.sources {
+        assert!(of(source.value).is_some(), "{line}: there is no {}", source.value);
+    }
+    // Nothing is left out, not even what another option added.
+    for (place, members) in [("", &values), ("config", &values["config"])] {
+        for key in members.as_object().unwrap().keys() {
+            let path = if place.is_empty() { key.clone() } else { format!("{place}.{key}") };
+            let own = ["schema", "tool", "sources", "warnings", "config.command"];
+            let told = |s: &Source| s.value == path || s.value.starts_with(&format!("{path}."));
+            let is_null = of(&path).is_none_or(serde_json::Value::is_null);
+            let known = own.contains(&path.as_str()) || doc.sources.iter().any(told);
+            assert!(known || (is_null && path == "config.mix"), "{line}: no source of {path}");
+        }
+    }
+    let all: BTreeMap<_, _> = doc.sources.into_iter().map(|s| (s.value, (s.from, s.at))).collect();
+    assert_eq!(all.len(), count, "{line}: a value has two sources");
+    all
+}
+
+#[test]
+fn each_value_says_where_it_comes_from() {
+    let all = origins("plan --backend mock --window 64M --threads 2 --memlock 1G");
+    for (value, from) in [
+        ("backend.kind", SourceKind::CommandLine),
+        ("backend.group_numbers", SourceKind::Settings),
+        ("config.window_bytes", SourceKind::CommandLine),
+        ("config.threads", SourceKind::CommandLine),
+        ("config.groups", SourceKind::Default),
+        ("config.levels", SourceKind::Settings),
+        ("config.phases", SourceKind::Default),
+        ("config.duration_s", SourceKind::Default),
+        ("config.simd", SourceKind::Machine),
+        ("config.memlock_bytes", SourceKind::CommandLine),
+        ("memory.memlock_bytes", SourceKind::CommandLine),
+        ("memory.locked_bytes", SourceKind::Machine),
+        ("table", SourceKind::Settings),
+        ("host", SourceKind::Machine),
+    ] {
+        assert_eq!(all[value], (from, None), "{value}");
+    }
+    let all = origins("run --dry-run --profile k6_11 --levels 1 --pages 4 --repetitions 3");
+    for (value, from) in [
+        ("backend.kind", SourceKind::Settings),
+        ("config.levels", SourceKind::CommandLine),
+        ("config.phases", SourceKind::Settings),
+        ("config.duration_s", SourceKind::Settings),
+        ("config.mix.pages", SourceKind::CommandLine),
+        ("config.mix.live", SourceKind::Default),
+        ("config.buffer_bytes", SourceKind::Default),
+        ("memory.memlock_bytes", SourceKind::Default),
+    ] {
+        assert_eq!(all[value].0, from, "{value}");
+    }
+    // What is typed goes before the workload, which has its lines.
+    let all = origins("--workload nic-ring --threads 2 --backend mock --dry-run");
+    let workload = Workload::find("nic-ring").unwrap();
+    let line = workload.setting("window.size").unwrap().line;
+    let at = format!("workloads/synthetic/nic-ring.toml:{line}");
+    assert_eq!(all["config.window_bytes"], (SourceKind::Workload, Some(at)));
+    assert_eq!(all["config.threads"].0, SourceKind::CommandLine);
+    assert_eq!(all["config.workload"].0, SourceKind::CommandLine);
+}
+
+#[test]
+fn the_time_is_what_the_settings_say_and_no_estimate() {
+    let time = |line: &str| doc(line).time;
+    let two = "--backend mock --window 64M --phase bulk --phase ring";
+    let by_time = time(&format!("{two} --duration 2s --warmup 250ms"));
+    assert_eq!((by_time.least_s, by_time.phases, by_time.skipped.len()), (4.5, 2, 0));
+    // Rounds take what they take.
+    let by_rounds = time(&format!("{two} --repetitions 7 --warmup 250ms"));
+    assert_eq!(by_rounds.least_s, 0.5);
+    assert_eq!(by_rounds.at_run_time[1], "7 round(s) of each phase");
+    let both = time(&format!("{two} --repetitions 7 --duration 2s --warmup 0s"));
+    assert_eq!(both.least_s, 0.0);
+    assert_eq!(both.at_run_time[1], "7 round(s) of each phase, or what can be begun in 2 s");
+    // A kernel's tables are not cleared by us, and it is not asked for exposure.
+    let kernel = "--backend mock-kernel --window 64M --phase clear --phase bulk --duration 1s";
+    let kernel = time(kernel);
+    assert_eq!((kernel.least_s, kernel.phases), (1.0, 1));
+    assert_eq!(kernel.skipped[0].reason, "a kernel owns the tables");
+    assert!(kernel.at_run_time.iter().all(|text| !text.contains("reachable")));
+    let text = report::report(&doc(&format!("{two} --duration 2s")), Style::new(false));
+    let line = "run time, by the settings: 4.2 s at least, of 2 phase(s); measured at run time, not \
+                estimated: setting up, in each phase the round that is under way when its time is up, ";
+    assert!(text.contains(line), "{text}");
+    let row = |words: [&str; 5]| text.lines().any(|l| l.split_whitespace().eq(words));
+    assert!(row(["config.window_bytes", "command", "line", "64", "MiB"]), "{text}");
 }
 
 #[test]

@@ -21,7 +21,8 @@ use crate::profile;
 use crate::recorder::Recorder;
 use crate::result::{
     Backend, BackendKind, Config, MOCK_LABEL, OpResult, Replay, ReplaySettings, ReplayTotal,
-    ResultDoc, Run, SCHEMA, TableMemory, TableMemoryKind, Tool, TraceResult, Verification, Warning,
+    ResultDoc, Run, SCHEMA, SweepPoint, TableMemory, TableMemoryKind, Tool, TraceResult,
+    Verification, Warning,
 };
 use crate::trace::TraceError;
 
@@ -217,6 +218,7 @@ impl Outcome {
             warnings,
             skipped: Vec::new(),
             hosts: Vec::new(),
+            point: SweepPoint::default(),
         })
     }
 
