@@ -5,6 +5,7 @@ mod checks;
 mod churn;
 mod compare;
 mod config;
+mod crash;
 mod examples;
 mod export;
 mod import;
@@ -37,6 +38,7 @@ use crate::size::{parse_duration, parse_size};
 use checks::{CostArgs, DmaArgs, HazardsArgs, LimitsArgs, SharingArgs, TeardownArgs};
 use churn::ChurnArgs;
 use compare::{COMPARE_EXAMPLES, CompareArgs, GateArgs};
+use crash::CrashArgs;
 use export::{EXPORT_EXAMPLES, ExportArgs, MERGE_EXAMPLES, MergeArgs};
 use import::ImportArgs;
 use machine::{CompletionsArgs, DoctorArgs, InfoArgs, ManArgs, PlanArgs};
@@ -55,6 +57,7 @@ pub use checks::{
 pub use churn::ChurnConfig;
 pub use compare::{CompareConfig, Compared, Format, PairsConfig};
 pub use config::{Output, ReplayConfig, RunConfig};
+pub use crash::CrashConfig;
 pub use export::{Better, ExportConfig, ExportFormat, MergeConfig};
 pub use import::{ImportConfig, ImportFormat, PowerOn};
 pub use machine::{DoctorConfig, InfoConfig, PlanConfig};
@@ -183,6 +186,9 @@ enum Command {
     /// what is lost
     #[command(allow_negative_numbers = true, after_help = CHURN_EXAMPLES)]
     Churn(Box<ChurnArgs>),
+    /// Kill runs of this program at random moments, and look for what they leave behind
+    #[command(after_help = crash::EXAMPLES)]
+    Crash(CrashArgs),
     /// Compare two programs that run in turns, or results: regression, no change or inconclusive
     #[command(after_help = COMPARE_EXAMPLES)]
     Compare(Box<CompareArgs>),

@@ -121,7 +121,7 @@ impl HostFacts {
             virt: parse_virt(&cpuinfo),
             thp: read("sys/kernel/mm/transparent_hugepage/enabled")
                 .and_then(|text| parse_selected(&text)),
-            hugepages: huge_pools(&root.join("sys/kernel/mm/hugepages")),
+            hugepages: huge_pools(&root.join(HUGE_POOLS)),
             governor: line("sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
             numa_nodes: line("sys/devices/system/node/online")
                 .and_then(|text| cpus::parse_list(&text).ok())
@@ -215,8 +215,11 @@ fn parse_mem_available(text: &str) -> Option<u64> {
     kib.checked_mul(1024)
 }
 
+/// Where pools of huge pages are, below `/`.
+pub(crate) const HUGE_POOLS: &str = "sys/kernel/mm/hugepages";
+
 /// Lists the pools: the sizes differ by machine and MMU, so none is assumed.
-fn huge_pools(directory: &Path) -> Vec<HugePool> {
+pub(crate) fn huge_pools(directory: &Path) -> Vec<HugePool> {
     let number = |path: PathBuf| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
     let pool = |entry: fs::DirEntry| {
         let name = entry.file_name();

@@ -26,6 +26,7 @@ pub mod run;
 pub mod size;
 pub mod slow;
 pub mod stamp;
+pub mod steps;
 pub mod style;
 pub mod trace;
 pub mod workload;

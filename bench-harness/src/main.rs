@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use tce_bench::cli::{self, EXIT_USAGE, Invocation};
 use tce_bench::cmd::{self, Status};
 use tce_bench::interrupt;
+use tce_bench::steps;
 use tce_bench::style::printable;
 
 /// Something failed, or a check did.
@@ -23,6 +24,10 @@ fn main() -> ExitCode {
         Err(exit) => return exit.print(),
     };
     let argv = std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect();
+    if let Err(text) = steps::from_env() {
+        eprintln!("error: {text}");
+        return ExitCode::from(EXIT_USAGE);
+    }
     let result =
         interrupt::install().map_err(anyhow::Error::from).and_then(|()| match &invocation {
             Invocation::Run(config) => cmd::run::run(config, argv),
@@ -37,6 +42,7 @@ fn main() -> ExitCode {
             Invocation::Sharing(config) => cmd::sharing::sharing(config, argv),
             Invocation::Teardown(config) => cmd::teardown::teardown(config, argv),
             Invocation::Churn(config) => cmd::churn::churn(config, argv),
+            Invocation::Crash(config) => cmd::crash::crash(config, argv),
             Invocation::Compare(config) => cmd::compare::compare(config, argv),
             Invocation::Export(config) => cmd::export::export(config),
             Invocation::Merge(config) => cmd::merge::merge(config),

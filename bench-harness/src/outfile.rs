@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Writes a result file whole or not at all.
 
-use std::fs::{self, OpenOptions, Permissions};
+use std::ffi::OsStr;
+use std::fs::{self, OpenOptions, Permissions, TryLockError};
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
+
+use crate::steps::{Step, tell};
 
 /// Where a result goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -184,15 +187,48 @@ fn directory(path: &Path) -> &Path {
     }
 }
 
-/// A file beside the target: a rename works only within one file system.
+/// How the names of temporary files begin and end.
+const TEMPORARY: [&str; 2] = [".tce-bench-", ".tmp"];
+
+/// True for the name of a temporary file.
+pub(crate) fn is_temporary(name: &OsStr) -> bool {
+    name.to_str().is_some_and(|n| n.starts_with(TEMPORARY[0]) && n.ends_with(TEMPORARY[1]))
+}
+
+/// A file beside the target: a rename works only within one file system. It is locked as long as its
+/// writer lives. What writers that were killed have left in the directory is removed.
 fn temporary(path: &Path) -> io::Result<tempfile::NamedTempFile> {
     // Like any other new file: 0666 less the umask; tempfile's own default is 0600.
     let mode = fs::metadata(path).map_or(0o666, |meta| meta.permissions().mode() & 0o777);
-    tempfile::Builder::new()
-        .prefix(".tce-bench-")
-        .suffix(".tmp")
-        .permissions(Permissions::from_mode(mode))
-        .tempfile_in(directory(path))
+    let directory = directory(path);
+    sweep(directory);
+    loop {
+        let file = tempfile::Builder::new()
+            .prefix(TEMPORARY[0])
+            .suffix(TEMPORARY[1])
+            .permissions(Permissions::from_mode(mode))
+            .tempfile_in(directory)?;
+        match file.as_file().try_lock() {
+            // Before it was locked, somebody else's sweep may have taken it for one that was left.
+            Ok(()) if file.as_file().metadata()?.nlink() == 0 => {}
+            Err(TryLockError::WouldBlock) => {}
+            // Where nothing can be locked, nothing is swept.
+            Ok(()) | Err(TryLockError::Error(_)) => return Ok(file),
+        }
+    }
+}
+
+/// Removes temporary files that nobody holds. What cannot be removed stays.
+fn sweep(directory: &Path) {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    for entry in entries.filter(|entry| is_temporary(&entry.file_name())) {
+        let plain = entry.file_type().is_ok_and(|kind| kind.is_file());
+        let mut options = OpenOptions::new();
+        let options = options.write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+        if plain && options.open(entry.path()).is_ok_and(|file| file.try_lock().is_ok()) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
@@ -203,6 +239,7 @@ fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
 
 /// Gives a temporary file its name, once it is on disk.
 fn keep(file: tempfile::NamedTempFile, path: &Path) -> io::Result<()> {
+    tell(Step::Write);
     // Some file systems report a full disk only here.
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
@@ -268,6 +305,28 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(names(dir.path()), ["out.json"]);
         assert_ne!(fs::metadata(&path).unwrap().permissions().mode() & 0o400, 0);
+    }
+
+    #[test]
+    fn what_a_killed_writer_left_goes_with_the_next_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out.json");
+        let live = temporary(&path).unwrap();
+        // As after a kill: the name is there, and nobody holds it.
+        for name in [".tce-bench-killed.tmp", ".tce-bench-x.json", "tce-bench-x.tmp"] {
+            fs::write(dir.path().join(name), "half").unwrap();
+        }
+        let mut kept = vec![
+            live.path().file_name().unwrap().to_str().unwrap().to_owned(),
+            ".tce-bench-x.json".to_owned(),
+            "out.json".to_owned(),
+            "tce-bench-x.tmp".to_owned(),
+        ];
+        kept.sort();
+        to(&path).write(b"whole").unwrap();
+        assert_eq!(names(dir.path()), kept);
+        drop(live);
+        assert_eq!(names(dir.path()).len(), 3);
     }
 
     #[test]

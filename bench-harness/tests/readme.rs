@@ -24,7 +24,7 @@ const README: &str = include_str!("../../README.md");
 const RUN: &str = include_str!("data/ring.json");
 
 /// Commands that do not run here, by how they begin, and why.
-const NOT_RUN: [(&str, &str); 17] = [
+const NOT_RUN: [(&str, &str); 18] = [
     ("cargo ", "it would build what is being tested"),
     ("scripts/", "it takes an emulator or a cluster, and minutes"),
     ("tce-bench --backend vfio", "it takes a POWER machine"),
@@ -38,6 +38,7 @@ const NOT_RUN: [(&str, &str); 17] = [
     ("tce-bench limits", "tables up to 256 MiB, many times each"),
     ("tce-bench teardown", "windows up to 1 TiB"),
     ("tce-bench churn", "1,000 rounds"),
+    ("tce-bench crash", "where there are real groups, it takes them; crash_cli.rs uses the mock"),
     ("tce-bench soak", "millions of calls; soak_cli.rs makes fewer"),
     ("tce-bench stale", "the largest trace, three times"),
     ("tce-bench policies", "the same, nine times"),

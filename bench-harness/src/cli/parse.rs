@@ -11,10 +11,10 @@ use clap::Parser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::{
-    ChurnConfig, Cli, Command, CompareConfig, CostConfig, DmaConfig, DoctorConfig, EXIT_USAGE,
-    ExportConfig, HazardsConfig, ImportConfig, InfoConfig, LimitsConfig, MergeConfig, PlanConfig,
-    PoliciesConfig, ReplayConfig, ReportConfig, RunConfig, SharingConfig, SoakConfig, StaleConfig,
-    SweepConfig, TeardownConfig, TraceConfig, WorkloadsConfig, machine,
+    ChurnConfig, Cli, Command, CompareConfig, CostConfig, CrashConfig, DmaConfig, DoctorConfig,
+    EXIT_USAGE, ExportConfig, HazardsConfig, ImportConfig, InfoConfig, LimitsConfig, MergeConfig,
+    PlanConfig, PoliciesConfig, ReplayConfig, ReportConfig, RunConfig, SharingConfig, SoakConfig,
+    StaleConfig, SweepConfig, TeardownConfig, TraceConfig, WorkloadsConfig, machine,
 };
 use crate::style::Style;
 
@@ -47,6 +47,8 @@ pub enum Invocation {
     Teardown(TeardownConfig),
     /// Have a group join and leave.
     Churn(ChurnConfig),
+    /// Kill, and look.
+    Crash(CrashConfig),
     /// Compare, and perhaps judge.
     Compare(CompareConfig),
     /// Convert.
@@ -123,6 +125,7 @@ where
         Some(Command::Sharing(sharing)) => Ok(Invocation::Sharing(sharing.into())),
         Some(Command::Teardown(args)) => Ok(Invocation::Teardown(args.into())),
         Some(Command::Churn(churn)) => ChurnConfig::try_from(*churn).map(Invocation::Churn),
+        Some(Command::Crash(args)) => CrashConfig::try_from(args).map(Invocation::Crash),
         Some(Command::Compare(args)) => CompareConfig::try_from(*args).map(Invocation::Compare),
         Some(Command::Gate(args)) => CompareConfig::try_from(*args).map(Invocation::Compare),
         Some(Command::Export(args)) => ExportConfig::try_from(args).map(Invocation::Export),

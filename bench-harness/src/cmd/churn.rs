@@ -2,8 +2,8 @@
 //! `tce-bench churn`: a group joins and leaves in a loop while pages of another are mapped and
 //! unmapped. What is counted is whether anything of either is lost.
 
-mod devices;
-mod ground;
+pub(super) mod devices;
+pub(super) mod ground;
 mod mapper;
 mod report;
 mod result;

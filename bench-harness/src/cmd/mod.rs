@@ -4,6 +4,7 @@
 pub mod churn;
 pub mod compare;
 pub mod cost;
+pub mod crash;
 pub mod dma;
 pub mod doctor;
 mod documents;

@@ -7,6 +7,7 @@
 
 mod books;
 mod buffer;
+mod told;
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,8 +19,11 @@ use tce_engine::backend::linux::vfio::{
 };
 use tce_engine::backend::linux::{Linux, LinuxOptions, Version};
 
+use crate::steps::{Step, tell};
+
 pub(crate) use books::Books;
 pub(crate) use buffer::Buffer;
+pub(crate) use told::told;
 
 /// Why the back end that was asked for cannot be used, and what to do about it: one line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,7 +83,7 @@ pub(crate) fn open_vfio(
     let vfio = Arc::new(real());
     let version = if v1 { Version::V1 } else { Version::V2 };
     let options = LinuxOptions { version, ..LinuxOptions::default() };
-    let linux = Linux::new(vfio.clone(), options);
+    let linux = Linux::new(told(vfio.clone()), options);
     let devices = found.groups.iter().map(|g| found.devices.get(g).cloned().unwrap_or_default());
     Ok(OpenVfio {
         vfio,
@@ -119,6 +123,7 @@ impl OpenVfio {
     /// # Errors
     /// The error number.
     pub(crate) fn device(&self, group: GroupId, name: &str) -> Result<Device, Errno> {
+        tell(Step::Device);
         self.vfio.device(group, name)
     }
 }

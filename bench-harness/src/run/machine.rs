@@ -15,7 +15,7 @@ use tce_engine::platform::Platform;
 use super::rig::Plan;
 use crate::cli::{BackendChoice, RunConfig};
 use crate::host::HostFacts;
-use crate::kernel::{Books, Buffer, OpenVfio, Unavailable, open_vfio};
+use crate::kernel::{Books, Buffer, OpenVfio, Unavailable, open_vfio, told};
 use crate::result::{BackendKind, MOCK_LABEL, Warning};
 use crate::size::format_size;
 
@@ -284,7 +284,7 @@ impl What {
         process.set_memlock(config.memlock_bytes);
         let version = if config.vfio_v1 { Version::V1 } else { Version::V2 };
         let options = LinuxOptions { version, ..LinuxOptions::default() };
-        let linux = Linux::new(process.clone(), options);
+        let linux = Linux::new(told(process.clone()), options);
         Ok(Self::MockKernel { kernel, process, linux })
     }
 

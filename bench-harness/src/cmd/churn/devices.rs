@@ -32,14 +32,14 @@ struct Place {
 
 /// What was wrong.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Wrong {
-    pub(super) kind: Kind,
-    pub(super) text: String,
+pub(in crate::cmd) struct Wrong {
+    pub(in crate::cmd) kind: Kind,
+    pub(in crate::cmd) text: String,
 }
 
 /// Which of the counts it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(in crate::cmd) enum Kind {
     /// A member does not find what is mapped.
     Lost,
     /// A member finds what is not.
@@ -55,17 +55,17 @@ impl Wrong {
 }
 
 /// Picks pages and tries them.
-pub(super) struct Trial<'a> {
+pub(in crate::cmd) struct Trial<'a> {
     ground: Ground<'a>,
     random: Random,
     /// Leaves out bus addresses that a real bridge would keep to itself.
     avoid_hole: bool,
     /// What was done.
-    pub(super) sum: DmaResult,
+    pub(in crate::cmd) sum: DmaResult,
 }
 
 impl<'a> Trial<'a> {
-    pub(super) fn new(ground: Ground<'a>, seed: u64, avoid_hole: bool) -> Self {
+    pub(in crate::cmd) fn new(ground: Ground<'a>, seed: u64, avoid_hole: bool) -> Self {
         Self { ground, random: Random::new(seed), avoid_hole, sum: DmaResult::default() }
     }
 
@@ -101,7 +101,7 @@ impl<'a> Trial<'a> {
     ///
     /// # Errors
     /// If the device does not work.
-    pub(super) fn member(
+    pub(in crate::cmd) fn member(
         &mut self,
         device: &impl Dma,
         pages: &Pages,
@@ -150,7 +150,7 @@ impl<'a> Trial<'a> {
     ///
     /// # Errors
     /// If the device does not work.
-    pub(super) fn stranger(
+    pub(in crate::cmd) fn stranger(
         &mut self,
         device: &impl Dma,
         pages: &Pages,
@@ -190,7 +190,7 @@ impl<'a> Trial<'a> {
     ///
     /// # Errors
     /// What the engine refused, or a device that does not work.
-    pub(super) fn apart(
+    pub(in crate::cmd) fn apart(
         &mut self,
         engine: &Engine,
         open: &OpenVfio,
