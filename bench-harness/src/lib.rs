@@ -27,5 +27,6 @@ pub mod size;
 pub mod slow;
 pub mod stamp;
 pub mod style;
+pub mod timeline;
 pub mod trace;
 pub mod workload;
