@@ -13,7 +13,7 @@ use super::common::stepper::{between_breakpoints, count};
 const SAMPLES: u64 = 1024;
 const INTERVAL: Duration = Duration::from_millis(1);
 /// Instructions that a sample may take more with a timeline.
-const MOST: f64 = 32.0;
+const MOST: f64 = 40.0;
 const PLAIN: &str = "sample: histogram";
 const WITH: &str = "sample: histogram and timeline";
 
