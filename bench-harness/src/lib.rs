@@ -28,6 +28,7 @@ pub mod slow;
 pub mod stamp;
 pub mod steps;
 pub mod style;
+pub mod timeline;
 pub mod trace;
 pub mod workload;
 

@@ -4,8 +4,13 @@
 //! The histogram counts in picoseconds. A bulk map costs a tenth of a nanosecond per TCE; in a
 //! histogram of nanoseconds the mean of a group of those would vanish.
 
+use std::time::{Duration, Instant};
+
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
+
+use crate::result::Interval;
+use crate::timeline::{Timeline, Totals};
 
 /// Lowest value of a histogram: one picosecond.
 pub const LOWEST_PS: u64 = 1;
@@ -39,6 +44,7 @@ pub struct Recorder {
     best_round: Option<f64>,
     /// Time and TCEs when the round began.
     round: (u64, u64),
+    timeline: Option<Box<Timeline>>,
 }
 
 impl Default for Recorder {
@@ -61,7 +67,56 @@ impl Recorder {
             best: None,
             best_round: None,
             round: (0, 0),
+            timeline: None,
         }
+    }
+
+    /// An empty recorder that also keeps a timeline of intervals of `length` from `begin` on: call
+    /// [`Recorder::at`] before each sample, and [`Recorder::end_timeline`] in the end.
+    pub fn with_timeline(begin: Instant, length: Duration) -> Self {
+        let timeline = Some(Box::new(Timeline::new(begin, length)));
+        Self { timeline, ..Self::new() }
+    }
+
+    /// The calls of the samples that follow began at `at`, or later; before, `kills` had been issued.
+    #[inline]
+    pub fn at(&mut self, at: Instant, kills: u64) {
+        if self.timeline.as_ref().is_some_and(|timeline| timeline.is_over(at)) {
+            self.go_on(at, kills);
+        }
+    }
+
+    #[cold]
+    fn go_on(&mut self, at: Instant, kills: u64) {
+        let now = self.totals(kills);
+        if let Some(timeline) = &mut self.timeline {
+            timeline.go_on(at, now);
+        }
+    }
+
+    /// Leaves a pause out of the timeline.
+    pub fn skip(&mut self, pause: Duration) {
+        if let Some(timeline) = &mut self.timeline {
+            timeline.skip(pause);
+        }
+    }
+
+    /// Ends the timeline at `at`, when `kills` had been issued.
+    pub fn end_timeline(&mut self, at: Instant, kills: u64) {
+        let now = self.totals(kills);
+        if let Some(timeline) = &mut self.timeline {
+            timeline.end(at, now);
+        }
+    }
+
+    /// The timeline, which is gone then; none if none was kept, or nothing was done.
+    pub fn take_timeline(&mut self) -> Option<Vec<Interval>> {
+        let intervals = self.timeline.take()?.intervals();
+        (!intervals.is_empty()).then_some(intervals)
+    }
+
+    const fn totals(&self, kills: u64) -> Totals {
+        Totals { calls: self.calls, tces: self.tces, ns: self.total_ns, kills }
     }
 
     /// One call that took `ns` nanoseconds and handled `tces` TCEs.
@@ -107,6 +162,9 @@ impl Recorder {
         self.min_ps = self.min_ps.min(ps);
         self.max_ps = self.max_ps.max(ps);
         self.hist.saturating_record(ps);
+        if let Some(timeline) = &mut self.timeline {
+            timeline.sample(ps);
+        }
     }
 
     #[inline]
@@ -124,8 +182,17 @@ impl Recorder {
         self.total_ns = self.total_ns.saturating_add(ns);
     }
 
-    /// Adds everything that another thread's recorder holds.
+    /// Adds everything that another thread's recorder holds. There is a timeline of the sum if there is one
+    /// of both, or nothing was in this one.
     pub fn merge(&mut self, other: &Self) {
+        self.timeline = match (self.timeline.take(), &other.timeline) {
+            (Some(mut mine), Some(other)) => {
+                mine.add(other);
+                Some(mine)
+            }
+            (None, Some(other)) if self.calls == 0 => Some(other.clone()),
+            _ => None,
+        };
         self.hist.add(&other.hist).expect("all recorders have the same bounds");
         self.calls += other.calls;
         self.tces += other.tces;

@@ -5,6 +5,7 @@
 //! `results/schema/` says which ones a reader can rely on. All times are nanoseconds.
 
 mod hosts;
+mod interval;
 mod left;
 mod operations;
 mod setup;
@@ -25,6 +26,7 @@ use crate::recorder::{self, Recorder, Summary};
 use crate::stamp;
 
 pub use hosts::HostRun;
+pub use interval::Interval;
 pub use left::{Joined, Left};
 pub use operations::operation_ids;
 pub use setup::{
@@ -222,6 +224,9 @@ pub struct OpResult {
     /// loops, and for the calls themselves.
     #[serde(default)]
     pub open_loop: Option<OpenLoop>,
+    /// How it went in the course of its phase; null where nobody looked, and in sums of several runs.
+    #[serde(default, serialize_with = "interval::one_a_line")]
+    pub timeline: Option<Vec<Interval>>,
     /// The histogram; null without samples.
     pub hist: Option<HistData>,
 }
@@ -265,6 +270,7 @@ impl OpResult {
             exposure_ns: None,
             own_table: None,
             open_loop: None,
+            timeline: None,
             hist,
         })
     }

@@ -33,6 +33,26 @@ fn taken(nth: u64, commit: &str, factor: f64) -> Value {
     doc
 }
 
+/// `doc` with a timeline of each operation: a short last interval, and nothing in the third.
+fn with_timelines(mut doc: Value) -> Value {
+    for result in doc["results"].as_array_mut().unwrap() {
+        let (count, tces) = (result["count"].as_u64().unwrap(), result["tces"].as_u64().unwrap());
+        let p50 = &result["latency"]["p"]["50"];
+        let interval = |nth: u64, length: u64, calls: u64, tces: u64, p50: &Value| {
+            json!({
+                "start_ns": nth * 2_000_000, "length_ns": length, "calls": calls, "tces": tces,
+                "mean": 100.5, "p50": p50, "p99": null, "max": 9000.0 + nth as f64, "kills": 2 * tces,
+            })
+        };
+        result["timeline"] = json!([
+            interval(0, 2_000_000, count - 30, tces - 30, p50),
+            interval(1, 2_000_000, 10, 10, p50),
+            interval(3, 1_500_000, 20, 20, &Value::Null),
+        ]);
+    }
+    doc
+}
+
 fn written(dir: &Path, name: &str, doc: &Value) -> String {
     let path = dir.join(name);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -116,6 +136,12 @@ fn plots<'a>(html: &'a Document<'a>) -> Vec<Node<'a, 'a>> {
         n.has_tag_name("svg") && n.attribute("class").is_some_and(|c| c.starts_with("plot"))
     };
     html.descendants().filter(plot).collect()
+}
+
+fn plots_in(node: Node<'_, '_>) -> usize {
+    node.descendants()
+        .filter(|n| n.has_tag_name("svg") && n.attribute("role") == Some("img"))
+        .count()
 }
 
 fn text_of(node: Node<'_, '_>) -> String {
@@ -249,6 +275,47 @@ fn several_stand_side_by_side() {
 }
 
 #[test]
+fn timelines_are_the_documents_and_of_several_runs_in_one_plot() {
+    let page = page_of(&[with_timelines(document())]);
+    let html = well_made(&page);
+    let intervals = section(&html, "intervals");
+    let results = document()["results"].as_array().unwrap().clone();
+    assert_eq!((plots_in(intervals), tables(intervals).len()), (results.len(), results.len()));
+    let found = rows(tables(intervals)[0]);
+    let names: Vec<_> = found.iter().map(|r| r[0].as_str()).collect();
+    assert_eq!(names, ["0 to 2 ms", "2 ms to 4 ms", "6 ms to 7.5 ms"]);
+    let p50 = results[0]["latency"]["p"]["50"].to_string();
+    assert_eq!(found[1][1..], ["10", "10", "100.5", p50.as_str(), "–", "9001", "20"]);
+    assert_eq!(found[2][4..6], ["–", "–"]);
+    let calls: u64 = found.iter().map(|r| r[1].parse::<u64>().unwrap()).sum();
+    assert_eq!(results[0]["count"], calls);
+    // The longest: 0 to 4 ms, and 6 to 7.5 ms; the median: up to 4 ms.
+    let lines = |class: &str| {
+        let of = |n: &Node<'_, '_>| n.attribute("class").is_some_and(|c| c.starts_with(class));
+        let plot = intervals.descendants().find(|n| n.has_tag_name("svg")).unwrap();
+        plot.descendants().filter(of).count()
+    };
+    assert_eq!((lines("curve few"), lines("curve thin"), lines("curve s0")), (2, 0, 1));
+
+    let (a, b) = (taken(1, "aaa", 1.0), with_timelines(taken(2, "bbb", 2.0)));
+    let page = page_of(&[with_timelines(a.clone()), b.clone(), with_timelines(taken(3, "c", 1.0))]);
+    let html = well_made(&page);
+    let intervals = section(&html, "intervals");
+    assert_eq!((plots_in(intervals), rows(tables(intervals)[0]).len()), (results.len(), 9));
+    let key: Vec<String> =
+        intervals.descendants().filter(|n| n.has_tag_name("li")).map(text_of).collect();
+    assert_eq!(key.iter().map(|k| k.trim()).collect::<Vec<_>>(), ["A 0", "B 1", "C 2"]);
+    let text = text_of(intervals.descendants().find(|n| n.has_tag_name("desc")).unwrap());
+    assert!(text.contains("B 1: 3 intervals, p50 from 200 ns to 200 ns, longest 9 µs."), "{text}");
+
+    // One without is named nowhere; without any there is no such section.
+    let page = page_of(&[a.clone(), b]);
+    let html = well_made(&page);
+    assert_eq!(rows(tables(section(&html, "intervals"))[0])[0][0], "B 1 0 to 2 ms");
+    assert!(!page_of(&[a]).contains("\"intervals\""));
+}
+
+#[test]
 fn a_run_that_nothing_can_stand_on_says_so_on_top() {
     let mut doc = document();
     doc["verified"] = false.into();
@@ -274,8 +341,9 @@ fn a_run_that_nothing_can_stand_on_says_so_on_top() {
 #[test]
 fn merged_results_have_their_hosts_and_replays_their_traces() {
     let dir = tempfile::tempdir().unwrap();
-    let files =
-        [1, 2].map(|nth| written(dir.path(), &format!("{nth}.json"), &taken(nth, "aaa", 1.0)));
+    let files = [1, 2].map(|nth| {
+        written(dir.path(), &format!("{nth}.json"), &with_timelines(taken(nth, "aaa", 1.0)))
+    });
     let merged = dir.path().join("merged.json").display().to_string();
     let out = bench(&["merge", "-q", &files[0], &files[1], "-o", &merged]);
     assert!(out.status.success(), "{}", text(&out.stderr));
@@ -285,6 +353,8 @@ fn merged_results_have_their_hosts_and_replays_their_traces() {
     let ids: Vec<_> = hosts.iter().map(|r| r[1].as_str()).collect();
     assert_eq!(ids, ["01TEST00000000000000000001", "01TEST00000000000000000002"]);
     assert_eq!(rows(tables(section(&html, "timeline"))[0]).len(), 2);
+    // Sums have no timeline, but what they are the sum of.
+    assert_eq!(rows(tables(section(&html, "intervals"))[0]).len(), 2 * 3);
 
     let replay = dir.path().join("replay.json").display().to_string();
     let trace =
@@ -321,6 +391,11 @@ fn what_cannot_be_shown_is_refused_by_name() {
     falling["results"][0]["latency"]["p"]["50"] = 1e9.into();
     let falling = written(dir.path(), "falling.json", &falling);
     assert!(error(&[&falling], 1).contains("do not rise"));
+    let mut backwards = with_timelines(document());
+    backwards["results"][1]["timeline"][2]["start_ns"] = 1.into();
+    let backwards = written(dir.path(), "backwards.json", &backwards);
+    let wrong = "ring.unmap: interval 2 of its timeline begins at 1 ns, when the one before ends at 4000000 ns";
+    assert!(error(&[&backwards], 1).contains(wrong));
     assert!(error(&[&good, &good], 1).contains("twice"));
     assert!(error(&[good.as_str(); 13], 2).contains("at most 12"));
     assert!(error(&[], 2).contains("<RESULT>"));

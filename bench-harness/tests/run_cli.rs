@@ -230,6 +230,57 @@ fn calls_of_each_kind_are_counted() {
     assert!(own["table_bytes"].as_u64().unwrap() >= 64 << 20);
 }
 
+/// Nothing is lost between the intervals of a timeline, nor counted twice.
+#[test]
+fn intervals_add_up_to_what_was_measured() {
+    let all = "--groups 2 --containers 2 --window 64M --duration 60ms --warmup 10ms";
+    for line in [
+        all.to_owned(),
+        "--window 64M --threads 2 --phase bulk --phase ring --repetitions 40".to_owned(),
+        format!("{all} --policy batched=8 --phase ring --phase single --phase mix"),
+        "--window 64M --phase mix --mix map=80,list=15,replace=5 --rate 20k/s --duration 150ms"
+            .to_owned(),
+        "--backend mock-kernel --window 16M --phase indirect --phase ring --duration 50ms"
+            .to_owned(),
+    ] {
+        let mut args: Vec<&str> = line.split(' ').collect();
+        if !line.contains("--backend") {
+            args.extend(["--backend", "mock"]);
+        }
+        args.extend(["--json", "-"]);
+        let out = bench(&args);
+        assert!(out.status.success(), "{line}: {}", text(&out.stderr));
+        let doc: Value = serde_json::from_slice(&out.stdout).unwrap();
+        let errors: Vec<_> = schema().iter_errors(&doc).map(|e| e.to_string()).collect();
+        assert!(errors.is_empty(), "{line}: {errors:?}");
+        let guessed = doc["backend"]["kind"] != "mock";
+        for result in doc["results"].as_array().unwrap() {
+            let id = result["id"].as_str().unwrap();
+            let timeline = result["timeline"].as_array().unwrap_or_else(|| panic!("{line}: {id}"));
+            let sum = |key: &str| timeline.iter().map(|i| i[key].as_u64().unwrap()).sum::<u64>();
+            assert_eq!(result["count"], sum("calls"), "{line}: {id}");
+            assert_eq!(result["tces"], sum("tces"), "{line}: {id}");
+            let longest = timeline.iter().filter_map(|i| i["max"].as_f64()).reduce(f64::max);
+            assert_eq!(result["latency"]["max"].as_f64(), longest, "{line}: {id}");
+            // Rounded to picoseconds each.
+            let time: f64 = timeline
+                .iter()
+                .map(|i| i["calls"].as_f64().unwrap() * i["mean"].as_f64().unwrap_or(0.0))
+                .sum();
+            let mean = time / result["count"].as_f64().unwrap();
+            let told = result["latency"]["mean"].as_f64().unwrap();
+            assert!((mean - told).abs() < 0.001 + told * 1e-9, "{line}: {id}: {mean}, not {told}");
+            if guessed || id == "mix.response" || line.contains("batched") && id == "single.pair" {
+                assert!(timeline.iter().all(|i| i["kills"].is_null()), "{line}: {id}");
+            } else {
+                let kills = 1000.0 * sum("kills") as f64 / sum("tces") as f64;
+                let told = result["kills_per_1000_tces"].as_f64().unwrap();
+                assert!((kills - told).abs() < 1e-6, "{line}: {id}: {kills}, not {told}");
+            }
+        }
+    }
+}
+
 #[test]
 fn the_table_is_labelled() {
     let mut args = SMALL.to_vec();

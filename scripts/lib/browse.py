@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0 OR MIT
-"""browse.py CHROMIUM OUT [--within MS] PAGE...
+"""browse.py CHROMIUM OUT [--within MS] [--has SELECTOR] PAGE...
 
 Opens pages in a headless Chromium, light and dark, wide and as narrow as a phone, and takes pictures of them
 into OUT. Ends with 1 and says what was wrong if a page complains, asks for anything, is wider than its window,
-draws a plot outside of it or not at all, has text that is hard to read, or saves no plot, or if the quickest
-of four loads took longer than --within. It speaks the DevTools protocol over a pipe, so that it needs nothing
+draws a plot outside of it or not at all, has text that is hard to read, or saves no plot, if the quickest
+of four loads took longer than --within, or if nothing that --has selects is drawn. It speaks the DevTools protocol over a pipe, so that it needs nothing
 but Python.
 """
 
@@ -202,7 +202,7 @@ def picture(browser, path, width, height, whole):
     path.write_bytes(base64.b64decode(shot["data"]))
 
 
-def look(browser, page, out, within):
+def look(browser, page, out, within, has):
     """All that is wrong with a page."""
     url = page.resolve().as_uri()
     wrong = []
@@ -220,6 +220,9 @@ def look(browser, page, out, within):
             wrong += [f"{name}: {w}" for w in found["wrong"]]
             if not found["plots"]:
                 wrong.append(f"{name}: no plot")
+            drawn = f"[...document.querySelectorAll({json.dumps(has)})].some(d => d.getTotalLength() > 1)"
+            if has and not browser.evaluate(drawn):
+                wrong.append(f"{name}: nothing is drawn at {has}")
             picture(browser, out / f"{name}.png", width, height, False)
             picture(browser, out / f"{name}-whole.png", width, height, True)
             print(f"{name}: {found['plots']} plots, least contrast {found['least']:.1f}, "
@@ -236,14 +239,16 @@ def look(browser, page, out, within):
 
 def main():
     program, out, *pages = sys.argv[1:]
-    within = 0
+    within, has = 0, ""
     if pages[0] == "--within":
         within, pages = int(pages[1]), pages[2:]
+    if pages[0] == "--has":
+        has, pages = pages[1], pages[2:]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         browser = Browser(program, profile)
         try:
             wrong = [w for page in pages
-                     for w in look(browser, pathlib.Path(page), pathlib.Path(out), within)]
+                     for w in look(browser, pathlib.Path(page), pathlib.Path(out), within, has)]
         finally:
             browser.close()
     for line in wrong:

@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod members;
+mod recording;
 
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -23,7 +24,7 @@ static COUNTING: Counting = Counting::new();
 
 fn main() -> ExitCode {
     child(|what| {
-        if !members::child(what) {
+        if !members::child(what) && !recording::child(what) {
             counted::child(what);
         }
     });
@@ -79,6 +80,7 @@ fn measure(text: &mut String) -> Result<bool, String> {
         check(text, locked && counts.syscalls == 0 && allocations == 0, line);
     }
     over += members::measure(text)?;
+    over += recording::measure(text, &COUNTING)?;
     let _ = writeln!(text, "\nover budget: {over}");
     Ok(over == 0)
 }

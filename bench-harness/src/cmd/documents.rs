@@ -181,6 +181,13 @@ fn sound(doc: &ResultDoc) -> anyhow::Result<()> {
         if let Some(hist) = &result.hist {
             readable(hist).map_err(|e| anyhow!("{id}: {e}"))?;
         }
+        result.check_timeline().map_err(|e| anyhow!("{id}: {e}"))?;
+    }
+    for host in &doc.hosts {
+        for result in &host.results {
+            let (run, id) = (&host.run.id, &result.id);
+            result.check_timeline().map_err(|e| anyhow!("run {run}: {id}: {e}"))?;
+        }
     }
     Ok(())
 }

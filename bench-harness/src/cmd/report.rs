@@ -4,6 +4,7 @@
 mod facts;
 mod history;
 mod html;
+mod intervals;
 mod operations;
 mod overview;
 mod page;

@@ -3,7 +3,7 @@ use super::*;
 use crate::host::HugePool;
 use crate::mix::Mix;
 use serde_json::{Value, json};
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 const SCHEMA_TEXT: &str = include_str!("../../../results/schema/tce-bench.result-1.schema.json");
 
@@ -14,11 +14,14 @@ fn validator() -> jsonschema::Validator {
 }
 
 fn recorder() -> Recorder {
-    let mut recorder = Recorder::new();
-    for ns in 50_000..60_000 {
+    let (begin, interval) = (Instant::now(), Duration::from_millis(20));
+    let mut recorder = Recorder::with_timeline(begin, interval);
+    for (nth, ns) in (50_000..60_000).enumerate() {
+        recorder.at(begin + Duration::from_micros(60) * nth as u32, nth as u64);
         recorder.record(ns, 524_288);
     }
     recorder.end_round();
+    recorder.end_timeline(begin + Duration::from_micros(599_950), 10_000);
     recorder
 }
 
@@ -26,7 +29,9 @@ fn recorder() -> Recorder {
 fn sample() -> ResultDoc {
     let text = |value: &str| Some(value.to_string());
     let limit = Limit { kind: LimitKind::Store, ns_per_tce: 0.1, libc_ns_per_tce: Some(0.09) };
-    let mut result = OpResult::new("bulk.map", "map", &recorder(), Some(limit)).unwrap();
+    let mut recorder = recorder();
+    let mut result = OpResult::new("bulk.map", "map", &recorder, Some(limit)).unwrap();
+    result.timeline = recorder.take_timeline();
     (result.kills_per_1000_tces, result.exposure_ns) = (Some(1.5), Some(2000));
     result.own_table = Some(OwnTable {
         window_bytes: 32 << 30,
@@ -242,7 +247,7 @@ fn objects(value: &Value, at: String, found: &mut Vec<String>) {
 #[test]
 fn each_field_is_required_and_typed() {
     // Left out of `required` on purpose: present on POWER only, or added later.
-    const OPTIONAL: [&str; 34] = [
+    const OPTIONAL: [&str; 35] = [
         "smt",
         "hwcap",
         "hwcap2",
@@ -277,6 +282,7 @@ fn each_field_is_required_and_typed() {
         "rate_per_s",
         "workload",
         "open_loop",
+        "timeline",
     ];
     let validator = validator();
     for doc in [merged(sample()), replay_sample()] {
@@ -335,6 +341,11 @@ fn wrong_values_are_refused() {
         // A run in a merged document has its samples in the document's histogram.
         ("/hosts/0/results/0/hist", good["results"][0]["hist"].clone()),
         ("/hosts/0/results/0/samples", json!(-1)),
+        ("/results/0/timeline", json!([])),
+        ("/results/0/timeline/0/length_ns", json!(0)),
+        ("/results/0/timeline/1/start_ns", json!(-1)),
+        ("/results/0/timeline/1/p99", json!("slow")),
+        ("/hosts/0/results/0/timeline/0/kills", json!(0.5)),
     ] {
         assert!(!errors(&with(pointer, value.clone())).is_empty(), "{pointer} = {value}");
     }
@@ -362,6 +373,66 @@ fn the_ratio_to_the_limit_is_one_at_the_limit() {
     assert_eq!(OpResult::new("a", "a", &recorder, None).unwrap().of_limit, None);
     let empty = OpResult::new("a", "a", &Recorder::new(), limit(0.1)).unwrap();
     assert_eq!((empty.ns_per_tce, empty.of_limit, empty.hist), (None, None, None));
+}
+
+#[test]
+fn an_interval_is_a_line_of_the_document() {
+    let doc = sample();
+    let timeline = doc.results[0].timeline.as_ref().unwrap();
+    assert_eq!(timeline.len(), 30);
+    let text = doc.to_json().unwrap();
+    let lines: Vec<&str> = text.lines().filter(|line| line.contains("\"start_ns\"")).collect();
+    assert_eq!(lines.len(), 30);
+    let first =
+        r#"{"start_ns":0,"length_ns":20000000,"calls":334,"tces":175112192,"mean":50166.5,"#;
+    assert!(lines[0].trim().starts_with(first), "{}", lines[0]);
+    assert!(lines[29].contains(r#""length_ns":19950000,"#), "{}", lines[29]);
+}
+
+#[test]
+fn a_timeline_that_is_none_is_refused_by_name() {
+    type Change<'a> = &'a dyn Fn(&mut Vec<Interval>);
+    let good = merged(sample());
+    assert_eq!(good.results[0].check_timeline(), Ok(()));
+    let refused = |change: Change<'_>| {
+        let mut result = good.results[0].clone();
+        change(result.timeline.as_mut().unwrap());
+        result.check_timeline().expect_err("it is none")
+    };
+    let ns = 20_000_000;
+    let cases: [(Change<'_>, &str); 15] = [
+        (
+            &|all| all[3].start_ns -= 1,
+            "interval 3 of its timeline begins at 59999999 ns, when the one before ends at 60000000 ns",
+        ),
+        (&|all| all.swap(4, 5), "interval 5 of its timeline begins at 80000000 ns, when the one"),
+        (&|all| all[2].length_ns = 0, "interval 2 of its timeline is 0 ns long"),
+        (
+            &|all| all[2].length_ns = ns - 1,
+            "interval 2 of its timeline is 19999999 ns long, and the",
+        ),
+        (&|all| all[29].length_ns = ns + 1, "interval 29 of its timeline is 20000001 ns long"),
+        (
+            &|all| all[29].start_ns = u64::MAX,
+            "interval 29 of its timeline begins at 18446744073709551615",
+        ),
+        (&|all| all.resize(121, all[0]), "its timeline has 121 intervals; accepted: 1 to 120"),
+        (&Vec::clear, "its timeline has 0 intervals; accepted: 1 to 120"),
+        (
+            &|all| all[7].p50 = Some(1e9),
+            "interval 7 of its timeline has percentiles that do not rise",
+        ),
+        (&|all| all[7].mean = Some(-1.0), "interval 7 of its timeline has a time of -1 ns"),
+        (&|all| all[7].max = Some(f64::NAN), "interval 7 of its timeline has a time of NaN ns"),
+        (&|all| all[7].calls += 1, "its timeline has 10001 calls, and all together 10000"),
+        (&|all| all[7].calls = u64::MAX, "its timeline has more than 2^64 calls"),
+        (&|all| all.truncate(29), "its timeline has 9"),
+        (&|all| all[0].tces -= 1, "its timeline has 5242879999 TCEs, and all together 5242880000"),
+    ];
+    for (change, error) in cases {
+        let found = refused(change);
+        assert!(found.starts_with(error), "{found}, not {error}");
+    }
 }
 
 #[test]

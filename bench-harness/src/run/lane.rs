@@ -11,6 +11,7 @@ use super::work::{Meters, Share, Work};
 use crate::cli::RunConfig;
 use crate::cpus;
 use crate::interrupt::interrupted;
+use crate::timeline;
 
 /// Time for each phase where neither repetitions nor a duration was asked for.
 const DEFAULT_DURATION: Duration = Duration::from_millis(800);
@@ -75,8 +76,8 @@ impl Lane<'_> {
             self.work.unmap(&mut self.meters)?;
             self.limit.iter_mut().for_each(LimitLoop::measure);
         }
-        self.meters.forget_times();
         self.limit.iter_mut().for_each(LimitLoop::reset);
+        self.meters.restart(timeline::interval(schedule.duration));
         self.work.restart();
         let begin = Instant::now();
         let mut rounds = 0;
@@ -87,6 +88,7 @@ impl Lane<'_> {
             rounds += 1;
             let over = schedule.duration.is_some_and(|d| begin.elapsed() >= d);
             if over || schedule.repetitions.is_some_and(|r| rounds >= r) || interrupted() {
+                self.meters.pause();
                 return Ok(());
             }
             self.work.unmap(&mut self.meters)?;
@@ -96,8 +98,10 @@ impl Lane<'_> {
 
     /// Takes everything back.
     pub(super) fn end(&mut self) -> anyhow::Result<()> {
+        self.meters.resume();
         self.work.end(&mut self.meters)?;
         self.meters.end_round();
+        self.meters.end();
         Ok(())
     }
 }

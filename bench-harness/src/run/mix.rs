@@ -240,7 +240,7 @@ impl<'a> Mixed<'a> {
         };
         let at = Instant::now();
         let done = call()?;
-        meters.operation(operation, ns(at), &done);
+        meters.operation(operation, (at, ns(at)), &done);
         self.called(nth, meters);
         Ok(done)
     }
@@ -262,7 +262,7 @@ impl Work for Mixed<'_> {
             }
             let tces = self.step(meters)?;
             if let Some(pacer) = &mut self.pacer {
-                meters.responded(pacer.end(), tces);
+                meters.responded(pacer.due_at(), pacer.end(), tces);
                 meters.paced = Some(pacer.paced());
             }
         }

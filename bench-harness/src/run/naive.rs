@@ -174,7 +174,9 @@ impl Work for Naive<'_> {
                 let offset = self.rig.buffer.page(first, page).0 - self.rig.buffer.start().0;
                 let at = Instant::now();
                 let live = table.map(first, count, offset);
-                meters.map.record(ns(at), count);
+                let took = ns(at);
+                meters.map.at(at, meters.map_io.kills);
+                meters.map.record(took, count);
                 meters.map_io.kills += table.kills_per_call();
                 ensure!(live == 0, "the naive table had {live} live entries before a map");
                 Ok(())
@@ -188,7 +190,9 @@ impl Work for Naive<'_> {
         for table in self.tables.iter() {
             let at = Instant::now();
             let live = table.unmap(first, count);
-            meters.unmap.record(ns(at), count);
+            let took = ns(at);
+            meters.unmap.at(at, meters.unmap_io.kills);
+            meters.unmap.record(took, count);
             meters.unmap_io.kills += table.kills_per_call();
             ensure!(live == count, "the naive table had {live} of {count} entries to unmap");
         }

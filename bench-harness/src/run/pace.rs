@@ -87,6 +87,13 @@ pub(super) struct Pacer<T> {
     most_behind: u64,
 }
 
+impl Pacer<Real> {
+    /// When the operation is due.
+    pub(super) fn due_at(&self) -> Instant {
+        self.time.0 + Duration::from_nanos(self.due)
+    }
+}
+
 impl<T: Time> Pacer<T> {
     /// `rate` operations a second of `threads` threads, of which this is one. The first is due now.
     pub(super) fn new(time: T, rate: u64, threads: u32) -> Self {

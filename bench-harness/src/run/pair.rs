@@ -160,7 +160,9 @@ impl Work for Pairs<'_> {
                         mapper.submit();
                     }
                 }
-                meters.map.record_group(ns(at), GROUP as u64, GROUP as u64);
+                let took = ns(at);
+                meters.map.at(at, meters.map_io.kills);
+                meters.map.record_group(took, GROUP as u64, GROUP as u64);
                 meters.mapped(&handle.pairs(GROUP as u64));
             }
         }

@@ -224,7 +224,7 @@ pub(super) fn perform(
     }
     let mut results = Vec::new();
     let mut recorders = Vec::new();
-    let measured = [(&meters.map, meters.map_io), (&meters.unmap, meters.unmap_io)];
+    let measured = [(&mut meters.map, meters.map_io), (&mut meters.unmap, meters.unmap_io)];
     for ((operation, (recorder, io)), limit) in
         operations(phase).into_iter().zip(measured).zip(limits)
     {
@@ -235,15 +235,17 @@ pub(super) fn perform(
         results.push(result(id, op, recorder, limit, io, has_kernel)?);
         recorders.push((id.to_owned(), recorder.clone()));
     }
-    for measured in &meters.more {
+    for measured in &mut meters.more {
         let Measured { id, op, recorder, io } = measured;
         results.push(result(id, op, recorder, None, *io, has_kernel)?);
         recorders.push(((*id).to_owned(), recorder.clone()));
     }
-    if let (Some(response), Some(paced), Some(rate)) = (&meters.response, meters.paced, config.rate)
+    if let (Some(response), Some(paced), Some(rate)) =
+        (&mut meters.response, meters.paced, config.rate)
     {
         let mut result =
             OpResult::new("mix.response", "response", response, None).map_err(|e| anyhow!(e))?;
+        result.timeline = response.take_timeline();
         // Waiting is no cost of an entry.
         (result.ns_per_tce, result.best_ns_per_tce, result.best_round_ns_per_tce) =
             (None, None, None);
@@ -256,19 +258,25 @@ pub(super) fn perform(
         results.push(result);
         recorders.push(("mix.response".to_owned(), response.clone()));
     }
+    // Which calls they were is not known, or they are those of other operations.
+    let guessed = has_kernel || phase == Phase::Single && config.policy != Policy::Strict;
+    for result in results.iter_mut().filter(|r| guessed || r.open_loop.is_some()) {
+        result.timeline.iter_mut().flatten().for_each(|interval| interval.kills = None);
+    }
     Ok(Outcome { results, recorders, meters, exposure: None, verified })
 }
 
-/// The result of an operation, with what its calls came to.
+/// The result of an operation, with what its calls came to. Takes the recorder's timeline.
 fn result(
     id: &str,
     op: &str,
-    recorder: &Recorder,
+    recorder: &mut Recorder,
     limit: Option<Limit>,
     io: Io,
     has_kernel: bool,
 ) -> anyhow::Result<OpResult> {
     let mut result = OpResult::new(id, op, recorder, limit).map_err(|e| anyhow!(e))?;
+    result.timeline = recorder.take_timeline();
     if has_kernel {
         (result.requests, result.ioctls) = (Some(io.requests), Some(io.ioctls));
     } else {

@@ -67,7 +67,7 @@ impl Ring<'_> {
     fn unmap_burst(&mut self, meters: &mut Meters, count: u64) -> anyhow::Result<()> {
         let (rig, page) = (self.rig, self.rig.page());
         for (nth, container) in rig.containers.iter().enumerate() {
-            let mut tces = 0;
+            let (mut tces, kills) = (0, meters.unmap_io.kills);
             let at = Instant::now();
             for n in self.tail..self.tail + count {
                 let bus = container.bus(self.place(n));
@@ -79,7 +79,9 @@ impl Ring<'_> {
                 meters.unmapped(&done);
                 self.called(nth, meters);
             }
-            meters.unmap.record_group(ns(at), count, tces);
+            let took = ns(at);
+            meters.unmap.at(at, kills);
+            meters.unmap.record_group(took, count, tces);
         }
         self.tail += count;
         Ok(())
@@ -99,7 +101,7 @@ impl Work for Ring<'_> {
                 self.unmap_burst(meters, over)?;
             }
             for (nth, container) in rig.containers.iter().enumerate() {
-                let mut tces = 0;
+                let (mut tces, kills) = (0, meters.map_io.kills);
                 let at = Instant::now();
                 for n in self.head..self.head + burst {
                     let place = self.place(n);
@@ -113,7 +115,9 @@ impl Work for Ring<'_> {
                     meters.mapped(&done);
                     self.called(nth, meters);
                 }
-                meters.map.record_group(ns(at), burst, tces);
+                let took = ns(at);
+                meters.map.at(at, kills);
+                meters.map.record_group(took, burst, tces);
             }
             self.head += burst;
         }

@@ -2,7 +2,7 @@
 //! What each phase does on one thread: make its mapped state, and take it back.
 
 use std::ops::AddAssign;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tce_engine::container::{Mode, Receipt};
 use tce_engine::kill::KillCount;
@@ -81,15 +81,45 @@ pub struct Meters {
     pub tces_written: u64,
     /// Kills of the engine.
     pub kills: KillCount,
+    /// When timelines begin, and the length of their intervals; `None` if none are kept.
+    timelines: Option<(Instant, Duration)>,
+    paused: Option<Instant>,
 }
 
 impl Meters {
-    /// Forgets the times of a warm-up. What was counted stays: the PHB counted it too.
-    pub fn forget_times(&mut self) {
-        (self.map, self.unmap) = (Recorder::new(), Recorder::new());
+    /// Forgets the times of a warm-up. What was counted stays: the PHB counted it too. From now on there
+    /// are timelines of intervals of this length.
+    pub fn restart(&mut self, interval: Duration) {
+        self.timelines = Some((Instant::now(), interval));
+        (self.map, self.unmap) = (recorder(self.timelines), recorder(self.timelines));
         (self.map_io, self.unmap_io) = (Io::default(), Io::default());
         self.more.clear();
         (self.response, self.paced) = (None, None);
+    }
+
+    /// Calls `f` with each recorder, and the kills that have been issued for it.
+    fn each(&mut self, mut f: impl FnMut(&mut Recorder, u64)) {
+        f(&mut self.map, self.map_io.kills);
+        f(&mut self.unmap, self.unmap_io.kills);
+        self.more.iter_mut().for_each(|m| f(&mut m.recorder, m.io.kills));
+        self.response.iter_mut().for_each(|r| f(r, 0));
+    }
+
+    /// From here on nothing is measured.
+    pub(super) fn pause(&mut self) {
+        self.paused = Some(Instant::now());
+    }
+
+    /// Measures again, as if no time had passed.
+    pub(super) fn resume(&mut self) {
+        let Some(pause) = self.paused.take().map(|at| at.elapsed()) else { return };
+        self.each(|recorder, _| recorder.skip(pause));
+    }
+
+    /// Ends the timelines.
+    pub(super) fn end(&mut self) {
+        let now = Instant::now();
+        self.each(|recorder, kills| recorder.end_timeline(now, kills));
     }
 
     /// Ends a round of maps, or of unmaps.
@@ -140,7 +170,9 @@ impl Meters {
     ) -> anyhow::Result<Receipt> {
         let at = Instant::now();
         let done = map().map_err(Into::into)?;
-        self.map.record(ns(at), done.tces);
+        let took = ns(at);
+        self.map.at(at, self.map_io.kills);
+        self.map.record(took, done.tces);
         self.mapped(&done);
         Ok(done)
     }
@@ -153,7 +185,9 @@ impl Meters {
     ) -> anyhow::Result<Receipt> {
         let at = Instant::now();
         let done = unmap().map_err(Into::into)?;
-        self.unmap.record(ns(at), done.tces);
+        let took = ns(at);
+        self.unmap.at(at, self.unmap_io.kills);
+        self.unmap.record(took, done.tces);
         self.unmapped(&done);
         Ok(done)
     }
@@ -161,17 +195,24 @@ impl Meters {
     /// Those of this id.
     fn measured(&mut self, id: &'static str, op: &'static str) -> &mut Measured {
         let at = self.more.iter().position(|m| m.id == id).unwrap_or_else(|| {
-            self.more.push(Measured { id, op, recorder: Recorder::new(), io: Io::default() });
+            let recorder = recorder(self.timelines);
+            self.more.push(Measured { id, op, recorder, io: Io::default() });
             self.more.len() - 1
         });
         &mut self.more[at]
     }
 
-    /// Adds an operation of a mix that took `ns`.
+    /// Adds an operation of a mix that began at `at` and took `ns`.
     #[inline]
-    pub(super) fn operation(&mut self, operation: Operation, ns: u64, done: &Receipt) {
+    pub(super) fn operation(
+        &mut self,
+        operation: Operation,
+        (at, ns): (Instant, u64),
+        done: &Receipt,
+    ) {
         let (id, op) = match operation {
             Operation::Map => {
+                self.map.at(at, self.map_io.kills);
                 self.map.record(ns, done.tces);
                 return self.mapped(done);
             }
@@ -179,6 +220,7 @@ impl Meters {
             Operation::Replace => ("mix.replace", "exchange"),
         };
         let measured = self.measured(id, op);
+        measured.recorder.at(at, measured.io.kills);
         measured.recorder.record(ns, done.tces);
         measured.io += done;
         self.count(done);
@@ -186,8 +228,11 @@ impl Meters {
 
     /// Adds an operation that ended so long after it was due.
     #[inline]
-    pub(super) fn responded(&mut self, ns: u64, tces: u64) {
-        self.response.get_or_insert_default().record(ns, tces);
+    pub(super) fn responded(&mut self, due: Instant, ns: u64, tces: u64) {
+        let timelines = self.timelines;
+        let response = self.response.get_or_insert_with(|| recorder(timelines));
+        response.at(due, 0);
+        response.record(ns, tces);
     }
 
     /// Adds what the end of a batch of unmaps, or of all, took.
@@ -202,6 +247,14 @@ impl Meters {
         self.io += done;
         self.tces_written += done.tces;
         self.kills += done.kills;
+    }
+}
+
+/// An empty recorder, with a timeline if any are kept.
+fn recorder(timelines: Option<(Instant, Duration)>) -> Recorder {
+    match timelines {
+        Some((begin, interval)) => Recorder::with_timeline(begin, interval),
+        None => Recorder::new(),
     }
 }
 

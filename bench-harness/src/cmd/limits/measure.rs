@@ -4,7 +4,7 @@
 use std::hint::black_box;
 use std::slice;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tce_engine::mem::{TableChunk, TablePages};
 use tce_engine::simd::Tier;
@@ -131,10 +131,15 @@ fn table_memory(table: &Arc<TableChunk>) -> TableMemoryKind {
 
 /// What recording one sample costs: in the histogram alone, and with all that is kept beside it.
 pub(super) fn recording() -> Recording {
-    let (mut histogram, mut recorder) = (new_histogram(), Recorder::new());
+    let begin = Instant::now();
+    let mut histogram = new_histogram();
+    let mut recorder = Recorder::with_timeline(begin, Duration::from_secs(1));
     Recording {
         histogram_ns: time_records(|ps| histogram.saturating_record(ps)),
-        recorder_ns: time_records(|ps| recorder.record(ps / 1000, 1)),
+        recorder_ns: time_records(|ps| {
+            recorder.at(begin, 0);
+            recorder.record(ps / 1000, 1);
+        }),
     }
 }
 

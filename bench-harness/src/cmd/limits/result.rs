@@ -95,7 +95,7 @@ pub(super) struct SizeResult {
 pub(super) struct Recording {
     /// HdrHistogram alone.
     pub(super) histogram_ns: Cost,
-    /// With the totals and the extremes.
+    /// With the totals, the extremes and the timeline.
     pub(super) recorder_ns: Cost,
 }
 

@@ -132,6 +132,8 @@ fn operation(
         exposure_ns: rows.iter().filter_map(|r| r.exposure_ns).max(),
         own_table: first.own_table.clone(),
         open_loop: open_loop(rows),
+        // They were not at the same time; each row has its own.
+        timeline: None,
         hist: hist.map(|(data, _)| data.clone()),
     })
 }

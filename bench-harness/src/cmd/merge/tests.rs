@@ -4,6 +4,7 @@ use crate::cmd::documents::document;
 use crate::hist_io;
 use crate::recorder::Recorder;
 use serde_json::{Value, json};
+use std::time::{Duration, Instant};
 
 /// A document of a real run, taken with `--phase ring` and few repetitions, by somebody else; its times,
 /// run and host are changed below.
@@ -15,13 +16,17 @@ fn run(nth: u64, host: &str, calls: u64, ns: u64) -> ResultDoc {
     doc.run.id = format!("01TEST{nth:020}");
     doc.host.hostname = host.to_owned();
     for result in &mut doc.results {
-        let mut recorder = Recorder::new();
+        let begin = Instant::now();
+        let mut recorder = Recorder::with_timeline(begin, Duration::from_millis(1));
         for call in 0..calls {
+            recorder.at(begin + Duration::from_micros(30 * call), 2 * call);
             recorder.record(ns + 13 * call, 1);
         }
         recorder.end_round();
+        recorder.end_timeline(begin + Duration::from_micros(30 * calls), 2 * calls);
         let limit = result.limit.clone();
         *result = crate::result::OpResult::new(&result.id, &result.op, &recorder, limit).unwrap();
+        result.timeline = recorder.take_timeline();
     }
     doc
 }
@@ -58,6 +63,7 @@ fn counts_add_up_and_percentiles_are_of_all_samples() {
         let (found, wanted) = (found.mean.unwrap(), wanted.mean.unwrap());
         assert!((found / wanted - 1.0).abs() < 1e-12, "{found} {wanted}");
         assert_eq!((&result.limit, result.of_limit), (&None, None));
+        assert_eq!(result.timeline, None);
     }
     assert_eq!(sum.host.hostname, "2 hosts");
     let rows: Vec<_> = sum.hosts.iter().map(|h| (h.host.hostname.as_str(), &h.run.id)).collect();
@@ -65,6 +71,11 @@ fn counts_add_up_and_percentiles_are_of_all_samples() {
     for (row, run) in sum.hosts.iter().zip(&runs) {
         assert_eq!((&row.counters, &row.host), (&run.counters, &run.host));
         assert_eq!(row.results[0].latency, run.results[0].latency);
+        let timeline = &row.results[1].timeline;
+        assert!(
+            timeline.as_ref().is_some_and(|t| !t.is_empty())
+                && *timeline == run.results[1].timeline
+        );
         assert_eq!((&row.results[0].hist, &row.results[0].limit), (&None, &run.results[0].limit));
     }
     let written: u64 = runs.iter().map(|r| r.counters.tces_written).sum();
@@ -151,11 +162,16 @@ fn a_sum_that_does_not_add_up_is_refused() {
     let twice = good["hosts"][0].clone();
     for (pointer, value, part) in [
         ("/results/0/count", json!(151), "and all together are said to have"),
-        ("/hosts/1/results/0/count", json!(51), "and all together are said to have"),
+        ("/hosts/1/results/0/count", json!(51), "its timeline has 50 calls, and all together 51"),
         ("/hosts/1/results/0/samples", json!(49), "and all together are said to have"),
         ("/results/0/samples", json!(149), "its histogram has 150"),
         ("/hosts/1", twice, "it has the run 01TEST00000000000000000001 twice"),
         ("/hosts/1/results/0/id", json!("other"), "has no ring.map"),
+        (
+            "/hosts/1/results/0/timeline/0/length_ns",
+            json!(0),
+            "run 01TEST00000000000000000002: ring.map: interval 0 of its timeline is 0 ns long",
+        ),
         ("/hosts/1/run/complete", json!(false), "not verified or not complete"),
     ] {
         let error = refused(pointer, value);

@@ -2,6 +2,7 @@
 //! What was timed: the table, the plots of each operation, and how it went from run to run.
 
 use super::html::Html;
+use super::intervals;
 use super::overview::{Row, ranges};
 use super::page::section;
 use super::plots::{self, Samples};
@@ -29,7 +30,7 @@ const HEADS: [&str; 14] = [
     "max",
 ];
 
-fn ids(shown: &[Shown]) -> Vec<&str> {
+pub(super) fn ids(shown: &[Shown]) -> Vec<&str> {
     operation_ids(shown.iter().map(|s| &s.doc))
 }
 
@@ -77,6 +78,7 @@ pub(super) fn sections(html: &mut Html, shown: &[Shown]) {
             });
         });
     }
+    intervals::sections(html, shown);
     timelines(html, shown);
 }
 
@@ -148,7 +150,7 @@ fn groups(html: &mut Html, all: &[(&Shown, &OpResult)]) {
 }
 
 /// An id as part of another one: no blanks.
-fn slug(id: &str) -> String {
+pub(super) fn slug(id: &str) -> String {
     id.chars()
         .map(|c| if c.is_ascii_alphanumeric() || ".-_".contains(c) { c } else { '_' })
         .collect()
@@ -207,7 +209,7 @@ fn timelines(html: &mut Html, shown: &[Shown]) {
         return;
     }
     let about = "One point for each run, in order of their start.";
-    section(html, "timeline", "Timeline", about, |h| {
+    section(html, "timeline", "From run to run", about, |h| {
         h.tag("div", &[("class", "cards")], |h| {
             for id in ids(shown) {
                 let point = |(name, started, results): &(String, &str, &[OpResult])| {

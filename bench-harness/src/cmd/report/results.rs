@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::facts;
 use super::html::Html;
+use super::intervals;
 use super::operations;
 use super::page::{banner, chips, menu, page, section};
 use super::resources;
@@ -191,7 +192,8 @@ fn links(shown: &[Shown]) -> Vec<(&'static str, &'static str)> {
             "plots",
             "Percentiles and histograms",
         ),
-        (operations::runs(shown).len() > 1, "timeline", "Timeline"),
+        (intervals::wanted(shown), "intervals", "Within a run"),
+        (operations::runs(shown).len() > 1, "timeline", "From run to run"),
         (any(|d| d.replay.is_some()), "replay", "Replay"),
         (true, "kills", "Kills"),
         (true, "accounting", "Accounting"),

@@ -100,10 +100,11 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Without what a trend does not show: a thousand histograms take much memory.
+/// Without what a trend does not show: a thousand histograms and timelines take much memory.
 fn slim(mut doc: ResultDoc) -> ResultDoc {
-    for hist in doc.results.iter_mut().filter_map(|r| r.hist.as_mut()) {
-        hist.data.clear();
+    for result in &mut doc.results {
+        result.timeline = None;
+        result.hist.iter_mut().for_each(|hist| hist.data.clear());
     }
     doc.hosts.iter_mut().for_each(|host| host.results.clear());
     doc
