@@ -168,8 +168,8 @@ fn the_formats_name_points_and_the_verdict_of_all_comes_first() {
     assert!(lines.contains(&"pages=8: improvement (ring.map min: -20.0 %)"), "{table}");
     let markdown = show("markdown");
     assert!(markdown.starts_with(&format!("**{verdict}**\n")), "{markdown}");
-    let row = "| pages=8 | ring.map | min | 400 ns | 320 ns | -20.00 % | ";
-    assert!(markdown.lines().any(|l| l.starts_with(row)), "{markdown}");
+    let row = "| pages=8 | ring.map | min | ";
+    assert!(markdown.lines().any(|l| l.starts_with(row) && l.contains(" -20.00 % ")), "{markdown}");
     let rule = markdown.lines().find(|l| l.starts_with("|---")).expect("a table");
     let columns = |line: &str| line.matches('|').count();
     assert!(markdown.lines().filter(|l| l.starts_with('|')).all(|l| columns(l) == columns(rule)));
