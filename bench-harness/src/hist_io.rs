@@ -219,6 +219,7 @@ mod tests {
             head[12..16].copy_from_slice(&digits.to_be_bytes());
             head[16..24].copy_from_slice(&1_u64.to_be_bytes());
             head[24..32].copy_from_slice(&(u64::MAX >> 1).to_be_bytes());
+            head[32..].copy_from_slice(&1_f64.to_be_bytes());
             decode(&packed(&head))
         };
         assert!(of(MOST_DIGITS).unwrap().is_empty());
