@@ -453,6 +453,7 @@ fn what_documents_share_is_the_same_in_all_schemas() {
         include_str!("../../../results/schema/tce-bench.limits-1.schema.json"),
         include_str!("../../../results/schema/tce-bench.cost-1.schema.json"),
         include_str!("../../../results/schema/tce-bench.churn-1.schema.json"),
+        include_str!("../../../results/schema/tce-bench.crash-1.schema.json"),
         include_str!("../../../results/schema/tce-bench.sweep-1.schema.json"),
     ] {
         let other = parse(other);
