@@ -215,6 +215,10 @@ impl<'a> Keeper<'a> {
                 Ok(line) => bail!("the bystander was asked for '{line}'; accepted: {CHECK}"),
             }
         }
+        // A window that is not empty is not given back.
+        for at in self.mapped.keys() {
+            self.rig.containers[0].unmap(self.ground.bus(*at), self.ground.bytes(1))?;
+        }
         Ok(self.answer.wrong)
     }
 
