@@ -127,7 +127,7 @@ fn plot(html: &mut Html, id: &str, all: &[Course<'_>]) {
         text: format!("{id}, time of a call by when it began. {}", in_words(all, centre)),
     };
     figure(html, &about, &[SIZE], |h, width| {
-        let right = f64::from(width) - if all.len() == 1 { 34.0 } else { 12.0 };
+        let right = f64::from(width) - if all.len() == 1 { 42.0 } else { 12.0 };
         let y = Scale::log(span, (BOTTOM, TOP));
         let x = Scale::linear((0.0, end), (LEFT, right));
         rows(h, &y, (LEFT, right), time);
