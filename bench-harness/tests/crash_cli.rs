@@ -91,6 +91,19 @@ fn an_interrupt_writes_what_there_is() {
     assert_eq!(doc["failures"], json!([]));
 }
 
+/// The kills on real containers follow the schema, left nothing, and were made by a clean tree.
+#[test]
+fn the_baseline_is_valid() {
+    let doc = include_str!(
+        "../../results/baseline/emulated/qemu10-powernv8-linux6.12-64k/2026-11-30/crash.json"
+    );
+    let doc: Value = serde_json::from_str(doc).unwrap();
+    fits_the_schema(&doc);
+    assert_eq!((&doc["verified"], &doc["rounds"]), (&json!(true), &json!(100)));
+    assert_eq!(doc["tool"]["dirty"], false);
+    assert!(doc["label"].as_str().unwrap().contains("emulated"), "{}", doc["label"]);
+}
+
 /// The bystander is no orphan: it ends with who asks it.
 #[test]
 fn a_killed_crash_leaves_no_bystander() {
