@@ -81,7 +81,10 @@ impl LinuxSpace {
         &self,
         f: impl FnOnce(&Opened) -> Result<T, BackendError>,
     ) -> Result<T, BackendError> {
-        self.reopen(&mut write(&self.opened))?;
+        // Not everybody else has to wait for a question.
+        if read(&self.opened).opened.is_none() {
+            self.reopen(&mut write(&self.opened))?;
+        }
         self.with(f)
     }
 
