@@ -6,7 +6,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{bench, interrupted, refused, text};
+use common::{bench, interrupted, misfits, refused, text};
 use serde_json::Value;
 
 #[test]
@@ -142,11 +142,7 @@ fn documents_follow_their_schemas() {
         let out = bench(&[args, &["--json", "-"]].concat());
         assert!(out.status.success(), "{args:?}: {}", text(&out.stderr));
         let doc: Value = serde_json::from_slice(&out.stdout).expect("one document");
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../results/schema");
-        let file = std::fs::read_to_string(format!("{folder}/tce-bench.{schema}-1.schema.json"));
-        let rules: Value = serde_json::from_str(&file.expect("a schema")).expect("JSON");
-        let rules = jsonschema::validator_for(&rules).expect("a schema's rules");
-        let errors: Vec<_> = rules.iter_errors(&doc).map(|e| e.to_string()).collect();
+        let errors = misfits(schema, &doc);
         assert!(errors.is_empty(), "{args:?}: {errors:?}");
         assert_eq!(doc["verified"], true, "{doc:#}");
     }

@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use common::{bench, interrupted, refused, text};
+use common::{bench, fits, interrupted, refused, text};
 use serde_json::{Value, json};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_tce-bench");
@@ -55,18 +55,9 @@ fn script(at: &Path, body: &str) -> String {
     at.to_str().unwrap().to_owned()
 }
 
-fn schema() -> jsonschema::Validator {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../results/schema");
-    let rules = fs::read_to_string(format!("{folder}/tce-bench.compare-1.schema.json")).unwrap();
-    let rules: Value = serde_json::from_str(&rules).unwrap();
-    assert!(jsonschema::meta::is_valid(&rules), "the schema itself is wrong");
-    jsonschema::validator_for(&rules).unwrap()
-}
-
 fn checked(bytes: &[u8]) -> Value {
     let doc: Value = serde_json::from_slice(bytes).expect("one document");
-    let errors: Vec<_> = schema().iter_errors(&doc).map(|e| e.to_string()).collect();
-    assert!(errors.is_empty(), "{errors:?}");
+    fits("compare", &doc);
     doc
 }
 

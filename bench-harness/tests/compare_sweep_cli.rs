@@ -6,7 +6,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{bench, refused, text};
+use common::{bench, fits, refused, text};
 use serde_json::{Value, json};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_tce-bench");
@@ -61,12 +61,8 @@ fn folder(at: &Path, first: usize, points: &[(&str, f64)]) -> String {
 }
 
 fn checked(bytes: &[u8]) -> Value {
-    let schema = include_str!("../../results/schema/tce-bench.compare-1.schema.json");
-    let schema: Value = serde_json::from_str(schema).unwrap();
     let doc: Value = serde_json::from_slice(bytes).expect("one document");
-    let validator = jsonschema::validator_for(&schema).unwrap();
-    let errors: Vec<_> = validator.iter_errors(&doc).map(|e| e.to_string()).collect();
-    assert!(errors.is_empty(), "{errors:?}");
+    fits("compare", &doc);
     doc
 }
 

@@ -7,18 +7,11 @@ use std::fs;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::{bench, interrupted, refused, text, wait_for_handler};
+use common::{bench, fits, interrupted, refused, text, wait_for_handler};
 use serde_json::{Value, json};
 
 const TRACE: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/../workloads/traces/boot-ddw-fallback.tce.zst");
-
-fn fits_the_schema(doc: &Value) {
-    let schema = include_str!("../../results/schema/tce-bench.crash-1.schema.json");
-    let validator = jsonschema::validator_for(&serde_json::from_str(schema).unwrap()).unwrap();
-    let errors: Vec<_> = validator.iter_errors(doc).map(|e| e.to_string()).collect();
-    assert_eq!(errors, Vec::<String>::new());
-}
 
 #[test]
 fn nothing_is_left_of_what_was_killed() {
@@ -37,7 +30,7 @@ fn nothing_is_left_of_what_was_killed() {
     assert_eq!(table.matches("fresh run verified").count(), 8, "{table}");
     assert!(table.contains("mock: software PHB, not hardware"), "{table}");
     let doc: Value = serde_json::from_slice(&fs::read(&json).unwrap()).unwrap();
-    fits_the_schema(&doc);
+    fits("crash", &doc);
     assert_eq!((&doc["verified"], &doc["rounds"]), (&json!(true), &json!(8)));
     assert_eq!(doc["kills"].as_array().unwrap().len(), 8);
     let of = doc["kills_of"].as_object().unwrap();
@@ -73,7 +66,7 @@ fn a_victim_that_fails_by_itself_is_told() {
     let out = bench(&[&args[..], &["--json", "-"]].concat());
     assert_eq!(out.status.code(), Some(1), "{}", text(&out.stderr));
     let doc: Value = serde_json::from_slice(&out.stdout).unwrap();
-    fits_the_schema(&doc);
+    fits("crash", &doc);
     assert_eq!((&doc["verified"], &doc["rounds"]), (&json!(false), &json!(7)));
     let what = doc["failures"][0]["what"].as_str().unwrap();
     assert!(what.starts_with("replay") && what.contains("/nonexistent.tce"), "{what}");
@@ -86,7 +79,7 @@ fn an_interrupt_writes_what_there_is() {
     let args = ["crash", "--backend", "mock", "--rounds", "1000000", "-q", "--json"];
     assert_eq!(interrupted(&args, &json, Duration::from_millis(700)), Some(130));
     let doc: Value = serde_json::from_slice(&fs::read(&json).unwrap()).unwrap();
-    fits_the_schema(&doc);
+    fits("crash", &doc);
     assert_eq!((&doc["run"]["complete"], &doc["verified"]), (&json!(false), &json!(false)));
     assert_eq!(doc["failures"], json!([]));
 }
@@ -98,7 +91,7 @@ fn the_baseline_is_valid() {
         "../../results/baseline/emulated/qemu10-powernv8-linux6.12-64k/2026-11-30/crash.json"
     );
     let doc: Value = serde_json::from_str(doc).unwrap();
-    fits_the_schema(&doc);
+    fits("crash", &doc);
     assert_eq!((&doc["verified"], &doc["rounds"]), (&json!(true), &json!(100)));
     assert_eq!(doc["tool"]["dirty"], false);
     assert!(doc["label"].as_str().unwrap().contains("emulated"), "{}", doc["label"]);

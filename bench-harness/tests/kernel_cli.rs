@@ -4,22 +4,13 @@
 
 mod common;
 
-use std::path::Path;
 use std::time::Duration;
 
-use common::{bench, interrupted, text};
+use common::{bench, fits, interrupted, misfits, text};
 use serde_json::Value;
 
 /// Says which kernel is simulated; these are what is played unless asked otherwise.
 const LABEL: &str = "mock kernel k6_11 on phb3: simulated, not hardware";
-
-fn schema() -> jsonschema::Validator {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../results/schema/tce-bench.result-1.schema.json");
-    let schema = std::fs::read_to_string(path).expect("the schema is in the tree");
-    let schema: Value = serde_json::from_str(&schema).expect("the schema is JSON");
-    jsonschema::validator_for(&schema).expect("the schema is a schema")
-}
 
 /// A run on the simulated kernel that was right, and its document.
 fn run(extra: &str) -> Value {
@@ -28,7 +19,7 @@ fn run(extra: &str) -> Value {
     let out = bench(&args);
     assert!(out.status.success(), "{extra}: {}", text(&out.stderr));
     let doc: Value = serde_json::from_slice(&out.stdout).expect("one JSON document");
-    let errors: Vec<_> = schema().iter_errors(&doc).map(|e| e.to_string()).collect();
+    let errors = misfits("result", &doc);
     assert!(errors.is_empty(), "{extra}: {errors:?}");
     assert_eq!(doc["verified"], true, "{extra}: {}", doc["verification"]);
     assert_eq!(doc["backend"]["kind"], "mock-kernel");
@@ -233,7 +224,7 @@ fn an_interrupt_gives_everything_back() {
     assert_eq!(checked["first_mismatch"], Value::Null, "{checked}");
     assert_eq!(checked["books"]["first_difference"], Value::Null);
     assert_eq!(doc["counters"]["pinned_end_bytes"], 0);
-    assert!(schema().is_valid(&doc));
+    fits("result", &doc);
 }
 
 #[test]

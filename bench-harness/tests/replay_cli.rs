@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
+use common::fits;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -80,12 +81,7 @@ fn recorded_boots_pass() {
     assert_eq!(doc["results"][2]["count"], 525 + 1024);
     assert_eq!(doc["counters"]["kills_issued"], doc["counters"]["register_stores"]);
     assert_eq!(doc["counters"]["pinned_end_bytes"], 0);
-    let schema: Value =
-        serde_json::from_str(include_str!("../../results/schema/tce-bench.result-1.schema.json"))
-            .unwrap();
-    let validator = jsonschema::validator_for(&schema).unwrap();
-    let errors: Vec<_> = validator.iter_errors(&doc).map(|e| e.to_string()).collect();
-    assert_eq!(errors, Vec::<String>::new());
+    fits("result", &doc);
     assert!(fs::read_to_string(&hlog).unwrap().contains("\nTag=stuff,"));
 }
 

@@ -3,10 +3,9 @@
 
 mod common;
 
-use std::path::Path;
 use std::time::Duration;
 
-use common::{bench, interrupted, text};
+use common::{bench, fits, interrupted, misfits, text};
 use serde_json::Value;
 
 /// Short enough for a debug build.
@@ -21,19 +20,10 @@ fn run_json(extra: &[&str]) -> Value {
     serde_json::from_slice(&out.stdout).expect("one JSON document and nothing else on stdout")
 }
 
-fn schema() -> jsonschema::Validator {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../results/schema/tce-bench.result-1.schema.json");
-    let schema = std::fs::read_to_string(path).expect("the schema is in the tree");
-    let schema: Value = serde_json::from_str(&schema).expect("the schema is JSON");
-    jsonschema::validator_for(&schema).expect("the schema is a schema")
-}
-
 #[test]
 fn a_run_is_verified_and_its_document_fits_the_schema() {
     let doc = run_json(&["--groups", "3", "--containers", "2", "--window", "64M", "--levels", "2"]);
-    let errors: Vec<_> = schema().iter_errors(&doc).map(|e| e.to_string()).collect();
-    assert!(errors.is_empty(), "{errors:?}");
+    fits("result", &doc);
     assert_eq!(doc["verified"], true);
     assert_eq!(doc["run"]["complete"], true);
     // 8 phases, mapped and empty, 3 PEs, 16384 pages; clear has 32 GiB for one PE.
@@ -114,8 +104,7 @@ fn kills_and_exposure_are_reported_for_every_phase() {
 fn kills_that_cost_are_charged_and_said_to_be_an_assumption() {
     let line = "--window 4M --phase ring --phase indirect --kill-cost 40,3000,70";
     let doc = run_json(&line.split(' ').collect::<Vec<_>>());
-    let errors: Vec<_> = schema().iter_errors(&doc).map(|e| e.to_string()).collect();
-    assert!(errors.is_empty(), "{errors:?}");
+    fits("result", &doc);
     let says = "mock: software PHB, not hardware; kills cost as modelled: 40 ns a store, 3000 ns a \
                 fence, 70 ns a level read again, an assumption";
     assert_eq!((&doc["verified"], &doc["backend"]["label"]), (&true.into(), &says.into()));
@@ -156,7 +145,7 @@ fn a_run_on_each_platform_of_the_mock() {
         };
         let phases = phases.split(' ').flat_map(|phase| ["--phase", phase]);
         let doc = run_json(&line.split(' ').chain(phases).collect::<Vec<_>>());
-        let errors: Vec<_> = schema().iter_errors(&doc).map(|e| e.to_string()).collect();
+        let errors = misfits("result", &doc);
         assert!(errors.is_empty(), "{platform}: {errors:?}");
         assert_eq!(
             (&doc["verified"], &doc["backend"]["bridges"]),
@@ -251,7 +240,7 @@ fn intervals_add_up_to_what_was_measured() {
         let out = bench(&args);
         assert!(out.status.success(), "{line}: {}", text(&out.stderr));
         let doc: Value = serde_json::from_slice(&out.stdout).unwrap();
-        let errors: Vec<_> = schema().iter_errors(&doc).map(|e| e.to_string()).collect();
+        let errors = misfits("result", &doc);
         assert!(errors.is_empty(), "{line}: {errors:?}");
         let guessed = doc["backend"]["kind"] != "mock";
         for result in doc["results"].as_array().unwrap() {
@@ -356,5 +345,5 @@ fn an_interrupt_writes_what_there_is() {
     assert_eq!(doc["run"]["complete"], false);
     assert_eq!(doc["verified"], false, "not everything was checked");
     assert_eq!(doc["counters"]["pinned_end_bytes"], 0, "released all the same");
-    assert!(schema().is_valid(&doc));
+    fits("result", &doc);
 }

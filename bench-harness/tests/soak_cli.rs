@@ -6,15 +6,8 @@ mod common;
 use std::fs;
 use std::time::Duration;
 
-use common::{bench, interrupted, refused, text};
+use common::{bench, fits, interrupted, refused, text};
 use serde_json::Value;
-
-fn fits_the_schema(doc: &Value) {
-    let schema = include_str!("../../results/schema/tce-bench.soak-1.schema.json");
-    let validator = jsonschema::validator_for(&serde_json::from_str(schema).unwrap()).unwrap();
-    let errors: Vec<_> = validator.iter_errors(doc).map(|e| e.to_string()).collect();
-    assert_eq!(errors, Vec::<String>::new());
-}
 
 #[test]
 fn calls_are_as_the_model_has_them() {
@@ -28,7 +21,7 @@ fn calls_are_as_the_model_has_them() {
     assert!(table.contains("everything was as it has to be"), "{table}");
     assert!(table.contains("mock: software PHB, not hardware"), "{table}");
     let doc: Value = serde_json::from_slice(&fs::read(&json).unwrap()).unwrap();
-    fits_the_schema(&doc);
+    fits("soak", &doc);
     let rows = doc["rows"].as_array().unwrap();
     assert_eq!((&doc["verified"], rows.len()), (&true.into(), 6));
     let sum = |key: &str| rows.iter().map(|row| row[key].as_u64().unwrap()).sum::<u64>();
@@ -44,7 +37,7 @@ fn a_hostile_guest_stays_within_its_bounds() {
     let out = bench(&args);
     assert_eq!((out.status.code(), text(&out.stderr).as_str()), (Some(0), ""));
     let doc: Value = serde_json::from_slice(&out.stdout).unwrap();
-    fits_the_schema(&doc);
+    fits("soak", &doc);
     for row in doc["rows"].as_array().unwrap() {
         let guest = &row["guest"];
         assert_eq!((&row["verified"], &row["containers"]), (&true.into(), &"guest".into()));
@@ -91,7 +84,7 @@ fn an_interrupt_writes_what_there_is() {
         let args = [&["soak", "--operations", "100G", "-q"], more, &["--json"]].concat();
         assert_eq!(interrupted(&args, &json, Duration::from_millis(300)), Some(130));
         let doc: Value = serde_json::from_slice(&fs::read(&json).unwrap()).unwrap();
-        fits_the_schema(&doc);
+        fits("soak", &doc);
         assert_eq!((&doc["run"]["complete"], &doc["verified"]), (&false.into(), &false.into()));
         assert_eq!(doc["rows"][0]["difference"], Value::Null);
     }

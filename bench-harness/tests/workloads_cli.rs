@@ -6,7 +6,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{bench, refused, text};
+use common::{bench, fits, refused, text};
 use serde_json::{Value, json};
 
 /// Short, and the same number of operations everywhere.
@@ -20,16 +20,6 @@ fn json(args: &[&str]) -> Value {
     let out = bench(&[args, &["--json", "-"]].concat());
     assert!(out.status.success(), "{args:?}: {}", text(&out.stderr));
     serde_json::from_slice(&out.stdout).expect("one JSON document and nothing else on stdout")
-}
-
-fn fits(schema: &str, doc: &Value) {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../results/schema");
-    let schema = fs::read_to_string(format!("{folder}/tce-bench.{schema}-1.schema.json")).unwrap();
-    let schema: Value = serde_json::from_str(&schema).unwrap();
-    assert!(jsonschema::meta::is_valid(&schema));
-    let validator = jsonschema::validator_for(&schema).unwrap();
-    let errors: Vec<_> = validator.iter_errors(doc).map(|e| e.to_string()).collect();
-    assert!(errors.is_empty(), "{errors:?}");
 }
 
 fn result<'a>(doc: &'a Value, id: &str) -> &'a Value {

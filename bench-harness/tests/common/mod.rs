@@ -10,6 +10,8 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 /// Runs the built program to its end.
 pub(crate) fn bench(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_tce-bench"))
@@ -21,6 +23,22 @@ pub(crate) fn bench(args: &[&str]) -> Output {
 
 pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// In what a document differs from the schema of that name.
+pub(crate) fn misfits(schema: &str, doc: &Value) -> Vec<String> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../results/schema");
+    let rules = fs::read(format!("{folder}/tce-bench.{schema}-1.schema.json")).expect("a schema");
+    let rules = serde_json::from_slice(&rules).expect("JSON");
+    assert!(jsonschema::meta::is_valid(&rules), "the schema itself is wrong");
+    let rules = jsonschema::validator_for(&rules).expect("a schema's rules");
+    rules.iter_errors(doc).map(|e| e.to_string()).collect()
+}
+
+/// A document fits the schema of that name.
+#[track_caller]
+pub(crate) fn fits(schema: &str, doc: &Value) {
+    assert_eq!(misfits(schema, doc), Vec::<String>::new());
 }
 
 /// One line on standard error, nothing else, and the code.
