@@ -2,8 +2,6 @@
 //! `tce-bench churn`: a group joins and leaves in a loop while pages of another are mapped and
 //! unmapped. What is counted is whether anything of either is lost.
 
-pub(super) mod devices;
-pub(super) mod ground;
 mod mapper;
 mod report;
 mod result;
@@ -19,6 +17,7 @@ use anyhow::anyhow;
 use tce_engine::engine::{DetachPolicy, Engine, EngineOptions};
 use tce_engine::geometry::WindowSpec;
 
+use super::ground::{Ground, standing};
 use super::{Status, check_outputs, present};
 use crate::cli::ChurnConfig;
 use crate::clock::Clock;
@@ -31,7 +30,6 @@ use crate::run::lists::Random;
 use crate::run::machine::Machine;
 use crate::run::rig::Plan;
 use crate::style::Style;
-use ground::{Ground, standing};
 use mapper::{Cells, Reins, Signals, Times, work};
 use result::{Doc, Found, SCHEMA, Settings};
 use rounds::{Driven, Rounds, Scene};

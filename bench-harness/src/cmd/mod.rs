@@ -11,6 +11,7 @@ mod documents;
 pub mod export;
 pub mod files;
 pub(crate) mod fuzz;
+mod ground;
 pub mod hazards;
 pub mod import;
 pub mod info;

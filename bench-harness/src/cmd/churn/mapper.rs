@@ -11,7 +11,7 @@ use anyhow::{Context, anyhow, ensure};
 use tce_engine::container::{Container, Mapper, Mode};
 use tce_engine::tce::Perm;
 
-use super::ground::Ground;
+use crate::cmd::ground::Ground;
 use crate::interrupt::interrupted;
 use crate::recorder::Recorder;
 use crate::run::lists::Random;

@@ -12,11 +12,11 @@ use tce_engine::engine::{DetachPolicy, Engine};
 use tce_engine::error::{AttachError, BackendError};
 use tce_engine::geometry::WindowSpec;
 
-use super::devices::{Kind, Trial, Wrong};
-use super::ground::{Ground, Pages, reached, through};
 use super::mapper::{Now, Reins};
 use super::result::Found;
 use crate::cli::ChurnConfig;
+use crate::cmd::ground::devices::{Kind, Trial, Wrong};
+use crate::cmd::ground::{Ground, Pages, reached, through};
 use crate::edu;
 use crate::interrupt::interrupted;
 use crate::kernel::{Books, OpenVfio};

@@ -15,8 +15,8 @@ use tce_engine::tce::Perm;
 
 use super::processes::{self, locked_bytes};
 use crate::cli::CrashConfig;
-use crate::cmd::churn::devices::Trial;
-use crate::cmd::churn::ground::{Ground, Pages, standing, through};
+use crate::cmd::ground::devices::Trial;
+use crate::cmd::ground::{Ground, Pages, standing, through};
 use crate::host;
 use crate::interrupt::interrupted;
 use crate::result::{BackendKind, DmaResult, Verification};

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The window that is churned, who looks at it, and what they see.
+//! A window some of whose pages are mapped, who looks at it, and what they see: what `churn` and `crash` do
+//! their work on.
+
+pub(super) mod devices;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,40 +21,40 @@ use crate::run::verify::{Content, Differences, Eye, Model, Seen, differences};
 
 /// Where a window and its memory lie.
 #[derive(Clone, Copy)]
-pub(in crate::cmd) struct Ground<'a> {
-    pub(in crate::cmd) buffer: &'a Buffer,
-    pub(in crate::cmd) start: Ioba,
-    pub(in crate::cmd) page: PageShift,
+pub(super) struct Ground<'a> {
+    pub(super) buffer: &'a Buffer,
+    pub(super) start: Ioba,
+    pub(super) page: PageShift,
     /// Pages of the window.
-    pub(in crate::cmd) pages: u64,
+    pub(super) pages: u64,
 }
 
 impl Ground<'_> {
-    pub(in crate::cmd) fn bus(&self, page: u64) -> Ioba {
+    pub(super) fn bus(&self, page: u64) -> Ioba {
         Ioba(self.start.0 + (page << self.page.get()))
     }
 
-    pub(in crate::cmd) fn memory(&self, page: u64) -> Uaddr {
+    pub(super) fn memory(&self, page: u64) -> Uaddr {
         self.buffer.page(page, self.page)
     }
 
-    pub(in crate::cmd) fn bytes(&self, pages: u64) -> u64 {
+    pub(super) fn bytes(&self, pages: u64) -> u64 {
         pages << self.page.get()
     }
 
-    pub(in crate::cmd) fn buffer_pages(&self) -> u64 {
+    pub(super) fn buffer_pages(&self) -> u64 {
         self.buffer.bytes() >> self.page.get()
     }
 }
 
 /// Window pages that are mapped, and to which pages of the buffer.
-pub(in crate::cmd) type Pages = BTreeMap<u64, u64>;
+pub(super) type Pages = BTreeMap<u64, u64>;
 
 /// Maps what stays in the lower half: half of it a run from page 0, the rest single pages.
 ///
 /// # Errors
 /// What the engine refused.
-pub(in crate::cmd) fn standing(
+pub(super) fn standing(
     container: &Container,
     ground: Ground<'_>,
     count: u64,
@@ -88,7 +91,7 @@ fn model(pages: &Pages) -> Model {
 ///
 /// # Errors
 /// If the mock has no such group.
-pub(in crate::cmd) fn through(
+pub(super) fn through(
     machine: &Machine,
     container: &Container,
     ground: Ground<'_>,
@@ -116,7 +119,7 @@ pub(in crate::cmd) fn through(
 ///
 /// # Errors
 /// If the mock has no such group.
-pub(in crate::cmd) fn reached(
+pub(super) fn reached(
     machine: &Machine,
     ground: Ground<'_>,
     group: GroupId,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What devices of both groups reach: a real kernel shows its tables to nobody else.
+//! What devices reach: a real kernel shows its tables to nobody else.
 //!
 //! A device reads one mapped page and writes another: what was put into the memory of the one has to
 //! arrive in that of the other. Where nothing is mapped for it, what it writes must not arrive.
@@ -12,7 +12,7 @@ use tce_engine::geometry::WindowSpec;
 use tce_engine::ioba::MMIO_HOLE;
 use tce_engine::tce::Perm;
 
-use super::ground::{Ground, Pages};
+use super::{Ground, Pages};
 use crate::cmd::dma::suite::Dma;
 use crate::edu;
 use crate::kernel::OpenVfio;
