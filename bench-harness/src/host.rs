@@ -210,9 +210,17 @@ fn parse_load1(text: &str) -> Option<f64> {
 }
 
 fn parse_mem_available(text: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    kib.checked_mul(1024)
+    bytes_of(text, "MemAvailable:")
+}
+
+/// The bytes of the line that begins with `name`, as `VmLck:   64 kB`, in a file of /proc.
+pub(crate) fn bytes_of(text: &str, name: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(name)).and_then(bytes)
+}
+
+/// As `   64 kB`.
+pub(crate) fn bytes(text: &str) -> Option<u64> {
+    text.trim().strip_suffix("kB")?.trim_end().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// Where pools of huge pages are, below `/`.

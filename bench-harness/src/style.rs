@@ -51,6 +51,15 @@ impl Style {
         }
     }
 
+    /// Whether a document is verified; null if nobody could be asked.
+    pub fn verified(self, verified: Option<bool>) -> String {
+        match verified {
+            Some(true) => self.green("verified: true"),
+            Some(false) => self.red("verified: false"),
+            None => self.yellow("verified: null"),
+        }
+    }
+
     /// Good news.
     pub fn green(self, text: &str) -> String {
         self.paint("32", text)

@@ -19,7 +19,7 @@ use super::{Status, present};
 use crate::cli::InfoConfig;
 use crate::clock::Clock;
 use crate::cpus;
-use crate::host::HostFacts;
+use crate::host::{self, HostFacts};
 use crate::result::Tool;
 use crate::run::model;
 use crate::size::{format_arg, format_size};
@@ -226,10 +226,8 @@ impl Node {
         let meminfo = read("meminfo").unwrap_or_default();
         // As in "Node 0 MemTotal:  1024 kB".
         let bytes = |name: &str| {
-            let line = meminfo.lines().find(|line| line.contains(name))?;
-            let kib: u64 =
-                line.split_once(name)?.1.trim().strip_suffix("kB")?.trim().parse().ok()?;
-            kib.checked_mul(1024)
+            let (_, rest) = meminfo.lines().find_map(|line| line.split_once(name))?;
+            host::bytes(rest)
         };
         let list = read("cpulist").map(|list| list.trim().to_owned());
         Self {

@@ -87,11 +87,7 @@ pub(super) fn table(doc: &Doc, style: Style) -> String {
     if let Some(text) = &doc.first_difference {
         out += &format!("{} {text}\n", style.red("wrong"));
     }
-    out += &match doc.verified {
-        Some(true) => style.green("verified: true"),
-        Some(false) => style.red("verified: false"),
-        None => style.yellow("verified: null"),
-    };
+    out += &style.verified(doc.verified);
     out.push('\n');
     out
 }

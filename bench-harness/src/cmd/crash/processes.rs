@@ -11,7 +11,7 @@ use anyhow::Context;
 use rustix::process::{Pid, test_kill_process_group};
 use serde::Serialize;
 
-use crate::host::{HUGE_POOLS, HugePool, huge_pools};
+use crate::host::{HUGE_POOLS, HugePool, bytes_of, huge_pools};
 
 /// This program, to be started once more.
 ///
@@ -38,13 +38,7 @@ pub(super) fn is_left(child: &Child) -> bool {
 /// `VmLck` of a process in bytes; `None` if it has no memory any more.
 pub(super) fn locked_bytes(pid: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    kib(&status, "VmLck:")
-}
-
-/// The bytes of a line as `VmLck:   64 kB`.
-fn kib(text: &str, name: &str) -> Option<u64> {
-    let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
-    rest.trim().strip_suffix("kB")?.trim_end().parse::<u64>().ok()?.checked_mul(1024)
+    bytes_of(&status, "VmLck:")
 }
 
 /// What a killed process must not leave behind in the system. Null where the kernel does not tell.
@@ -75,7 +69,7 @@ impl System {
         };
         let released = count("nr_foll_pin_released");
         Self {
-            mlocked_bytes: kib(meminfo, "Mlocked:"),
+            mlocked_bytes: bytes_of(meminfo, "Mlocked:"),
             pinned_pages: count("nr_foll_pin_acquired")
                 .zip(released)
                 .map(|(acquired, released)| acquired.saturating_sub(released)),

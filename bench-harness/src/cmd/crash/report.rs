@@ -7,9 +7,10 @@ use crate::style::{Style, thousands, time_ns};
 
 /// A line of the log.
 pub(super) fn line(kill: &Kill) -> String {
-    let groups: Vec<_> =
-        kill.groups.iter().map(|group| tce_engine::addr::GroupId(*group)).collect();
-    let on = if groups.is_empty() { String::new() } else { format!(" on {}", list(&groups)) };
+    let on = match kill.groups.as_slice() {
+        [] => String::new(),
+        groups => format!(" on {}", list(groups)),
+    };
     let free = kill
         .release_ns
         .map_or_else(String::new, |ns| format!(", groups free after {}", time_ns(ns as f64)));
@@ -70,11 +71,7 @@ pub(super) fn table(doc: &Doc, style: Style) -> String {
     for failure in &doc.failures {
         out += &format!("{} round {}: {}\n", style.red("wrong"), failure.round, failure.what);
     }
-    out += &match doc.verified {
-        Some(true) => style.green("verified: true"),
-        Some(false) => style.red("verified: false"),
-        None => style.yellow("verified: null"),
-    };
+    out += &style.verified(doc.verified);
     out.push('\n');
     out
 }

@@ -44,8 +44,8 @@ impl Kind {
     }
 }
 
-/// Groups as they are typed.
-pub(super) fn list(groups: &[GroupId]) -> String {
+/// Groups, or their numbers, as they are typed.
+pub(super) fn list(groups: &[impl ToString]) -> String {
     groups.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 

@@ -25,6 +25,7 @@ use self::others::Others;
 use super::api::{Counts, Difference, Episode, said};
 use super::machine::Machine;
 use super::world::Wrong;
+use crate::host::bytes_of;
 use crate::interrupt::interrupted;
 use crate::run::lists::Random;
 use crate::size::format_size;
@@ -395,7 +396,5 @@ impl Place {
 /// A number of bytes that Linux tells of this process.
 pub(super) fn memory(field: &str) -> Option<u64> {
     let text = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix(field))?;
-    let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
-    Some(kib << 10)
+    bytes_of(&text, field)
 }
