@@ -12,7 +12,8 @@ use tce_engine::internals::Accounts;
 use tce_engine::ioba::{IobaAllocator, IobaOptions, IobaSpace, Magazine};
 use tce_engine::kill::queue::Coalescer;
 use tce_engine::mem::TableChunk;
-use tce_engine::{Ioba, MapRequest, Mode, PageShift, Perm, Tce, Tier, Uaddr, UnmapRequest};
+use tce_engine::simd::Frames;
+use tce_engine::{Hpa, Ioba, MapRequest, Mode, PageShift, Perm, Tce, Tier, Uaddr, UnmapRequest};
 
 use common::peers::PAGES;
 use common::profile::Pprof;
@@ -49,6 +50,11 @@ fn loops(c: &mut Criterion) {
         group.bench_function(id("fill_empty"), |b| {
             let fill = || assert!(tier.fill_empty(black_box(slots), first, PAGE));
             after(b, || tier.clear(slots), fill);
+        });
+        let at: Vec<_> = (1..=LEAF as u64 / 16).map(|n| Hpa((n * 7919 % 4096) << 16)).collect();
+        let frames = Frames { at: &at, each: 16, perm: RW, step: PAGE };
+        group.bench_function(id("fill_frames, 64 KiB"), |b| {
+            b.iter(|| tier.fill_frames(black_box(slots), &frames));
         });
         group.bench_function(id("store"), |b| b.iter(|| tier.store(black_box(slots), first)));
         group.bench_function(id("put"), |b| b.iter(|| tier.put(black_box(slots), &words)));

@@ -5,6 +5,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::addr::{Hpa, PageShift, Uaddr};
+use crate::simd::{self, Tier};
+use crate::sync::Slot;
+use crate::tce::{Perm, Tce};
 
 /// Contiguous memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,11 +180,55 @@ impl RealLayout {
         done
     }
 
-    /// The extents of a part of the region, in order.
+    /// Writes the entries for the memory from `offset` on, which is mapped in pages of `page`.
+    ///
+    /// # Panics
+    /// If some of it is not inside the region.
+    pub(crate) fn fill(
+        &self,
+        tier: &Tier,
+        slots: &[Slot],
+        offset: u64,
+        perm: Perm,
+        page: PageShift,
+    ) {
+        let perm = perm.powernv();
+        let bytes = |slots: &[Slot]| (slots.len() as u64) << page.get();
+        assert!(bytes(slots) <= self.bytes.saturating_sub(offset), "it ends before");
+        let run = |slots: &[Slot], at: u64| tier.fill(slots, Tce::new(at, perm), page.bytes());
+        let frames = match &self.frames {
+            Frames::Run(at) | Frames::Process(at) => return run(slots, at.0 + offset),
+            Frames::Scattered(frames) => frames,
+        };
+        let at = self.lead + offset;
+        let (first, inside) =
+            ((at >> self.backing.get()) as usize, at & (self.backing.bytes() - 1));
+        let frames = &frames[first..];
+        let each = 1 << (self.backing.get() - page.get());
+        let lead = if inside == 0 { 0 } else { each - (inside >> page.get()) as usize };
+        let (lead, rest) = slots.split_at(lead.min(slots.len()));
+        let frames = match lead {
+            [] => frames,
+            _ => {
+                run(lead, frames[0].0 + inside);
+                &frames[1..]
+            }
+        };
+        let whole = rest.len() / each;
+        let (body, rest) = rest.split_at(whole * each);
+        let (at, frames) = frames.split_at(whole);
+        tier.fill_frames(body, &simd::Frames { at, each, perm, step: page.bytes() });
+        if let ([_, ..], [next, ..]) = (rest, frames) {
+            run(rest, next.0);
+        }
+    }
+
+    /// The extents of a part of the region, in order: the slow way, for tests.
     ///
     /// # Panics
     /// If the part is not inside the region.
-    pub fn extents(&self, part: Range<u64>) -> impl Iterator<Item = Extent> + '_ {
+    #[cfg(test)]
+    pub(crate) fn extents(&self, part: Range<u64>) -> impl Iterator<Item = Extent> + '_ {
         assert!(part.end <= self.bytes, "{part:#x?} in a region of {:#x}", self.bytes);
         let mut at = part.start;
         std::iter::from_fn(move || {
@@ -198,6 +245,7 @@ impl RealLayout {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::sync::Ordering;
 
     #[test]
     fn extents_stop_at_backing_pages_and_at_the_end() {
@@ -208,6 +256,39 @@ mod tests {
         assert_eq!(extents, [(0x50_4000, 0xc000), (0x20_0000, 0x1_0000), (0x90_0000, 0x9000)]);
         let part: Vec<_> = layout.extents(0xb000..0xd000).map(|e| (e.at.0, e.bytes)).collect();
         assert_eq!(part, [(0x50_f000, 0x1000), (0x20_0000, 0x1000)]);
+    }
+
+    /// Every part of a region that begins and ends anywhere in its backing pages, entry by entry.
+    #[test]
+    fn entries_are_those_of_the_extents() {
+        let frames: Vec<_> = [5u64, 2, 9, 3, 4].map(|n| Hpa(n << 20)).into();
+        let span = 0..1 << 30;
+        let (lead, bytes) = (0x4000, 0x4_9000);
+        let layouts = [
+            RealLayout::scattered(frames.into(), lead, bytes, PageShift::K64, span),
+            RealLayout::contiguous(Hpa(0x4000_4000), bytes, PageShift::K64),
+            RealLayout::process(Uaddr(0x1000_4000), bytes, PageShift::K64),
+        ];
+        let page = PageShift::K4;
+        let pages = bytes >> page.get();
+        for (layout, tier) in layouts.iter().flat_map(|l| Tier::all().map(move |t| (l, t))) {
+            for (from, to) in (0..=pages).flat_map(|from| (from..=pages).map(move |to| (from, to)))
+            {
+                let part = from << page.get()..to << page.get();
+                let expected: Vec<_> = layout
+                    .extents(part.clone())
+                    .flat_map(|e| (e.at.0..e.at.0 + e.bytes).step_by(0x1000))
+                    .map(|at| Tce::new(at, Perm::READ_WRITE))
+                    .collect();
+                let slots: Vec<_> = (from..to).map(|_| Slot::new(0)).collect();
+                layout.fill(tier, &slots, part.start, Perm::WRITE, page);
+                let written: Vec<_> = slots
+                    .iter()
+                    .map(|slot| Tce::from_be_word(slot.load(Ordering::Relaxed)))
+                    .collect();
+                assert_eq!(written, expected, "{layout:?} {part:x?} {}", tier.name());
+            }
+        }
     }
 
     #[test]

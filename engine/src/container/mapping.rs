@@ -306,7 +306,7 @@ impl State {
     }
 }
 
-/// Writes the entries of a run with the memory from `next` on, extent by extent.
+/// Writes the entries of a run with the memory from `next` on, region by region.
 pub(super) fn fill(
     registrations: &Registrations,
     tier: &Tier,
@@ -319,16 +319,14 @@ pub(super) fn fill(
     let mut owner = None;
     let mut several = false;
     while !left.is_empty() {
-        let (number, extents, bytes) =
-            registrations.extents(next, (left.len() as u64) << page.get());
+        let (number, region, offset) = registrations.region(next);
         several |= owner.is_some_and(|owner| owner != number);
         owner = Some(number);
-        for extent in extents {
-            let (now, then) = left.split_at((extent.bytes >> page.get()) as usize);
-            tier.fill(now, Tce::new(extent.at.0, perm.powernv()), page.bytes());
-            left = then;
-        }
-        next.0 += bytes;
+        let pages = (region.memory.bytes() - offset) >> page.get();
+        let (now, then) = left.split_at(left.len().min(pages as usize));
+        region.layout.fill(tier, now, offset, perm, page);
+        next.0 += (now.len() as u64) << page.get();
+        left = then;
     }
     let owner = owner.filter(|_| !several);
     Written { live: slots.len() as u64, owner, write_only: perm == Perm::WRITE }

@@ -241,18 +241,11 @@ impl Registrations {
         }
     }
 
-    /// The extents of up to `bytes` from user address `at`, which was planned before, as far as its
-    /// region goes; the region's number, and the bytes that they cover.
-    pub(crate) fn extents(
-        &self,
-        at: Uaddr,
-        bytes: u64,
-    ) -> (usize, impl Iterator<Item = Extent> + '_, u64) {
+    /// The region with user address `at`, which was planned before, its number, and how far inside it
+    /// the address is.
+    pub(crate) fn region(&self, at: Uaddr) -> (usize, &Region, u64) {
         match self.user(at) {
-            Ok((number, r, offset)) => {
-                let bytes = bytes.min(r.region.memory.bytes() - offset);
-                (number, r.region.layout.extents(offset..offset + bytes), bytes)
-            }
+            Ok((number, r, offset)) => (number, &r.region, offset),
             Err(e) => unreachable!("planned memory: {e}"),
         }
     }

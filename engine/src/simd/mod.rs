@@ -26,8 +26,9 @@ mod x86_avx512;
 
 use std::fmt;
 
+use crate::addr::Hpa;
 use crate::sync::{Ordering, Slot};
-use crate::tce::{Summary, Tce};
+use crate::tce::{Perm, Summary, Tce};
 
 /// One implementation of the loops over TCEs. All tiers write the same bytes.
 ///
@@ -40,6 +41,7 @@ pub struct Tier {
     name: &'static str,
     fill: fn(&[Slot], Tce, u64),
     fill_empty: fn(&[Slot], Tce, u64) -> bool,
+    fill_frames: fn(&[Slot], &Frames<'_>),
     store: fn(&[Slot], Tce),
     put: fn(&[Slot], &[u64]),
     list: fn(&[Slot], &[u64]) -> Summary,
@@ -124,6 +126,16 @@ impl Tier {
             [_] => false,
             _ => (self.fill_empty)(slots, first, step),
         }
+    }
+
+    /// Writes a run of entries for each frame.
+    ///
+    /// # Panics
+    /// If the frames do not have as many entries as there are slots.
+    #[inline]
+    pub fn fill_frames(&self, slots: &[Slot], frames: &Frames<'_>) {
+        assert!(frames.each > 0 && frames.at.len().checked_mul(frames.each) == Some(slots.len()));
+        (self.fill_frames)(slots, frames);
     }
 
     /// Writes the same entry everywhere.
@@ -241,6 +253,36 @@ impl Tier {
     #[must_use]
     pub fn survey(&self, words: &[u64]) -> Summary {
         (self.survey)(words)
+    }
+}
+
+/// Memory in pieces of one size, such as the pages of a kernel whose pages are larger than those of the
+/// window.
+#[derive(Clone, Copy, Debug)]
+pub struct Frames<'a> {
+    /// Where each piece begins.
+    pub at: &'a [Hpa],
+    /// Entries for each, at least one.
+    pub each: usize,
+    /// Control bits of all entries.
+    pub perm: Perm,
+    /// Bytes from one entry of a piece to the next.
+    pub step: u64,
+}
+
+impl Frames<'_> {
+    /// The first entry of the piece at `at`.
+    #[inline]
+    fn first(&self, at: Hpa) -> Tce {
+        Tce::new(at.0, self.perm)
+    }
+
+    /// One frame after the other, by a loop for one.
+    #[inline]
+    fn one_by_one(&self, slots: &[Slot], fill: impl Fn(&[Slot], Tce, u64)) {
+        for (slots, at) in slots.chunks_exact(self.each).zip(self.at) {
+            fill(slots, self.first(*at), self.step);
+        }
     }
 }
 

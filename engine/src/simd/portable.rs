@@ -11,6 +11,7 @@ pub(super) static TIER: Tier = Tier {
     name: "portable",
     fill,
     fill_empty,
+    fill_frames: |slots, frames| frames.one_by_one(slots, fill),
     store,
     put,
     list,

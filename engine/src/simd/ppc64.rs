@@ -13,7 +13,7 @@ mod turns;
 
 use turns::{TURN, Totals};
 
-use super::{Tier, portable};
+use super::{Frames, Tier, portable};
 use crate::sync::Slot;
 use crate::tce::{Summary, Tce};
 
@@ -21,6 +21,7 @@ const POWER8: Tier = Tier {
     name: "power8",
     fill: |slots, first, step| fill(slots, first, step, turns::fill_power8),
     fill_empty: |slots, first, step| fill_empty(slots, first, step, turns::fill_power8),
+    fill_frames: |slots, frames| fill_frames(slots, frames, turns::fill_power8),
     store,
     put,
     list: |slots, values| list(slots, values, turns::list_power8),
@@ -47,6 +48,7 @@ pub(super) fn power9() -> Option<&'static Tier> {
         name: "power9",
         fill: |slots, first, step| fill(slots, first, step, turns::fill_power9),
         fill_empty: |slots, first, step| fill_empty(slots, first, step, turns::fill_power9),
+        fill_frames: |slots, frames| fill_frames(slots, frames, turns::fill_power9),
         list: |slots, values| list(slots, values, turns::list_power9),
         ..POWER8
     };
@@ -107,6 +109,10 @@ fn fill_empty(slots: &[Slot], first: Tce, step: u64, fill_turns: FillTurns) -> b
         fill(slots, first, step, fill_turns);
     }
     empty
+}
+
+fn fill_frames(slots: &[Slot], frames: &Frames<'_>, fill_turns: FillTurns) {
+    frames.one_by_one(slots, |slots, first, step| fill(slots, first, step, fill_turns));
 }
 
 fn store(slots: &[Slot], tce: Tce) {

@@ -15,7 +15,7 @@ use std::arch::powerpc64::{
 };
 use std::mem::transmute;
 
-use super::{Tier, portable, ppc64};
+use super::{Frames, Tier, portable, ppc64};
 use crate::sync::Slot;
 use crate::tce::{Summary, Tce};
 
@@ -41,6 +41,8 @@ pub(super) fn tier() -> Option<&'static Tier> {
             }
             empty
         },
+        // SAFETY: as above.
+        fill_frames: |slots, frames| unsafe { fill_frames(slots, frames) },
         // SAFETY: as above.
         store: |slots, tce| unsafe { store(slots, tce) },
         // SAFETY: as above.
@@ -299,6 +301,13 @@ fn fill(slots: &[Slot], first: Tce, step: u64) {
         next = nth(next, TURN as u64);
     }
     portable::fill(rest, Tce::from_value(next), step);
+}
+
+#[target_feature(enable = "vsx,power8-vector")]
+fn fill_frames(slots: &[Slot], frames: &Frames<'_>) {
+    for (slots, at) in slots.chunks_exact(frames.each).zip(frames.at) {
+        fill(slots, frames.first(*at), frames.step);
+    }
 }
 
 #[target_feature(enable = "vsx,power8-vector")]

@@ -138,6 +138,23 @@ fn check_tier(tier: &Tier) {
             |before| !live(before),
         );
     }
+    // Frames of all sizes that a stretch can be cut into, none of them beside the next.
+    for (each, step) in (1..=LEN).flat_map(|each| [(each, 0x1000), (each, 0x1_0000)]) {
+        let at: Vec<_> = (1..=(LEN / each) as u64).map(|n| Hpa((n * 7919 % 61) << 36)).collect();
+        for (at_slot, frames) in (0..).step_by(3).zip(0..=at.len()) {
+            let mut expected = noise();
+            let memory = slots(&expected);
+            let start = (at_slot % 9).min(LEN - frames * each);
+            let stretch = start..start + frames * each;
+            for (i, word) in expected[stretch.clone()].iter_mut().enumerate() {
+                let bytes = step * (i % each) as u64;
+                *word = Tce::new(at[i / each].0 + bytes, Perm::READ).to_be_word();
+            }
+            let at = &at[..frames];
+            tier.fill_frames(&memory[stretch], &Frames { at, each, perm: Perm::READ, step });
+            assert_eq!(words(&memory), expected, "{} {frames} of {each}", tier.name());
+        }
+    }
     let tce = Tce::from_value(0x0102_0304_0506_0703);
     check(tier, "store", |s| tier.store(s, tce), |_, _, _| tce.value().to_be(), |_| ());
     let source = mixed(LEN);
@@ -221,6 +238,8 @@ fn readers_see_whole_entries() {
     };
     for tier in Tier::all() {
         let memory = slots(&[0; SLOTS]);
+        let at = [Hpa(0x1111_1111_1111_1000)];
+        let frames = Frames { at: &at, each: SLOTS, perm: Perm::READ_WRITE, step: 0x1000 };
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let reader = scope.spawn(|| {
@@ -243,6 +262,7 @@ fn readers_see_whole_entries() {
                 tier.clear_streaming(&memory);
                 tier.drain();
                 tier.exchange(&memory, &second_words, &mut [0; SLOTS]);
+                tier.fill_frames(&memory, &frames);
             }
             done.store(true, Ordering::Relaxed);
             reader.join().expect("no entry is seen in part");
@@ -262,6 +282,10 @@ fn lengths_have_to_agree() {
     for n in [0, 3, 5] {
         let list = vec![0; n];
         assert!(refused(&|tier, slots| tier.put(slots, &list)));
+        let at = vec![Hpa(0); n];
+        let frames = |each| Frames { at: &at, each, perm: Perm::READ, step: 0x1000 };
+        assert!(refused(&|tier, slots| tier.fill_frames(slots, &frames(1))));
+        assert!(refused(&|tier, slots| tier.fill_frames(slots, &frames(0))));
         assert!(refused(&|tier, slots| _ = tier.list(slots, &list)));
         assert!(refused(&|tier, slots| _ = tier.replace(slots, &list)));
         assert!(refused(&|tier, slots| tier.exchange(slots, &[0; 4], &mut list.clone())));

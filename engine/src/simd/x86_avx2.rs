@@ -17,7 +17,7 @@ use std::arch::x86_64::{
 use tally::Tally;
 
 use super::x86::{Cut, four};
-use super::{Tier, portable};
+use super::{Frames, Tier, portable};
 use crate::sync::Slot;
 use crate::tce::{Summary, Tce};
 
@@ -36,6 +36,8 @@ pub(super) fn tier() -> Option<&'static Tier> {
         fill: |slots, first, step| unsafe { fill(slots, first, step) },
         // SAFETY: as above.
         fill_empty: |slots, first, step| unsafe { fill_empty(slots, first, step) },
+        // SAFETY: as above.
+        fill_frames: |slots, frames| unsafe { fill_frames(slots, frames) },
         // SAFETY: as above.
         store: |slots, tce| unsafe { store(slots, tce) },
         // SAFETY: as above.
@@ -239,6 +241,32 @@ fn fill_empty(slots: &[Slot], first: Tce, step: u64) -> bool {
         fill(slots, first, step);
     }
     empty
+}
+
+#[target_feature(enable = "avx2")]
+fn fill_frames(slots: &[Slot], frames: &Frames<'_>) {
+    let Frames { at, each, perm, step } = *frames;
+    if each % TURN != 0 {
+        for (slots, at) in slots.chunks_exact(each).zip(at) {
+            fill(slots, frames.first(*at), step);
+        }
+        return;
+    }
+    let lane = |i: u64| Tce::new(step.wrapping_mul(i), perm).value() as i64;
+    let lanes = |i| _mm256_set_epi64x(lane(i + 3), lane(i + 2), lane(i + 1), lane(i));
+    let inside = [lanes(0), lanes(4), lanes(8), lanes(12)];
+    let ahead = _mm256_set1_epi64x(step.wrapping_mul(TURN as u64) as i64);
+    let swap = swap();
+    for (frame, at) in slots.chunks_exact(each).zip(at) {
+        let base = _mm256_set1_epi64x(at.0 as i64);
+        let mut v = four!(|v| _mm256_add_epi64(v, base), inside);
+        for turn in frame.chunks_exact(TURN) {
+            let words = four!(|v| _mm256_shuffle_epi8(v, swap), v);
+            // SAFETY: `turn` is 16 slots.
+            unsafe { store4(turn.as_ptr(), words) };
+            v = four!(|v| _mm256_add_epi64(v, ahead), v);
+        }
+    }
 }
 
 #[target_feature(enable = "avx2")]

@@ -17,7 +17,7 @@ use std::arch::x86_64::{
 use tally::{Tally, or3};
 
 use super::x86::{Cut, four};
-use super::{Tier, portable};
+use super::{Frames, Tier, portable};
 use crate::sync::Slot;
 use crate::tce::{Summary, Tce};
 
@@ -38,6 +38,8 @@ pub(super) fn tier() -> Option<&'static Tier> {
         fill: |slots, first, step| unsafe { fill::<true>(slots, first, step) },
         // SAFETY: as above.
         fill_empty: |slots, first, step| unsafe { fill_empty(slots, first, step) },
+        // SAFETY: as above.
+        fill_frames: |slots, frames| unsafe { fill_frames(slots, frames) },
         // SAFETY: as above.
         store: |slots, tce| unsafe { store(slots, tce) },
         // SAFETY: as above.
@@ -91,6 +93,25 @@ unsafe fn store4(at: *const Slot, v: Turn) {
             b = in(zmm_reg) v[1],
             c = in(zmm_reg) v[2],
             d = in(zmm_reg) v[3],
+            options(nostack, preserves_flags),
+        );
+    }
+}
+
+/// Stores a vector at `at`, and fetches the one that comes 512 bytes later, to write it.
+///
+/// # Safety
+/// `at` points to 8 slots that stay valid for the call.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn store1(at: *const Slot, v: __m512i) {
+    // SAFETY: as in `store4`; what is fetched need not be an address.
+    unsafe {
+        asm!(
+            "prefetchw [{at} + 512]",
+            "vmovdqu64 [{at}], {v}",
+            at = in(reg) at,
+            v = in(zmm_reg) v,
             options(nostack, preserves_flags),
         );
     }
@@ -315,6 +336,31 @@ fn fill_empty(slots: &[Slot], first: Tce, step: u64) -> bool {
         fill::<false>(slots, first, step);
     }
     empty
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq")]
+fn fill_frames(slots: &[Slot], frames: &Frames<'_>) {
+    let Frames { at, each, perm, step } = *frames;
+    if each % LANES != 0 || each > 4 * TURN {
+        for (slots, at) in slots.chunks_exact(each).zip(at) {
+            fill::<true>(slots, frames.first(*at), step);
+        }
+        return;
+    }
+    let times = |n: __m512i| _mm512_mullo_epi64(_mm512_set1_epi64(step as i64), n);
+    let (swap, ahead) = (swap(), times(_mm512_set1_epi64(LANES as i64)));
+    let bits = _mm512_set1_epi64(perm.bits() as i64);
+    let nth = times(_mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7));
+    let inside = _mm512_add_epi64(nth, bits);
+    for (frame, at) in slots.chunks_exact(each).zip(at) {
+        let mut next = _mm512_add_epi64(_mm512_set1_epi64(at.0 as i64), inside);
+        for vector in frame.chunks_exact(LANES) {
+            let words = _mm512_shuffle_epi8(next, swap);
+            // SAFETY: `vector` is 8 slots.
+            unsafe { store1(vector.as_ptr(), words) };
+            next = _mm512_add_epi64(next, ahead);
+        }
+    }
 }
 
 #[target_feature(enable = "avx512f")]

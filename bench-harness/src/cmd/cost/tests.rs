@@ -188,7 +188,15 @@ fn every_loop_of_every_tier_is_counted() {
     assert!(doc.tiers.iter().map(|t| t.tier).eq(Tier::all().map(Tier::name)));
     for tier in &doc.tiers {
         let names: Vec<_> = tier.loops.iter().map(|l| l.name).collect();
-        assert!(names.starts_with(&["fill", "fill_empty", "store", "put", "list", "exchange"]));
+        assert!(names.starts_with(&[
+            "fill",
+            "fill_empty",
+            "fill_frames",
+            "store",
+            "put",
+            "list",
+            "exchange"
+        ]));
         assert!(
             tier.loops.iter().all(|l| 0.0 < l.per_tce.min && l.per_tce.min <= l.per_tce.median)
         );

@@ -6,8 +6,9 @@ use std::hint::black_box;
 use std::sync::atomic::AtomicU64;
 
 use serde::Serialize;
+use tce_engine::addr::Hpa;
 use tce_engine::mem::TableChunk;
-use tce_engine::simd::Tier;
+use tce_engine::simd::{Frames, Tier};
 use tce_engine::tce::{Perm, Summary, Tce};
 
 use super::meter::Meter;
@@ -21,6 +22,8 @@ pub(super) const LEAF: usize = 8192;
 /// A leaf, and lists as long as it.
 struct Leaf {
     chunk: TableChunk,
+    /// Of 64 KiB.
+    frames: Vec<Hpa>,
     words: Vec<u64>,
     values: Vec<u64>,
     old: Vec<u64>,
@@ -30,9 +33,10 @@ struct Leaf {
 type Pass = fn(&Tier, &mut Leaf);
 
 /// The loops, each with what has to be done before it, uncounted.
-const LOOPS: [(&str, Pass, Pass); 12] = [
+const LOOPS: [(&str, Pass, Pass); 13] = [
     ("fill", full, nothing),
     ("fill_empty", |tier, leaf| assert!(tier.fill_empty(leaf.slots(), FIRST, STEP)), empty),
+    ("fill_frames", frames, nothing),
     ("store", |tier, leaf| tier.store(leaf.slots(), FIRST), nothing),
     ("put", |tier, leaf| tier.put(leaf.slots(), &leaf.words), nothing),
     ("list", |tier, leaf| all_live(tier.list(leaf.slots(), &leaf.values)), nothing),
@@ -62,6 +66,13 @@ fn full(tier: &Tier, leaf: &mut Leaf) {
     tier.fill(leaf.slots(), FIRST, STEP);
 }
 
+/// As on a kernel with pages of 64 KiB.
+fn frames(tier: &Tier, leaf: &mut Leaf) {
+    let at = &leaf.frames;
+    let frames = Frames { at, each: LEAF / at.len(), perm: Perm::READ_WRITE, step: STEP };
+    tier.fill_frames(leaf.slots(), &frames);
+}
+
 fn exchange(tier: &Tier, leaf: &mut Leaf) {
     let Leaf { chunk, words, old, .. } = leaf;
     tier.exchange(&chunk.slots()[..LEAF], words, old);
@@ -78,7 +89,8 @@ impl Leaf {
         let value = |i: u64| FIRST.value().wrapping_add(i * 7919 % (1 << 24) * STEP);
         let values: Vec<_> = (0..LEAF as u64).map(value).collect();
         let words = values.iter().map(|value| value.to_be()).collect();
-        Ok(Self { chunk: TableChunk::new(2 << 20)?, words, values, old: vec![0; LEAF] })
+        let frames = (1..=LEAF as u64 / 16).map(|n| Hpa((n * 7919 % 4096) << 16)).collect();
+        Ok(Self { chunk: TableChunk::new(2 << 20)?, frames, words, values, old: vec![0; LEAF] })
     }
 
     fn slots(&self) -> &[AtomicU64] {
