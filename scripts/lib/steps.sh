@@ -8,7 +8,8 @@
 #   attempt NAME PROGRAM [ARG...]  a step that is a program of its own; it is skipped if the program says by
 #                                exit code 4 that a piece is neither here nor to be had
 #   background NAME PROGRAM [ARG...]  starts a program beside the steps that come; it writes into a file
-#   join NAME                    a step that waits for it and shows what it wrote; its time is its own
+#   join NAME                    a step that waits for it and shows what it wrote; its time is its own, and exit
+#                                code 4 skips it
 #   steps_night DIRECTORY FILE   from here on a step that fails does not end the script, which fails at its end;
 #                                what a step prints is kept in the directory, and the table with the last lines
 #                                of each step goes to the file
@@ -134,7 +135,7 @@ background() {
     printf '\n==> %s, in the background\n' "$name"
     background_since[$name]=$(date +%s%3N)
     # In a session of its own, so that all of it can be stopped.
-    setsid bash -ec '"$@"; date +%s%3N >"$0.end"' "$background_logs/$name" "$@" \
+    setsid bash -c '"$@"; status=$?; date +%s%3N >"$0.end"; exit $status' "$background_logs/$name" "$@" \
         >"$background_logs/$name" 2>&1 </dev/null &
     background_pids[$name]=$!
 }
@@ -147,8 +148,11 @@ join() { # NAME
     wait "${background_pids[$1]}" || status=$?
     unset "background_pids[$1]"
     cat "$background_logs/$1"
-    [[ $status -eq 0 ]] || exit "$status"
-    step_close ok
+    case $status in
+    0) step_close ok ;;
+    4) step_close SKIPPED ;;
+    *) exit "$status" ;;
+    esac
     step_times[-1]=$(($(<"$background_logs/$1.end") - ${background_since[$1]}))
 }
 
