@@ -78,6 +78,8 @@ fn wrong_usage_is_exit_2() {
         ("gate new.json", "--baseline"),
         ("gate --baseline old.json", "NEW"),
         ("gate --baseline old.json new.json --pairs 5", "cannot be used with"),
+        ("compare a b --best-of 2", "cannot be used with"),
+        ("compare --run A B --best-of 0", "from 1 to 100"),
     ] {
         let args: Vec<&str> = line.split(' ').collect();
         let error = refused(&args, 2);
@@ -156,6 +158,39 @@ fn a_regression_has_to_be_there_again_if_it_is_to_be_confirmed() {
         // Pairs stand as they ran.
         let first = &found["first"]["cells"][0];
         assert_eq!((&first["a_ns"][0], &first["a_ns"][7]), (&jitter(1).into(), &jitter(8).into()));
+    }
+}
+
+/// Others are at work in two runs of three, of either program: the best of three tells all the same.
+#[test]
+fn the_best_of_a_pairs_runs_counts() {
+    let doc = document();
+    let disturbed = |nth: usize| if nth % 3 == 0 { 100.0 } else { 100.0 + 7.0 * (nth % 5) as f64 };
+    for (slower, code) in [(1.0, 0), (1.06, 3)] {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = dir.path().join("kept");
+        let a = player(dir.path(), "a", &doc, 25, disturbed);
+        let b = player(dir.path(), "b", &doc, 25, |nth| slower * disturbed(nth + 1));
+        let keep = ["--keep", kept.to_str().unwrap()];
+        let args = ["gate", "--run", &a, &b, "--pairs", "8", "--json", "-"];
+        let alone = checked(&bench(&args).stdout);
+        assert_eq!(
+            (&alone["verdict"], &alone["settings"]["best_of"]),
+            (&"inconclusive".into(), &1.into())
+        );
+        for program in ["a", "b"] {
+            fs::remove_file(dir.path().join(format!("{program}.n"))).unwrap();
+        }
+        let out = bench(&[&args[..], &keep, &["--best-of", "3"]].concat());
+        let found = checked(&out.stdout);
+        assert_eq!(out.status.code(), Some(code), "{found:#}");
+        assert_eq!((&found["settings"]["best_of"], &found["a"]["runs"]), (&3.into(), &24.into()));
+        let cell = &found["first"]["cells"][0];
+        assert_eq!(
+            (&cell["a_ns"], &cell["b_ns"]),
+            (&json!(vec![100.0; 8]), &json!(vec![slower * 100.0; 8]))
+        );
+        assert_eq!(fs::read_dir(kept.join("a")).unwrap().count(), 24);
     }
 }
 

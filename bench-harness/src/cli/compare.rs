@@ -26,6 +26,7 @@ Examples:
   tce-bench compare --run A B --pairs 40 --metric min --format iommu -- --backend mock
   tce-bench compare old.json new.json            what two runs were like
   tce-bench gate --run A B --confirm -- --duration 200ms
+  tce-bench gate --run A B --best-of 3 --metric min -- --duration 100ms   on a noisy machine
   tce-bench gate --run A B -- --phase ring --sweep groups=1..8*2
   tce-bench gate --baseline results/main results/new
 
@@ -38,7 +39,7 @@ pub(super) struct CompareArgs {
     /// Results to compare, the old one (A) first: documents of tce-bench run, --sweep or replay, or folders of
     /// such documents, each a run of the same
     #[arg(value_name = "OLD NEW", num_args = 2, required_unless_present = "run")]
-    #[arg(conflicts_with_all = ["run", "confirm", "pairs", "keep", "args"])]
+    #[arg(conflicts_with_all = ["run", "confirm", "pairs", "best_of", "keep", "args"])]
     results: Vec<PathBuf>,
     #[command(flatten)]
     common: CommonArgs,
@@ -52,7 +53,7 @@ pub(super) struct GateArgs {
     result: Option<PathBuf>,
     /// What it is compared with: a document or a folder of them
     #[arg(long, value_name = "FILE|FOLDER", required_unless_present = "run", requires = "result")]
-    #[arg(conflicts_with_all = ["run", "confirm", "pairs", "keep", "args"])]
+    #[arg(conflicts_with_all = ["run", "confirm", "pairs", "best_of", "keep", "args"])]
     baseline: Option<PathBuf>,
     #[command(flatten)]
     common: CommonArgs,
@@ -67,6 +68,10 @@ struct CommonArgs {
     /// Runs of each, beside one of each to warm up; in half of the pairs A is first, chosen by the seed
     #[arg(long, value_name = "N", default_value = "20", value_parser = values::count::<10_000>)]
     pairs: u32,
+    /// Run each so often in a pair, in turns, and take the best of each time: for machines that others slow
+    /// down for a while
+    #[arg(long, value_name = "N", default_value = "1", value_parser = values::count::<100>)]
+    best_of: u32,
     /// A regression is one only if as many more pairs say so, too
     #[arg(long)]
     confirm: bool,
@@ -136,6 +141,8 @@ pub struct PairsConfig {
     pub b: PathBuf,
     /// At least 1.
     pub pairs: u32,
+    /// Runs of each in a pair, at least 1.
+    pub best_of: u32,
     /// Run them again before a regression is called one.
     pub confirm: bool,
     /// Where the documents go.
@@ -151,6 +158,16 @@ pub enum Compared {
     Results(PathBuf, PathBuf),
     /// Programs.
     Run(PairsConfig),
+}
+
+impl Compared {
+    /// Runs of each that count as one.
+    pub(crate) fn best_of(&self) -> u32 {
+        match self {
+            Self::Run(programs) => programs.best_of,
+            Self::Results(..) => 1,
+        }
+    }
 }
 
 /// The settings of `compare` and `gate`.
@@ -209,8 +226,8 @@ impl CommonArgs {
                         "{taken} behind --: the programs' results come here; --keep FOLDER keeps them"
                     ));
                 }
-                let Self { pairs, confirm, keep, args, .. } = self;
-                Compared::Run(PairsConfig { a, b, pairs, confirm, keep, args })
+                let Self { pairs, best_of, confirm, keep, args, .. } = self;
+                Compared::Run(PairsConfig { a, b, pairs, best_of, confirm, keep, args })
             }
             (None, None) => return Err("nothing to compare: two results or --run A B".to_owned()),
         };

@@ -219,11 +219,12 @@ fn comparisons_take_results_or_programs() {
     assert_eq!(config.what, Compared::Results("main".into(), "new.json".into()));
     assert_eq!((config.gate, config.threshold), (true, 0.05));
     assert_eq!(config.metrics, [Metric::Min, Metric::P99]);
-    let config =
-        compare("gate --run A B --confirm --keep k --format iommu -- --phase ring --quiet");
+    let config = compare(
+        "gate --run A B --confirm --best-of 3 --keep k --format iommu -- --phase ring --quiet",
+    );
     let Compared::Run(run) = config.what else { panic!("{config:?}") };
     assert_eq!((run.a, run.b, run.pairs), ("A".into(), "B".into(), 20));
-    assert_eq!((run.confirm, run.keep), (true, Some("k".into())));
+    assert_eq!((run.best_of, run.confirm, run.keep), (3, true, Some("k".into())));
     assert_eq!(run.args, ["--phase", "ring", "--quiet"]);
     assert_eq!(config.format, Format::Iommu);
 }

@@ -82,6 +82,8 @@ struct Settings {
     resamples: usize,
     seed: u64,
     confirm: bool,
+    /// Runs of each in a pair, of which the best of each time counts.
+    best_of: u32,
     force: bool,
     /// What both programs were called with.
     arguments: Vec<String>,
@@ -117,8 +119,12 @@ impl About {
 pub fn compare(config: &CompareConfig, argv: Vec<String>) -> anyhow::Result<Status> {
     config.json.iter().try_for_each(|file| file.check().map_err(|e| anyhow!(e)))?;
     let (started, begin) = (SystemTime::now(), Instant::now());
-    let rules =
-        Rules { metrics: config.metrics.clone(), threshold: config.threshold, seed: config.seed };
+    let rules = Rules {
+        metrics: config.metrics.clone(),
+        threshold: config.threshold,
+        seed: config.seed,
+        best_of: config.what.best_of() as usize,
+    };
     let mut skipped = Vec::new();
     let mut confirmation = None;
     let (sides, a_first, paired) = match &config.what {
@@ -319,6 +325,7 @@ fn settings(config: &CompareConfig, paired: bool) -> Settings {
         resamples: stats::RESAMPLES,
         seed: config.seed,
         confirm,
+        best_of: config.what.best_of(),
         force: config.force,
         arguments,
     }

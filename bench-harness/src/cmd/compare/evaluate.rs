@@ -19,6 +19,8 @@ pub(super) struct Rules {
     /// As a part: 0.025.
     pub(super) threshold: f64,
     pub(super) seed: u64,
+    /// Runs of each in a pair, of which the best of each time counts.
+    pub(super) best_of: usize,
 }
 
 /// One metric of one operation. Changes are in per cent of A, above 0 where B is slower.
@@ -30,7 +32,8 @@ pub(super) struct Cell {
     pub(super) metric: Metric,
     /// It counts for the verdict of all.
     pub(super) judged: bool,
-    /// Of each run of A, in nanoseconds, in order of time; with pairs, that of the pairs.
+    /// Of each run of A, in nanoseconds, in order of time; with pairs, that of the pairs, the best if A ran more
+    /// than once in each.
     pub(super) a_ns: Vec<f64>,
     pub(super) b_ns: Vec<f64>,
     /// Medians of the runs.
@@ -92,7 +95,7 @@ struct Found {
     missing: Option<String>,
 }
 
-/// Compares two sides; `paired` if run `n` of one is beside run `n` of the other.
+/// Compares two sides; `paired` if the runs of one, as many as are the best of, are beside those of the other.
 pub(super) fn evaluate(sides: &[Side; 2], paired: bool, rules: &Rules) -> Evaluation {
     let found: Vec<_> =
         points(sides).into_iter().map(|point| (point, find(sides, point, rules))).collect();
@@ -194,6 +197,14 @@ fn times(runs: &[Vec<OpResult>; 2], metric: Metric) -> Result<[Vec<f64>; 2], (bo
 
 fn cell(point: &SweepPoint, times: Times, paired: bool, error: f64, rules: &Rules) -> Cell {
     let Times { id, metric, ns: [a_ns, b_ns] } = times;
+    // Something else at work makes a run slower and none faster, so the best of some says more of the program.
+    let best = |ns: Vec<f64>| -> Vec<f64> {
+        let runs = if paired { rules.best_of } else { 1 };
+        ns.chunks_exact(runs)
+            .map(|of_pair| of_pair.iter().copied().fold(f64::INFINITY, f64::min))
+            .collect()
+    };
+    let [a_ns, b_ns] = [a_ns, b_ns].map(best);
     let logs = |ns: &[f64]| ns.iter().map(|t| t.ln()).collect::<Vec<f64>>();
     let (a, b) = (logs(&a_ns), logs(&b_ns));
     // Each with choices of its own, which do not depend on what else is compared.

@@ -111,12 +111,16 @@ fn about(side: &About) -> String {
 fn how(doc: &Doc) -> String {
     let settings = &doc.settings;
     let metrics: Vec<_> = settings.metrics.iter().map(|m| m.name()).collect();
+    let of = match (settings.paired, settings.best_of) {
+        (false, _) => "the runs".to_owned(),
+        (true, 1) => "the pairs' ratios".to_owned(),
+        (true, runs) => format!("the pairs' ratios, of the best of {runs} runs each"),
+    };
     format!(
-        "judged: {}, a change is more than {} %; medians of {}; intervals are {:.2} % ones, so that all \
+        "judged: {}, a change is more than {} %; medians of {of}; intervals are {:.2} % ones, so that all \
          judged ones together are {:.0} % sure; what is in brackets is not judged",
         metrics.join(" and "),
         settings.threshold_percent,
-        if settings.paired { "the pairs' ratios" } else { "the runs" },
         100.0 * (1.0 - doc.first.error_per_interval),
         100.0 * (1.0 - settings.error),
     )

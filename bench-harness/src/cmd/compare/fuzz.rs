@@ -16,7 +16,7 @@ pub(in crate::cmd) fn with_itself(runs: &[Vec<ResultDoc>]) {
     for doc in runs.iter().flatten() {
         assert_eq!(unlike(doc, doc), Vec::<String>::new());
     }
-    let rules = Rules { metrics: Metric::ALL.to_vec(), threshold: THRESHOLD, seed: 1 };
+    let rules = Rules { metrics: Metric::ALL.to_vec(), threshold: THRESHOLD, seed: 1, best_of: 1 };
     for paired in [false, true] {
         let Evaluation { verdict, cells, .. } = evaluate(&[side(), side()], paired, &rules);
         let slower = |verdict| matches!(verdict, Verdict::Regression | Verdict::Improvement);

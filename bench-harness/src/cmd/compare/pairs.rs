@@ -18,7 +18,7 @@ use crate::outfile::OutFile;
 /// What running them gave.
 #[derive(Debug)]
 pub(super) struct Pairs {
-    /// Number `n` of each is of pair `n`.
+    /// In order of time, as many of each pair as are run of each in one.
     pub(super) sides: [Side; 2],
     /// True where A ran first.
     pub(super) a_first: Vec<bool>,
@@ -51,17 +51,21 @@ pub(super) fn run(
     likely(&first)?;
     for (nth, a_first) in stats::orders(config.pairs as usize, seed).into_iter().enumerate() {
         progress.set_message(format!("pair {} of {}", nth + 1, config.pairs));
-        let mut got = [None, None];
-        for side in if a_first { [0, 1] } else { [1, 0] } {
+        let order = if a_first { [0, 1] } else { [1, 0] };
+        let mut got = [Vec::new(), Vec::new()];
+        for side in std::iter::repeat_n(order, config.best_of as usize).flatten() {
             let what = format!("{} (pair {})", ["A", "B"][side], nth + 1);
-            got[side] = once(programs[side], config, &what)?;
+            match once(programs[side], config, &what)? {
+                Some(run) => got[side].push(run),
+                None => return Ok(pairs),
+            }
         }
-        let [Some(a), Some(b)] = got else { break };
         if let Some(folder) = &config.keep {
-            keep(folder, nth, [&a.1, &b.1])?;
+            let first = nth * config.best_of as usize + 1;
+            keep(folder, first, &got)?;
         }
-        for (side, (run, _)) in pairs.sides.iter_mut().zip([a, b]) {
-            side.runs.push(run);
+        for (side, got) in pairs.sides.iter_mut().zip(got) {
+            side.runs.extend(got.into_iter().map(|(run, _)| run));
         }
         pairs.a_first.push(a_first);
         progress.inc(1);
@@ -104,14 +108,16 @@ fn once(
         .with_context(|| format!("{name} gave nothing to compare"))
 }
 
-/// Keeps the documents of a pair, as `a/01.json` and `b/01.json`.
-fn keep(folder: &Path, nth: usize, texts: [&[u8]; 2]) -> anyhow::Result<()> {
-    for (side, text) in ["a", "b"].into_iter().zip(texts) {
+/// Keeps the documents of a pair, as `a/01.json` and `b/01.json` if `first` is 1.
+fn keep(folder: &Path, first: usize, got: &[Vec<(Taken, Vec<u8>)>; 2]) -> anyhow::Result<()> {
+    for (side, got) in ["a", "b"].into_iter().zip(got) {
         let folder = folder.join(side);
         std::fs::create_dir_all(&folder)
             .map_err(|e| anyhow!("cannot make '{}': {e}", folder.display()))?;
-        let file = OutFile::File(folder.join(format!("{:02}.json", nth + 1)));
-        file.write(text).map_err(|e| anyhow!(e))?;
+        for (nth, (_, text)) in (first..).zip(got) {
+            let file = OutFile::File(folder.join(format!("{nth:02}.json")));
+            file.write(text).map_err(|e| anyhow!(e))?;
+        }
     }
     Ok(())
 }
