@@ -165,7 +165,8 @@ fn a_regression_has_to_be_there_again_if_it_is_to_be_confirmed() {
 #[test]
 fn the_best_of_a_pairs_runs_counts() {
     let doc = document();
-    let disturbed = |nth: usize| if nth % 3 == 0 { 100.0 } else { 100.0 + 7.0 * (nth % 5) as f64 };
+    let disturbed =
+        |nth: usize| if nth.is_multiple_of(3) { 100.0 } else { 100.0 + 7.0 * (nth % 5) as f64 };
     for (slower, code) in [(1.0, 0), (1.06, 3)] {
         let dir = tempfile::tempdir().unwrap();
         let kept = dir.path().join("kept");
