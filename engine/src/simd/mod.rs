@@ -271,17 +271,11 @@ pub struct Frames<'a> {
 }
 
 impl Frames<'_> {
-    /// The first entry of the piece at `at`.
-    #[inline]
-    fn first(&self, at: Hpa) -> Tce {
-        Tce::new(at.0, self.perm)
-    }
-
     /// One frame after the other, by a loop for one.
     #[inline]
     fn one_by_one(&self, slots: &[Slot], fill: impl Fn(&[Slot], Tce, u64)) {
         for (slots, at) in slots.chunks_exact(self.each).zip(self.at) {
-            fill(slots, self.first(*at), self.step);
+            fill(slots, Tce::new(at.0, self.perm), self.step);
         }
     }
 }

@@ -305,9 +305,7 @@ fn fill(slots: &[Slot], first: Tce, step: u64) {
 
 #[target_feature(enable = "vsx,power8-vector")]
 fn fill_frames(slots: &[Slot], frames: &Frames<'_>) {
-    for (slots, at) in slots.chunks_exact(frames.each).zip(frames.at) {
-        fill(slots, frames.first(*at), frames.step);
-    }
+    frames.one_by_one(slots, |slots, first, step| fill(slots, first, step));
 }
 
 #[target_feature(enable = "vsx,power8-vector")]

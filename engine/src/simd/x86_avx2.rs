@@ -247,10 +247,7 @@ fn fill_empty(slots: &[Slot], first: Tce, step: u64) -> bool {
 fn fill_frames(slots: &[Slot], frames: &Frames<'_>) {
     let Frames { at, each, perm, step } = *frames;
     if each % TURN != 0 {
-        for (slots, at) in slots.chunks_exact(each).zip(at) {
-            fill(slots, frames.first(*at), step);
-        }
-        return;
+        return frames.one_by_one(slots, |slots, first, step| fill(slots, first, step));
     }
     let lane = |i: u64| Tce::new(step.wrapping_mul(i), perm).value() as i64;
     let lanes = |i| _mm256_set_epi64x(lane(i + 3), lane(i + 2), lane(i + 1), lane(i));

@@ -341,11 +341,9 @@ fn fill_empty(slots: &[Slot], first: Tce, step: u64) -> bool {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq")]
 fn fill_frames(slots: &[Slot], frames: &Frames<'_>) {
     let Frames { at, each, perm, step } = *frames;
+    // Long frames are better off with whole turns.
     if each % LANES != 0 || each > 4 * TURN {
-        for (slots, at) in slots.chunks_exact(each).zip(at) {
-            fill::<true>(slots, frames.first(*at), step);
-        }
-        return;
+        return frames.one_by_one(slots, |slots, first, step| fill::<true>(slots, first, step));
     }
     let times = |n: __m512i| _mm512_mullo_epi64(_mm512_set1_epi64(step as i64), n);
     let (swap, ahead) = (swap(), times(_mm512_set1_epi64(LANES as i64)));

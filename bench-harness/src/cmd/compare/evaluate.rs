@@ -19,7 +19,7 @@ pub(super) struct Rules {
     /// As a part: 0.025.
     pub(super) threshold: f64,
     pub(super) seed: u64,
-    /// Runs of each in a pair, of which the best of each time counts.
+    /// Runs of each in a pair, of which the best of each time counts; 1 without pairs.
     pub(super) best_of: usize,
 }
 
@@ -199,8 +199,7 @@ fn cell(point: &SweepPoint, times: Times, paired: bool, error: f64, rules: &Rule
     let Times { id, metric, ns: [a_ns, b_ns] } = times;
     // Something else at work makes a run slower and none faster, so the best of some says more of the program.
     let best = |ns: Vec<f64>| -> Vec<f64> {
-        let runs = if paired { rules.best_of } else { 1 };
-        ns.chunks_exact(runs)
+        ns.chunks_exact(rules.best_of)
             .map(|of_pair| of_pair.iter().copied().fold(f64::INFINITY, f64::min))
             .collect()
     };
