@@ -161,7 +161,8 @@ fn a_regression_has_to_be_there_again_if_it_is_to_be_confirmed() {
     }
 }
 
-/// Others are at work in two runs of three, of either program: the best of three tells all the same.
+/// Others are at work in two runs of three, of either program: it tells all the same if a pair goes on until the
+/// least time came again.
 #[test]
 fn the_best_of_a_pairs_runs_counts() {
     let doc = document();
@@ -170,8 +171,8 @@ fn the_best_of_a_pairs_runs_counts() {
     for (slower, code) in [(1.0, 0), (1.06, 3)] {
         let dir = tempfile::tempdir().unwrap();
         let kept = dir.path().join("kept");
-        let a = player(dir.path(), "a", &doc, 25, disturbed);
-        let b = player(dir.path(), "b", &doc, 25, |nth| slower * disturbed(nth + 1));
+        let a = player(dir.path(), "a", &doc, 60, disturbed);
+        let b = player(dir.path(), "b", &doc, 60, |nth| slower * disturbed(nth + 1));
         let keep = ["--keep", kept.to_str().unwrap()];
         let args = ["gate", "--run", &a, &b, "--pairs", "8", "--json", "-"];
         let alone = checked(&bench(&args).stdout);
@@ -182,16 +183,24 @@ fn the_best_of_a_pairs_runs_counts() {
         for program in ["a", "b"] {
             fs::remove_file(dir.path().join(format!("{program}.n"))).unwrap();
         }
-        let out = bench(&[&args[..], &keep, &["--best-of", "3"]].concat());
+        let out = bench(&[&args[..], &keep, &["--best-of", "6"]].concat());
         let found = checked(&out.stdout);
         assert_eq!(out.status.code(), Some(code), "{found:#}");
-        assert_eq!((&found["settings"]["best_of"], &found["a"]["runs"]), (&3.into(), &24.into()));
+        assert_eq!(found["settings"]["best_of"], 6);
+        let runs: Vec<u64> = serde_json::from_value(found["runs_of_pairs"].clone()).unwrap();
+        assert_eq!(runs.len(), 8);
+        assert!(
+            runs.iter().all(|n| (3..=6).contains(n)) && runs.iter().any(|n| *n < 6),
+            "{runs:?}"
+        );
+        let runs = runs.iter().sum::<u64>();
+        assert_eq!((&found["a"]["runs"], &found["b"]["runs"]), (&runs.into(), &runs.into()));
         let cell = &found["first"]["cells"][0];
         assert_eq!(
             (&cell["a_ns"], &cell["b_ns"]),
             (&json!(vec![100.0; 8]), &json!(vec![slower * 100.0; 8]))
         );
-        assert_eq!(fs::read_dir(kept.join("a")).unwrap().count(), 24);
+        assert_eq!(fs::read_dir(kept.join("a")).unwrap().count() as u64, runs);
     }
 }
 

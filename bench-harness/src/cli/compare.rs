@@ -26,7 +26,7 @@ Examples:
   tce-bench compare --run A B --pairs 40 --metric min --format iommu -- --backend mock
   tce-bench compare old.json new.json            what two runs were like
   tce-bench gate --run A B --confirm -- --duration 200ms
-  tce-bench gate --run A B --best-of 3 --metric min -- --duration 100ms   on a noisy machine
+  tce-bench gate --run A B --best-of 10 --metric min -- --duration 100ms   on a noisy machine
   tce-bench gate --run A B -- --phase ring --sweep groups=1..8*2
   tce-bench gate --baseline results/main results/new
 
@@ -68,8 +68,8 @@ struct CommonArgs {
     /// Runs of each, beside one of each to warm up; in half of the pairs A is first, chosen by the seed
     #[arg(long, value_name = "N", default_value = "20", value_parser = values::count::<10_000>)]
     pairs: u32,
-    /// Run each so often in a pair, in turns, and take the best of each time: for machines that others slow
-    /// down for a while
+    /// Run each up to so often in a pair, in turns, until the least of each judged time came twice, and take the
+    /// least: for machines that others slow down for a while
     #[arg(long, value_name = "N", default_value = "1", value_parser = values::count::<100>)]
     best_of: u32,
     /// A regression is one only if as many more pairs say so, too
@@ -141,7 +141,7 @@ pub struct PairsConfig {
     pub b: PathBuf,
     /// At least 1.
     pub pairs: u32,
-    /// Runs of each in a pair, at least 1.
+    /// Most runs of each in a pair, at least 1.
     pub best_of: u32,
     /// Run them again before a regression is called one.
     pub confirm: bool,
@@ -161,7 +161,7 @@ pub enum Compared {
 }
 
 impl Compared {
-    /// Runs of each that count as one.
+    /// Most runs of each that count as one.
     pub(crate) fn best_of(&self) -> u32 {
         match self {
             Self::Run(programs) => programs.best_of,

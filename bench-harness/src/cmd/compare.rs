@@ -29,8 +29,9 @@ use crate::outfile::OutFile;
 use crate::result::{ResultDoc, Run, Skipped, SweepPoint, Tool, Warning};
 use crate::style::Style;
 
-use evaluate::{Cell, Evaluation, Rules, evaluate};
+use evaluate::{Cell, Evaluation, Rules, came_twice, evaluate};
 use load::{Side, points};
+use pairs::Pairs;
 
 pub use load::Metric;
 pub(super) use stats::median;
@@ -56,6 +57,8 @@ struct Doc {
     b: About,
     /// With pairs: true where A ran first.
     a_first: Vec<bool>,
+    /// With pairs: how often each ran in it.
+    runs_of_pairs: Vec<usize>,
     verdict: Verdict,
     reason: Option<String>,
     /// The pairs that the verdict comes from.
@@ -82,7 +85,7 @@ struct Settings {
     resamples: usize,
     seed: u64,
     confirm: bool,
-    /// Runs of each in a pair, of which the best of each time counts.
+    /// Most runs of each in a pair, of which the least of each time counts.
     best_of: u32,
     force: bool,
     /// What both programs were called with.
@@ -119,26 +122,19 @@ impl About {
 pub fn compare(config: &CompareConfig, argv: Vec<String>) -> anyhow::Result<Status> {
     config.json.iter().try_for_each(|file| file.check().map_err(|e| anyhow!(e)))?;
     let (started, begin) = (SystemTime::now(), Instant::now());
-    let rules = Rules {
-        metrics: config.metrics.clone(),
-        threshold: config.threshold,
-        seed: config.seed,
-        best_of: config.what.best_of() as usize,
-    };
+    let rules =
+        Rules { metrics: config.metrics.clone(), threshold: config.threshold, seed: config.seed };
     let mut skipped = Vec::new();
     let mut confirmation = None;
-    let (sides, a_first, paired) = match &config.what {
+    let (Pairs { sides, a_first, runs }, paired) = match &config.what {
         Compared::Results(old, new) => {
             let sides = [load::side(old, &mut skipped)?, load::side(new, &mut skipped)?];
-            (sides, Vec::new(), false)
+            (Pairs { sides, a_first: Vec::new(), runs: Vec::new() }, false)
         }
-        Compared::Run(programs) => {
-            let pairs = run(config, programs, config.seed)?;
-            (pairs.sides, pairs.a_first, true)
-        }
+        Compared::Run(programs) => (run(config, programs, &rules)?, true),
     };
     let unlike = alike(&sides, config.force)?;
-    let first = evaluate(&sides, paired, &rules);
+    let first = evaluate(&sides, paired.then_some(&runs), &rules);
     let (mut verdict, mut reason) = (first.verdict, first.reason.clone());
     if let Compared::Run(programs) = &config.what
         && programs.confirm
@@ -147,10 +143,10 @@ pub fn compare(config: &CompareConfig, argv: Vec<String>) -> anyhow::Result<Stat
     {
         let keep = programs.keep.as_ref().map(|folder| folder.join("confirm"));
         // Another order, so that not both have the luck of the same.
-        let seed = config.seed.wrapping_add(1);
-        let again = run(config, &PairsConfig { keep, ..programs.clone() }, seed)?;
+        let rules = Rules { seed: config.seed.wrapping_add(1), ..rules };
+        let again = run(config, &PairsConfig { keep, ..programs.clone() }, &rules)?;
         alike(&again.sides, config.force)?;
-        let second = evaluate(&again.sides, true, &Rules { seed, ..rules.clone() });
+        let second = evaluate(&again.sides, Some(&again.runs), &rules);
         (verdict, reason) = confirmed(&first, &second);
         confirmation = Some(second);
     }
@@ -171,6 +167,7 @@ pub fn compare(config: &CompareConfig, argv: Vec<String>) -> anyhow::Result<Stat
         a: About::new(&sides[0]),
         b: About::new(&sides[1]),
         a_first,
+        runs_of_pairs: runs,
         verdict,
         reason,
         first,
@@ -188,10 +185,11 @@ pub fn compare(config: &CompareConfig, argv: Vec<String>) -> anyhow::Result<Stat
     })
 }
 
-fn run(config: &CompareConfig, programs: &PairsConfig, seed: u64) -> anyhow::Result<pairs::Pairs> {
+fn run(config: &CompareConfig, programs: &PairsConfig, rules: &Rules) -> anyhow::Result<Pairs> {
     let progress = bar(programs.pairs.into(), config.quiet);
     let likely = |sides: &[Side; 2]| alike(sides, config.force).map(drop);
-    let pairs = pairs::run(programs, seed, &progress, likely);
+    let enough = |sides: &[Side; 2]| came_twice(sides, rules);
+    let pairs = pairs::run(programs, rules.seed, &progress, likely, enough);
     progress.finish_and_clear();
     pairs
 }

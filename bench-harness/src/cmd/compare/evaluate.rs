@@ -19,8 +19,6 @@ pub(super) struct Rules {
     /// As a part: 0.025.
     pub(super) threshold: f64,
     pub(super) seed: u64,
-    /// Runs of each in a pair, of which the best of each time counts; 1 without pairs.
-    pub(super) best_of: usize,
 }
 
 /// One metric of one operation. Changes are in per cent of A, above 0 where B is slower.
@@ -32,8 +30,8 @@ pub(super) struct Cell {
     pub(super) metric: Metric,
     /// It counts for the verdict of all.
     pub(super) judged: bool,
-    /// Of each run of A, in nanoseconds, in order of time; with pairs, that of the pairs, the best if A ran more
-    /// than once in each.
+    /// Of each run of A, in nanoseconds, in order of time; with pairs, that of the pairs, the least if A ran more
+    /// than once in one.
     pub(super) a_ns: Vec<f64>,
     pub(super) b_ns: Vec<f64>,
     /// Medians of the runs.
@@ -95,8 +93,8 @@ struct Found {
     missing: Option<String>,
 }
 
-/// Compares two sides; `paired` if the runs of one, as many as are the best of, are beside those of the other.
-pub(super) fn evaluate(sides: &[Side; 2], paired: bool, rules: &Rules) -> Evaluation {
+/// Compares two sides. `pairs`, if runs of one are beside those of the other: how many of each are in each pair.
+pub(super) fn evaluate(sides: &[Side; 2], pairs: Option<&[usize]>, rules: &Rules) -> Evaluation {
     let found: Vec<_> =
         points(sides).into_iter().map(|point| (point, find(sides, point, rules))).collect();
     let times = found.iter().flat_map(|(_, found)| &found.times);
@@ -106,7 +104,7 @@ pub(super) fn evaluate(sides: &[Side; 2], paired: bool, rules: &Rules) -> Evalua
     let (mut cells, mut skipped, mut verdicts) = (Vec::new(), Vec::new(), Vec::new());
     for (point, found) in found {
         let of_point: Vec<Cell> =
-            found.times.into_iter().map(|t| cell(point, t, paired, error, rules)).collect();
+            found.times.into_iter().map(|t| cell(point, t, pairs, error, rules)).collect();
         let (verdict, reason) = overall(&of_point, found.missing);
         verdicts.push(PointVerdict { values: point.clone(), verdict, reason });
         cells.extend(of_point);
@@ -119,6 +117,16 @@ pub(super) fn evaluate(sides: &[Side; 2], paired: bool, rules: &Rules) -> Evalua
     };
     verdicts.retain(|v| !v.values.is_none());
     Evaluation { verdict, reason, points: verdicts, error_per_interval: error, cells, skipped }
+}
+
+/// Whether the least of each judged time came twice, on both sides of a pair: what is as fast as it gets comes
+/// again, and what was a moment's luck of one side does not.
+pub(super) fn came_twice(sides: &[Side; 2], rules: &Rules) -> bool {
+    let twice = |ns: &Vec<f64>| stats::least_came_twice(ns, rules.threshold);
+    let all = |point| find(sides, point, rules).times;
+    let mut judged =
+        points(sides).into_iter().flat_map(all).filter(|t| rules.metrics.contains(&t.metric));
+    judged.all(|times| times.ns.iter().all(twice))
 }
 
 /// Behind the point, if it is one of a sweep.
@@ -195,20 +203,29 @@ fn times(runs: &[Vec<OpResult>; 2], metric: Metric) -> Result<[Vec<f64>; 2], (bo
     }
 }
 
-fn cell(point: &SweepPoint, times: Times, paired: bool, error: f64, rules: &Rules) -> Cell {
-    let Times { id, metric, ns: [a_ns, b_ns] } = times;
-    // Something else at work makes a run slower and none faster, so the best of some says more of the program.
-    let best = |ns: Vec<f64>| -> Vec<f64> {
-        ns.chunks_exact(rules.best_of)
-            .map(|of_pair| of_pair.iter().copied().fold(f64::INFINITY, f64::min))
-            .collect()
+/// The least of each pair: something else at work makes a run slower and none faster.
+fn least(ns: &[f64], pairs: &[usize]) -> Vec<f64> {
+    let mut rest = ns.iter().copied();
+    pairs.iter().map(|runs| rest.by_ref().take(*runs).fold(f64::INFINITY, f64::min)).collect()
+}
+
+fn cell(
+    point: &SweepPoint,
+    times: Times,
+    pairs: Option<&[usize]>,
+    error: f64,
+    rules: &Rules,
+) -> Cell {
+    let Times { id, metric, ns } = times;
+    let [a_ns, b_ns] = match pairs {
+        Some(pairs) => ns.map(|ns| least(&ns, pairs)),
+        None => ns,
     };
-    let [a_ns, b_ns] = [a_ns, b_ns].map(best);
     let logs = |ns: &[f64]| ns.iter().map(|t| t.ln()).collect::<Vec<f64>>();
     let (a, b) = (logs(&a_ns), logs(&b_ns));
     // Each with choices of its own, which do not depend on what else is compared.
     let care = Care { error, seed: rules.seed ^ hash(&at(point, &id), metric) };
-    let (change, interval, floor) = if paired {
+    let (change, interval, floor) = if pairs.is_some() {
         let ratios: Vec<f64> = a.iter().zip(&b).map(|(a, b)| b - a).collect();
         let same: Vec<f64> = stats::neighbours(&a).chain(stats::neighbours(&b)).collect();
         (stats::median(&ratios), care.of_median(&ratios), care.of_median(&same))
@@ -218,7 +235,7 @@ fn cell(point: &SweepPoint, times: Times, paired: bool, error: f64, rules: &Rule
     };
     let judged = rules.metrics.contains(&metric);
     let (verdict, reason) = match interval {
-        None => (Verdict::Inconclusive, Some(too_few(a.len(), b.len(), paired, care))),
+        None => (Verdict::Inconclusive, Some(too_few(a.len(), b.len(), pairs.is_some(), care))),
         Some(interval) => {
             // Without a floor of its own a difference is compared with the threshold alone.
             let floor = floor.map_or(0.0, Interval::farthest);

@@ -114,7 +114,7 @@ fn how(doc: &Doc) -> String {
     let of = match (settings.paired, settings.best_of) {
         (false, _) => "the runs".to_owned(),
         (true, 1) => "the pairs' ratios".to_owned(),
-        (true, runs) => format!("the pairs' ratios, of the best of {runs} runs each"),
+        (true, runs) => format!("the pairs' ratios, of the best of up to {runs} runs each"),
     };
     format!(
         "judged: {}, a change is more than {} %; medians of {of}; intervals are {:.2} % ones, so that all \

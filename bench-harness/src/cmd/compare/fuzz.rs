@@ -16,9 +16,10 @@ pub(in crate::cmd) fn with_itself(runs: &[Vec<ResultDoc>]) {
     for doc in runs.iter().flatten() {
         assert_eq!(unlike(doc, doc), Vec::<String>::new());
     }
-    let rules = Rules { metrics: Metric::ALL.to_vec(), threshold: THRESHOLD, seed: 1, best_of: 1 };
-    for paired in [false, true] {
-        let Evaluation { verdict, cells, .. } = evaluate(&[side(), side()], paired, &rules);
+    let rules = Rules { metrics: Metric::ALL.to_vec(), threshold: THRESHOLD, seed: 1 };
+    let of_one = vec![1; runs.len()];
+    for pairs in [None, Some(of_one.as_slice())] {
+        let Evaluation { verdict, cells, .. } = evaluate(&[side(), side()], pairs, &rules);
         let slower = |verdict| matches!(verdict, Verdict::Regression | Verdict::Improvement);
         assert!(!slower(verdict), "{verdict:?}");
         for cell in &cells {

@@ -18,14 +18,16 @@ use crate::outfile::OutFile;
 /// What running them gave.
 #[derive(Debug)]
 pub(super) struct Pairs {
-    /// In order of time, as many of each pair as are run of each in one.
+    /// In order of time.
     pub(super) sides: [Side; 2],
     /// True where A ran first.
     pub(super) a_first: Vec<bool>,
+    /// How many runs of each side belong to each pair.
+    pub(super) runs: Vec<usize>,
 }
 
-/// Runs each once unmeasured, then the pairs. `likely` looks at the first run of each. After Ctrl-C
-/// there are fewer pairs.
+/// Runs each once unmeasured, then the pairs. `likely` looks at the first run of each; where a pair is the best of
+/// several, it is over when it has `enough`, and at least two. After Ctrl-C there are fewer pairs.
 ///
 /// # Errors
 /// Which program failed or gave no document that can be used, and why.
@@ -34,10 +36,11 @@ pub(super) fn run(
     seed: u64,
     progress: &ProgressBar,
     likely: impl FnOnce(&[Side; 2]) -> anyhow::Result<()>,
+    enough: impl Fn(&[Side; 2]) -> bool,
 ) -> anyhow::Result<Pairs> {
     let programs = [&config.a, &config.b];
     let sides = || programs.map(|p| Side { name: p.display().to_string(), runs: Vec::new() });
-    let mut pairs = Pairs { sides: sides(), a_first: Vec::new() };
+    let mut pairs = Pairs { sides: sides(), a_first: Vec::new(), runs: Vec::new() };
     // Pages of the program, huge pages, frequency: what only the first run of all meets. It also shows
     // early what cannot be compared.
     let mut first = sides();
@@ -52,22 +55,29 @@ pub(super) fn run(
     for (nth, a_first) in stats::orders(config.pairs as usize, seed).into_iter().enumerate() {
         progress.set_message(format!("pair {} of {}", nth + 1, config.pairs));
         let order = if a_first { [0, 1] } else { [1, 0] };
-        let mut got = [Vec::new(), Vec::new()];
-        for side in std::iter::repeat_n(order, config.best_of as usize).flatten() {
-            let what = format!("{} (pair {})", ["A", "B"][side], nth + 1);
-            match once(programs[side], config, &what)? {
-                Some(run) => got[side].push(run),
-                None => return Ok(pairs),
+        let (mut got, mut texts) = (sides(), [Vec::new(), Vec::new()]);
+        for round in 1..=config.best_of {
+            for side in order {
+                let what = format!("{} (pair {})", ["A", "B"][side], nth + 1);
+                let Some((run, text)) = once(programs[side], config, &what)? else {
+                    return Ok(pairs);
+                };
+                got[side].runs.push(run);
+                texts[side].push(text);
+            }
+            if round > 1 && enough(&got) {
+                break;
             }
         }
         if let Some(folder) = &config.keep {
-            let first = nth * config.best_of as usize + 1;
-            keep(folder, first, &got)?;
-        }
-        for (side, got) in pairs.sides.iter_mut().zip(got) {
-            side.runs.extend(got.into_iter().map(|(run, _)| run));
+            let first = pairs.runs.iter().sum::<usize>() + 1;
+            keep(folder, first, &texts)?;
         }
         pairs.a_first.push(a_first);
+        pairs.runs.push(got[0].runs.len());
+        for (side, got) in pairs.sides.iter_mut().zip(got) {
+            side.runs.extend(got.runs);
+        }
         progress.inc(1);
     }
     Ok(pairs)
@@ -109,12 +119,12 @@ fn once(
 }
 
 /// Keeps the documents of a pair, as `a/01.json` and `b/01.json` if `first` is 1.
-fn keep(folder: &Path, first: usize, got: &[Vec<(Taken, Vec<u8>)>; 2]) -> anyhow::Result<()> {
-    for (side, got) in ["a", "b"].into_iter().zip(got) {
+fn keep(folder: &Path, first: usize, texts: &[Vec<Vec<u8>>; 2]) -> anyhow::Result<()> {
+    for (side, texts) in ["a", "b"].into_iter().zip(texts) {
         let folder = folder.join(side);
         std::fs::create_dir_all(&folder)
             .map_err(|e| anyhow!("cannot make '{}': {e}", folder.display()))?;
-        for (nth, (_, text)) in (first..).zip(got) {
+        for (nth, text) in (first..).zip(texts) {
             let file = OutFile::File(folder.join(format!("{nth:02}.json")));
             file.write(text).map_err(|e| anyhow!(e))?;
         }

@@ -130,6 +130,14 @@ impl Resampler {
     }
 }
 
+/// Whether the two least times are the same but for four fifths of a change that counts.
+pub(super) fn least_came_twice(ns: &[f64], threshold: f64) -> bool {
+    let [least, next] = ns.iter().fold([f64::INFINITY; 2], |[least, next], ns| {
+        if *ns < least { [*ns, least] } else { [least, next.min(*ns)] }
+    });
+    next <= least * (1.0 + 0.8 * threshold)
+}
+
 /// A against A: each run by the one before it, no run twice. `logs` are of one side, in order of time.
 pub(super) fn neighbours(logs: &[f64]) -> impl Iterator<Item = f64> + '_ {
     logs.as_chunks::<2>().0.iter().map(|[first, second]| second - first)
@@ -191,6 +199,20 @@ mod tests {
         // The ends are values that were seen.
         let ends = Care { error: 0.05, seed: 5 }.of_median(&logs).unwrap();
         assert!(logs.contains(&ends.low) && logs.contains(&ends.high), "{ends:?}");
+    }
+
+    #[test]
+    fn the_least_comes_twice_or_not() {
+        for (ns, twice) in [
+            (&[100.0][..], false),
+            (&[100.0, 102.1], false),
+            (&[100.0, 102.0], true),
+            (&[130.0, 102.0, 140.0, 100.0], true),
+            // What came twice is no longer the least.
+            (&[110.0, 110.0, 100.0], false),
+        ] {
+            assert_eq!(least_came_twice(ns, 0.025), twice, "{ns:?}");
+        }
     }
 
     #[test]

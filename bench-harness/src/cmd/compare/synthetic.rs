@@ -2,7 +2,7 @@
 //! The statistics and the rule on pairs that a seed makes: how often nothing is called something, and how
 //! often something is missed. The counts are exact; a change of the rule shows in them.
 
-use super::stats::{Care, Interval, neighbours};
+use super::stats::{Care, Interval, least_came_twice, neighbours};
 use super::verdict::{Lines, Verdict, judge};
 use crate::run::lists::Random;
 
@@ -63,20 +63,59 @@ fn verdicts(noise: Noise, effect: f64) -> Counts {
             a.push(noise.draw(&mut random, when));
             b.push(noise.draw(&mut random, when) + effect);
         }
-        let ratios: Vec<f64> = a.iter().zip(&b).map(|(a, b)| b - a).collect();
-        let same: Vec<f64> = neighbours(&a).chain(neighbours(&b)).collect();
-        // As for one phase judged by its minimum: a map and an unmap.
-        let care = Care { error: 0.05 / 2.0, seed: nth as u64 };
-        let interval = care.of_median(&ratios).expect("20 pairs");
-        let floor = care.of_median(&same).map(Interval::farthest).expect("20 neighbours");
-        let lines = Lines { threshold: THRESHOLD.ln_1p(), floor };
-        let at = match judge(interval, lines).0 {
-            Verdict::Regression => 0,
-            Verdict::NoChange => 1,
-            Verdict::Inconclusive => 2,
-            Verdict::Improvement => 3,
+        counts[judged(nth as u64, &a, &b)] += 1;
+    }
+    counts
+}
+
+/// Where in [`Counts`] a comparison of these pairs belongs.
+fn judged(seed: u64, a: &[f64], b: &[f64]) -> usize {
+    let ratios: Vec<f64> = a.iter().zip(b).map(|(a, b)| b - a).collect();
+    let same: Vec<f64> = neighbours(a).chain(neighbours(b)).collect();
+    // As for one phase judged by its minimum: a map and an unmap.
+    let care = Care { error: 0.05 / 2.0, seed };
+    let interval = care.of_median(&ratios).expect("20 pairs");
+    let floor = care.of_median(&same).map(Interval::farthest).expect("20 neighbours");
+    match judge(interval, Lines { threshold: THRESHOLD.ln_1p(), floor }).0 {
+        Verdict::Regression => 0,
+        Verdict::NoChange => 1,
+        Verdict::Inconclusive => 2,
+        Verdict::Improvement => 3,
+    }
+}
+
+/// [`verdicts`] on a machine that somebody else slows down by a fifth for some three runs at a time, half of the
+/// time; each pair goes on as `--best-of` says. Of half as many comparisons.
+fn beside_others(best_of: usize, slower: f64) -> Counts {
+    let mut counts = [0; 4];
+    for nth in 0..COMPARISONS as u64 / 2 {
+        let mut random = Random::new(nth);
+        let mut busy = false;
+        let mut run = |slower: f64| {
+            busy ^= random.below(3) == 0;
+            slower * (1.0 + 0.005 * normal(&mut random) + if busy { 0.2 } else { 0.0 })
         };
-        counts[at] += 1;
+        let (mut least_a, mut least_b) = (Vec::new(), Vec::new());
+        for pair in 0..PAIRS {
+            let (mut a, mut b) = (Vec::new(), Vec::new());
+            for round in 1..=best_of {
+                if pair % 2 == 0 {
+                    a.push(run(1.0));
+                    b.push(run(slower));
+                } else {
+                    b.push(run(slower));
+                    a.push(run(1.0));
+                }
+                let enough = |ns: &Vec<f64>| least_came_twice(ns, THRESHOLD);
+                if round > 1 && enough(&a) && enough(&b) {
+                    break;
+                }
+            }
+            let least = |ns: &[f64]| ns.iter().copied().fold(f64::INFINITY, f64::min).ln();
+            least_a.push(least(&a));
+            least_b.push(least(&b));
+        }
+        counts[judged(nth, &least_a, &least_b)] += 1;
     }
     counts
 }
@@ -111,6 +150,16 @@ fn verdicts_on_seeded_pairs() {
         assert!(edge[0].max(edge[1]) <= 7 && edge[3] == 0, "{noise:?}: {edge:?}");
     }
     assert_eq!(found, expected);
+}
+
+#[test]
+fn verdicts_beside_others() {
+    let of = |best_of| (best_of, beside_others(best_of, 1.0), beside_others(best_of, 1.05));
+    let found = [1, 10].map(of);
+    for (_, same, slower) in found {
+        assert_eq!((same[0], same[3], slower[1], slower[3]), (0, 0, 0, 0));
+    }
+    assert_eq!(found, [(1, [0, 49, 51, 0], [22, 0, 78, 0]), (10, [0, 100, 0, 0], [72, 0, 28, 0])]);
 }
 
 /// Of the interval of 95 %, with pairs and without, for as few runs as there may be and for many.
