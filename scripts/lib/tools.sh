@@ -4,6 +4,7 @@
 # Sourced by what needs a tool that cargo installs; their versions stand here and nowhere else.
 #
 #   cargo_tool NAME  installs cargo-NAME unless it is here; fails if it is not to be had
+#   cargo_program CRATE VERSION  installs it as fast as it can be: it is used once or twice
 
 declare -A cargo_tools=(
     [cyclonedx]=0.5.9
@@ -17,5 +18,9 @@ declare -A cargo_tools=(
 cargo_tool() { # NAME
     local version=${cargo_tools[$1]}
     [[ $(cargo "$1" --version 2>/dev/null) == *" $version" ]] ||
-        cargo install --debug --locked --version "$version" "cargo-$1"
+        cargo_program "cargo-$1" "$version"
+}
+
+cargo_program() { # CRATE VERSION
+    CARGO_PROFILE_DEV_DEBUG=0 CARGO_INCREMENTAL=0 cargo install --debug --locked --version "$2" "$1"
 }

@@ -117,16 +117,19 @@ impl Resampler {
             let nth = (u128::from(random.next()) * len as u128) >> 64;
             self.drawn[nth as usize] += 1;
         }
-        let value = |rank: usize| {
-            let mut seen = 0;
-            let mut counted = self.sorted.iter().zip(&self.drawn);
-            let found = counted.find(|(_, times)| {
-                seen += **times;
-                seen > rank
-            });
-            found.map_or(f64::NAN, |(value, _)| *value)
-        };
-        f64::midpoint(value((len - 1) / 2), value(len / 2))
+        // Both middle values in one walk: the lower one is at hand when the upper one is reached.
+        let (lower, upper) = ((len - 1) / 2, len / 2);
+        let (mut seen, mut low) = (0, None);
+        for (value, times) in self.sorted.iter().zip(&self.drawn) {
+            seen += times;
+            if seen > lower {
+                low = low.or(Some(*value));
+            }
+            if seen > upper {
+                return f64::midpoint(low.unwrap_or(*value), *value);
+            }
+        }
+        f64::NAN
     }
 }
 
