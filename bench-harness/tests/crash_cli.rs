@@ -92,7 +92,7 @@ fn the_baseline_is_valid() {
     );
     let doc: Value = serde_json::from_str(doc).unwrap();
     fits("crash", &doc);
-    assert_eq!((&doc["verified"], &doc["rounds"]), (&json!(true), &json!(100)));
+    assert_eq!((&doc["verified"], &doc["rounds"]), (&json!(true), &json!(200)));
     assert_eq!(doc["tool"]["dirty"], false);
     assert!(doc["label"].as_str().unwrap().contains("emulated"), "{}", doc["label"]);
 }
