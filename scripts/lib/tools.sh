@@ -4,7 +4,7 @@
 # Sourced by what needs a tool that cargo installs; their versions stand here and nowhere else.
 #
 #   cargo_tool NAME  installs cargo-NAME unless it is here; fails if it is not to be had
-#   cargo_program CRATE VERSION  installs it as fast as it can be: it is used once or twice
+#   cargo_fast_install CRATE VERSION  installs a program that is used once or twice, so nothing is optimised
 
 declare -A cargo_tools=(
     [cyclonedx]=0.5.9
@@ -18,9 +18,9 @@ declare -A cargo_tools=(
 cargo_tool() { # NAME
     local version=${cargo_tools[$1]}
     [[ $(cargo "$1" --version 2>/dev/null) == *" $version" ]] ||
-        cargo_program "cargo-$1" "$version"
+        cargo_fast_install "cargo-$1" "$version"
 }
 
-cargo_program() { # CRATE VERSION
+cargo_fast_install() { # CRATE VERSION
     CARGO_PROFILE_DEV_DEBUG=0 CARGO_INCREMENTAL=0 cargo install --debug --locked --version "$2" "$1"
 }
