@@ -4,6 +4,7 @@
 mod common;
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use common::{bench, fits, interrupted, refused, text};
@@ -88,4 +89,38 @@ fn an_interrupt_writes_what_there_is() {
         assert_eq!((&doc["run"]["complete"], &doc["verified"]), (&false.into(), &false.into()));
         assert_eq!(doc["rows"][0]["difference"], Value::Null);
     }
+}
+
+/// Of the runs that are kept: what they add up to, and that none found anything.
+#[test]
+fn a_billion_calls_are_in_the_results() {
+    let mut calls = 0;
+    for file in walk(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../results/baseline/mock"))) {
+        let name = file.file_name().unwrap().to_string_lossy();
+        if !name.starts_with("soak-") {
+            continue;
+        }
+        let doc: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        fits("soak", &doc);
+        let said = ["verified", "run", "tool"].map(|key| &doc[key]);
+        assert_eq!(
+            (said[0], &said[1]["complete"], &said[2]["dirty"]),
+            (&true.into(), &true.into(), &false.into()),
+            "{name}"
+        );
+        let rows = doc["rows"].as_array().unwrap();
+        assert!(rows.iter().all(|row| row["difference"].is_null()), "{name}");
+        let sum = |key: &str| rows.iter().map(|row| row[key].as_u64().unwrap()).sum::<u64>();
+        if doc["config"]["guest"] == false {
+            assert!(sum("refused") * 5 <= sum("calls"), "{name}: more than a fifth refused");
+            calls += sum("calls");
+        }
+    }
+    assert_eq!(calls, 1_000_000_000);
+}
+
+/// All files below a folder.
+fn walk(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
 }
