@@ -204,7 +204,7 @@ fn times(runs: &[Vec<OpResult>; 2], metric: Metric) -> Result<[Vec<f64>; 2], (bo
 }
 
 /// The least of each pair: something else at work makes a run slower and none faster.
-fn least(ns: &[f64], pairs: &[usize]) -> Vec<f64> {
+pub(super) fn least(ns: &[f64], pairs: &[usize]) -> Vec<f64> {
     let mut rest = ns.iter().copied();
     pairs.iter().map(|runs| rest.by_ref().take(*runs).fold(f64::INFINITY, f64::min)).collect()
 }

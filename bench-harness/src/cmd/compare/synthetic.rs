@@ -2,6 +2,7 @@
 //! The statistics and the rule on pairs that a seed makes: how often nothing is called something, and how
 //! often something is missed. The counts are exact; a change of the rule shows in them.
 
+use super::evaluate::least;
 use super::stats::{Care, Interval, least_came_twice, neighbours};
 use super::verdict::{Lines, Verdict, judge};
 use crate::run::lists::Random;
@@ -95,9 +96,9 @@ fn beside_others(best_of: usize, slower: f64) -> Counts {
             busy ^= random.below(3) == 0;
             slower * (1.0 + 0.005 * normal(&mut random) + if busy { 0.2 } else { 0.0 })
         };
-        let (mut least_a, mut least_b) = (Vec::new(), Vec::new());
+        let (mut a, mut b, mut runs) = (Vec::new(), Vec::new(), Vec::new());
         for pair in 0..PAIRS {
-            let (mut a, mut b) = (Vec::new(), Vec::new());
+            let first = a.len();
             for round in 1..=best_of {
                 if pair % 2 == 0 {
                     a.push(run(1.0));
@@ -106,16 +107,15 @@ fn beside_others(best_of: usize, slower: f64) -> Counts {
                     b.push(run(slower));
                     a.push(run(1.0));
                 }
-                let enough = |ns: &Vec<f64>| least_came_twice(ns, THRESHOLD);
+                let enough = |ns: &Vec<f64>| least_came_twice(&ns[first..], THRESHOLD);
                 if round > 1 && enough(&a) && enough(&b) {
                     break;
                 }
             }
-            let least = |ns: &[f64]| ns.iter().copied().fold(f64::INFINITY, f64::min).ln();
-            least_a.push(least(&a));
-            least_b.push(least(&b));
+            runs.push(a.len() - first);
         }
-        counts[judged(nth, &least_a, &least_b)] += 1;
+        let logs = |ns: &[f64]| least(ns, &runs).into_iter().map(f64::ln).collect::<Vec<f64>>();
+        counts[judged(nth, &logs(&a), &logs(&b))] += 1;
     }
     counts
 }
