@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use common::stop::Stop;
 use common::{G, G0, G1, G2, M, Rig, SECOND, mapped};
 use tce_engine::addr::{GroupId, Ioba, PageShift, PeNumber, Uaddr};
 use tce_engine::backend::linux::mock_kernel::{
@@ -132,6 +133,7 @@ fn g8_the_others_map_and_do_dma_while_one_is_frozen_and_reset() {
     let c = Arc::new(windowed(&rig, &[G0, G1, G2]));
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
+        let _stop = Stop(&stop);
         for n in 0..2u64 {
             let (rig, c, stop) = (&rig, &c, &stop);
             scope.spawn(move || {
@@ -163,7 +165,6 @@ fn g8_the_others_map_and_do_dma_while_one_is_frozen_and_reset() {
             }
             assert_eq!(read(&rig, P1, 0), Ok(0));
         }
-        stop.store(true, Ordering::Relaxed);
     });
     assert_eq!(states(&c), [Normal; 3]);
     assert_eq!(mapped(&c, MEMORY), 1);

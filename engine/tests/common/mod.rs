@@ -5,6 +5,7 @@
 #![allow(dead_code)] // every test binary uses its own part
 
 pub(crate) mod guest;
+pub(crate) mod stop;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};

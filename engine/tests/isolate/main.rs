@@ -4,6 +4,8 @@
 
 mod every_request;
 mod flaky;
+#[path = "../common/stop.rs"]
+mod stop;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,6 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use flaky::Flaky;
+use stop::Stop;
 use tce_engine::EehState;
 use tce_engine::addr::{GroupId, Ioba, PageShift, Uaddr};
 use tce_engine::backend::linux::mock_kernel::{GroupState, MockKernel, Process, Profile};
@@ -245,15 +248,6 @@ fn the_other_policies_as_documented() {
         assert_eq!((done.replayed, done.ioctls, done.skipped), (47, 2, 0));
         assert!(done.time > Duration::ZERO);
         rig.check();
-    }
-}
-
-/// Ends the threads of a test, also if it fails.
-struct Stop<'a>(&'a AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
     }
 }
 
