@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Batches: what the requests one by one would do, all of it or nothing, neighbours joined.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::sync::Barrier;
 
-use common::*;
+use crate::common::*;
 use proptest::prelude::*;
 use tce_engine::addr::{Ioba, PageShift, Uaddr};
 use tce_engine::backend::mock::MockBuilder;

@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Black-box cases A5–A7 (entries) and B1–B17 (shapes of tables), named after their ids.
 
-mod common;
-
 use std::collections::BTreeSet;
 
-use common::*;
+use crate::common::*;
 use proptest::prelude::*;
 use tce_engine::addr::{Gra, Ioba, Liobn, PageShift, PeNumber, Uaddr};
 use tce_engine::backend::mock::{Access, Fault, MockBuilder};
@@ -284,9 +282,9 @@ fn golden_every_line_of_geometry_sizes() {
         assert_close(g.level_entries(), field("level"), line);
         let block = words.iter().find_map(|w| w.strip_prefix("entries/")).unwrap();
         assert_close(g.block_bytes(), block, line);
-        assert_eq!(g.address_bits(), field("bits").parse().unwrap(), "{line}");
+        assert_eq!(g.address_bits(), field("bits").parse::<u32>().unwrap(), "{line}");
         assert_close(g.charge(), field("charge"), line);
-        assert_eq!(g.charge_pages(), field("pages").parse().unwrap(), "{line}");
+        assert_eq!(g.charge_pages(), field("pages").parse::<u64>().unwrap(), "{line}");
         shapes += 1;
     }
     assert_eq!(shapes + refusals + 2, text.lines().count());

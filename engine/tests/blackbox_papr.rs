@@ -2,12 +2,10 @@
 //! Black-box cases J1–J4 in architecture mode, the other return codes of the four hypercalls, and
 //! dynamic windows.
 
-mod common;
-
 use std::cell::Cell;
 use std::collections::HashMap;
 
-use common::*;
+use crate::common::*;
 use tce_engine::addr::{Gra, Ioba, Liobn, PageShift, PeNumber};
 use tce_engine::backend::mock::{Fault, Mock, MockBuilder};
 use tce_engine::container::LIST_MAX;

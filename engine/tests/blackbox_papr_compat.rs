@@ -2,12 +2,10 @@
 //! Black-box cases J1–J5 and J9 under the rules of the architecture, of KVM and of QEMU, and where
 //! else the three differ. All by a guest as a whole and by a vCPU's handle.
 
-mod common;
-
 use std::sync::Arc;
 
-use common::guest::{Caller, List};
-use common::*;
+use crate::common::guest::{Caller, List};
+use crate::common::*;
 use tce_engine::addr::{Ioba, Liobn, PageShift, PeNumber};
 use tce_engine::backend::mock::MockBuilder;
 use tce_engine::container::Receipt;

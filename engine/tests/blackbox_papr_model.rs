@@ -4,13 +4,11 @@
 //! that are made of smaller ones: every return code, and at the end every entry by H_GET_TCE and
 //! through the PHB's walker.
 
-mod common;
-
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use common::guest::{Caller, List};
-use common::*;
+use crate::common::guest::{Caller, List};
+use crate::common::*;
 use proptest::prelude::*;
 use tce_engine::addr::{Ioba, Liobn, PageShift, PageSizes, PeNumber};
 use tce_engine::backend::mock::{Fault, MockBuilder};

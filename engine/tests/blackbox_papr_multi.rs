@@ -2,12 +2,10 @@
 //! The multi-TCE-table option: black-box case J9, what is refused, and that it is all or nothing over
 //! all tables. By a guest as a whole and by a vCPU's handle.
 
-mod common;
-
 use std::sync::Arc;
 
-use common::guest::{Caller, List};
-use common::*;
+use crate::common::guest::{Caller, List};
+use crate::common::*;
 use tce_engine::addr::{GroupId, Ioba, Liobn, PageShift, PeNumber};
 use tce_engine::backend::mock::MockBuilder;
 use tce_engine::container::Receipt;

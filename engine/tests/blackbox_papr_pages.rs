@@ -2,12 +2,10 @@
 //! Guest pages that are several pages of the hardware: one entry of the guest is several of the
 //! table's, and the guest never sees that. By a guest as a whole and by a vCPU's handle.
 
-mod common;
-
 use std::sync::Arc;
 
-use common::guest::{Caller, List};
-use common::*;
+use crate::common::guest::{Caller, List};
+use crate::common::*;
 use tce_engine::addr::{Ioba, Liobn, PageShift, PageSizes, PeNumber};
 use tce_engine::backend::KillScope;
 use tce_engine::backend::mock::{Fault, MockBuilder};

@@ -2,13 +2,11 @@
 //! Black-box cases C1–C7: the table tree, named after their ids. What a table holds is read back
 //! through the table itself and through the PHB's walker, which shares no code with it.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Barrier};
 
-use common::*;
+use crate::common::*;
 use proptest::prelude::*;
 use tce_engine::addr::{Gra, Ioba, PageShift, PeNumber, Uaddr};
 use tce_engine::backend::mock::{Fault, Mock, MockBuilder};

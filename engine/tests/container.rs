@@ -2,14 +2,12 @@
 //! Windows, groups and teardown of a container: black-box cases of the series G and I. What is
 //! registered has a file of its own.
 
-mod common;
-
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use tce_engine::addr::{GroupId, Ioba, PageShift, PageSizes, PeNumber, Uaddr};
 use tce_engine::backend::mock::{Fault, MockBuilder, MockEvent};
 use tce_engine::container::{Container, Mode, Removal};

@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Groups dealt out to as few containers as there can be, whatever order they are named in.
 
-mod common;
-
-use common::{G, Rig};
+use crate::common::{G, Rig};
 use tce_engine::addr::{GroupId, Ioba, PageShift, PageSizes};
 use tce_engine::backend::linux::mock_kernel::{MockKernel, Profile};
 use tce_engine::backend::linux::{Linux, LinuxOptions, Version};

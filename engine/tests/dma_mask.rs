@@ -2,12 +2,10 @@
 //! Devices that do not reach the whole bus: which window serves them, up to where, and addresses that
 //! stay below.
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use common::{G, G0, K, M, Rig, SECOND, T};
+use crate::common::{G, G0, K, M, Rig, SECOND, T};
 use tce_engine::addr::{DmaMask, Ioba, PageShift};
 use tce_engine::backend::mock::MockBuilder;
 use tce_engine::container::{Container, Mode};

@@ -2,14 +2,12 @@
 //! Error handling on the software PHB: one PE's freeze is its own affair, and each member of a
 //! container gets an answer of its own.
 
-mod common;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use common::stop::Stop;
-use common::{G, G0, G1, G2, M, Rig, SECOND, mapped};
+use crate::common::stop::Stop;
+use crate::common::{G, G0, G1, G2, M, Rig, SECOND, mapped};
 use tce_engine::addr::{GroupId, Ioba, PageShift, PeNumber, Uaddr};
 use tce_engine::backend::linux::mock_kernel::{
     GroupState, Leftovers, MockKernel, MockKernelBuilder, Process,

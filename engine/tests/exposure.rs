@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! How long released pages stay reachable: known on request, and bounded below by what the fence takes.
 
-mod common;
-
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::{G, G0, M, Rig};
+use crate::common::{G, G0, M, Rig};
 use tce_engine::addr::{Ioba, PageShift, Uaddr};
 use tce_engine::backend::mock::{KillCost, MockBuilder};
 use tce_engine::container::{Container, MapRequest, Mode, UnmapRequest};

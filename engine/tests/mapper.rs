@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! One thread's handle: what it does beyond what a container does, and what it must not keep.
 
-mod common;
-
 use std::sync::{Arc, Mutex};
 
-use common::*;
+use crate::common::*;
 use tce_engine::addr::{Ioba, PageShift, Uaddr};
 use tce_engine::backend::KillCaps;
 use tce_engine::backend::linux::mock_kernel::MockKernel;

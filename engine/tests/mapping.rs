@@ -2,11 +2,9 @@
 //! Map and unmap through a container, one rule at a time: black-box cases of the series H and K.
 //! Everything at once against a model is in `mapping_model.rs`.
 
-mod common;
-
 use std::sync::{Arc, Mutex, Weak};
 
-use common::*;
+use crate::common::*;
 use tce_engine::addr::{Ioba, PageShift, PeNumber, Uaddr};
 use tce_engine::backend::mock::{Fault, MockBuilder, MockEvent};
 use tce_engine::container::{Container, LIST_MAX, Mode};

@@ -2,12 +2,10 @@
 //! Random maps and unmaps against a plain model, seen through the PHB of every member; and
 //! threads.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::sync::{Arc, Barrier};
 
-use common::*;
+use crate::common::*;
 use proptest::prelude::*;
 use tce_engine::addr::{Ioba, PageShift, Uaddr};
 use tce_engine::backend::mock::MockBuilder;

@@ -2,9 +2,7 @@
 //! The software PHB as each of the platforms: what its groups can share, where their windows lie, and
 //! what the engine kills.
 
-mod common;
-
-use common::{G, G0, G1, G2, M, Rig, SECOND};
+use crate::common::{G, G0, G1, G2, M, Rig, SECOND};
 use tce_engine::addr::{GroupId, Ioba, PageShift, PeNumber, Uaddr};
 use tce_engine::backend::mock::{Access, Fault, MockBuilder, MockError, MockEvent};
 use tce_engine::backend::{KillCaps, KillScope};

@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Registered memory and the ledger: black-box cases of the series F.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use common::*;
+use crate::common::*;
 use proptest::prelude::*;
 use tce_engine::addr::{GroupId, Ioba, PageShift, Uaddr};
 use tce_engine::backend::mock::MockBuilder;

@@ -2,14 +2,12 @@
 //! The concerns of the review in which several groups first shared a container (G1 to G8): each is a
 //! rule here, see "Rules from the review" in DESIGN.md. G8 is in `eeh.rs`.
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use common::*;
+use crate::common::*;
 use tce_engine::addr::{GroupId, Ioba, PageShift, PageSizes, PeNumber, Uaddr};
 use tce_engine::backend::KillScope;
 use tce_engine::backend::linux::mock_kernel::{MockKernel, Profile};

@@ -3,11 +3,9 @@
 //! a rule here, see "Rules from the review" in DESIGN.md. Those that need a kernel are in
 //! `seed_patch_kernel.rs`, S13 is in `eeh.rs`.
 
-mod common;
-
 use std::sync::{Arc, Mutex};
 
-use common::*;
+use crate::common::*;
 use tce_engine::addr::{GroupId, Ioba, PageShift, PageSizes, PeNumber, Uaddr};
 use tce_engine::backend::KillScope;
 use tce_engine::backend::mock::{Fault, MockBuilder, MockEvent};

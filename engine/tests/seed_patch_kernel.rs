@@ -2,11 +2,9 @@
 //! What was wrong with the first patch that let several groups share a container, where it shows over
 //! a kernel only; on every profile of the simulated one. The others are in `seed_patch.rs`.
 
-mod common;
-
 use std::sync::Arc;
 
-use common::{G, G0, G1, G2, M};
+use crate::common::{G, G0, G1, G2, M};
 use tce_engine::addr::{GroupId, Ioba, PageShift, PageSizes, Uaddr};
 use tce_engine::backend::linux::mock_kernel::{
     GroupAttrs, Injection, MockKernel, MockKernelBuilder, Process, Profile,
@@ -113,7 +111,7 @@ fn s4_a_group_without_data() {
 /// The same where the engine owns the tables.
 #[test]
 fn s4_a_group_that_is_not_there() {
-    let rig = common::Rig::new(MockBuilder::new(1));
+    let rig = crate::common::Rig::new(MockBuilder::new(1));
     let c = rig.container(&[]);
     let none = GroupId(9);
     for _ in 0..2 {
@@ -303,7 +301,7 @@ fn s20_without_a_group_the_engine_has_its_own_answers() {
         let answers = [raw.info(&mut TceInfo::new()), raw.enable(), state];
         assert_eq!(answers, [Err(Errno::EINVAL); 3], "{profile}");
     }
-    let rig = common::Rig::new(MockBuilder::new(1));
+    let rig = crate::common::Rig::new(MockBuilder::new(1));
     let c = rig.container(&[]);
     without_a_group(&c);
     c.attach(G0).unwrap();

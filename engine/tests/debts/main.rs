@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Kills that wait: what a handle owes, what waits with it, and who settles it.
 
-#[path = "../common/mod.rs"]
-mod common;
 mod model;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use tce_engine::addr::{Ioba, Liobn, PageShift, Uaddr};
 use tce_engine::backend::mock::MockBuilder;
 use tce_engine::backend::{FillRule, KillCaps};

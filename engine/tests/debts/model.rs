@@ -10,8 +10,8 @@ use tce_engine::backend::KillCaps;
 use tce_engine::container::{Container, Mapper, Mode, UnmapRequest};
 use tce_engine::kill::KillPolicy;
 
+use super::{P, RW, container, deferred, kills, memory, rig};
 use crate::common::{G2, phb3};
-use crate::{P, RW, container, deferred, kills, memory, rig};
 
 #[derive(Clone, Copy, Debug)]
 enum Op {

@@ -4,8 +4,6 @@
 
 mod every_request;
 mod flaky;
-#[path = "../common/stop.rs"]
-mod stop;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,8 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::common::stop::Stop;
 use flaky::Flaky;
-use stop::Stop;
 use tce_engine::EehState;
 use tce_engine::addr::{GroupId, Ioba, PageShift, Uaddr};
 use tce_engine::backend::linux::mock_kernel::{GroupState, MockKernel, Process, Profile};
