@@ -13,6 +13,9 @@
 #   steps_night DIRECTORY FILE   from here on a step that fails does not end the script, which fails at its end;
 #                                what a step prints is kept in the directory, and the table with the last lines
 #                                of each step goes to the file
+#   steps_only PATTERN...        from here on only steps whose name one of the patterns matches, as file names are
+#                                matched; one that matches no step makes the script fail
+#   wanted NAME                  whether that is one of them
 #   steps_budget FILE            lines of seconds and a step's name: the table says which steps took longer.
 #                                The script fails for that only if JUDGE_TIMES is set, as on a machine that
 #                                is quiet and known; but each step has to have a line, and each line a step
@@ -73,8 +76,29 @@ step_run() {
     set -e
 }
 
+steps_asked=()
+declare -A steps_matched=()
+
+steps_only() { # PATTERN...
+    steps_asked=("$@")
+}
+
+wanted() { # NAME
+    local pattern
+    [[ ${#steps_asked[@]} -gt 0 ]] || return 0
+    for pattern in "${steps_asked[@]}"; do
+        # shellcheck disable=SC2053 # a pattern
+        if [[ $1 == $pattern ]]; then
+            steps_matched[$pattern]=1
+            return 0
+        fi
+    done
+    return 1
+}
+
 # The command stands alone on its line, for the same reason.
 step() {
+    wanted "$1" || return 0
     step_begin "$1"
     shift
     if [[ -n $steps_kept ]]; then
@@ -107,6 +131,7 @@ skip() {
 }
 
 attempt() {
+    wanted "$1" || return 0
     step_begin "$1"
     shift
     step_status=0
@@ -184,6 +209,7 @@ steps_summarise() {
     [[ -z $(git status --porcelain --untracked-files=no 2>/dev/null) ]] || commit+=", with changes"
     printf 'date     %s\n' "$(date -u +%FT%TZ)"
     printf 'commit   %s\n' "$commit"
+    [[ ${#steps_asked[@]} -eq 0 ]] || printf 'steps    only: %s\n' "${steps_asked[*]}"
     printf 'machine  %s, %s CPUs, %s\n\n' "$(uname -m)" "$(nproc)" \
         "$(sed -n 's/^\(model name\|cpu\)[[:space:]]*: //p' /proc/cpuinfo | head -n 1)"
     cat
@@ -241,6 +267,12 @@ steps_table() { # STATUS; returns that of the script
         printf 'in the budget, but no step: %s\n' "${!steps_seconds[@]}"
         status=1
     fi
+    local pattern
+    for pattern in "${steps_asked[@]}"; do
+        [[ $status -eq 0 && -z ${steps_matched[$pattern]-} ]] || continue
+        printf 'no step has a name like: %s\n' "$pattern"
+        status=2
+    done
     [[ -z $background_logs ]] || rm -rf "$background_logs"
     ms=$(($(date +%s%3N) - script_since))
     printf '%-28s %7d.%d  %s\n' total $((ms / 1000)) $((ms % 1000 / 100)) \
