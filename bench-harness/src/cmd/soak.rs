@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `tce-bench soak`: random calls of the engine's whole interface beside a model with plain maps, or random
-//! hypercalls of a hostile guest. Nothing here is a measurement of time.
+//! hypercalls of a hostile guest. Nothing is judged by the clock.
 
 mod api;
 mod call;
 mod draw;
+mod drift;
 mod guest;
 mod machine;
 mod model;
@@ -24,6 +25,7 @@ use tce_engine::kill::KillPolicy;
 pub use machine::Machine;
 
 use self::api::{Counts, Difference, Episode};
+use self::drift::{Course, Drift, Took};
 use self::guest::Guest;
 #[doc(hidden)]
 pub use self::guest::fuzz::hypercall;
@@ -88,6 +90,8 @@ struct Row {
     /// Times that everything was looked at.
     audits: u64,
     wall_s: f64,
+    /// Of the maps and unmaps, or hypercalls, that were done; none of too few machines.
+    p50_drift: Option<Drift>,
     /// The first thing that was wrong.
     difference: Option<Found>,
     /// What only hypercalls have.
@@ -209,6 +213,7 @@ fn row(
 ) -> Row {
     let Plan { policy, threads, containers, .. } = *plan;
     let begin = Instant::now();
+    let mut course = Course::default();
     let mut left = config.operations / rows + u64::from(nth < config.operations % rows);
     let mut row = Row {
         containers,
@@ -220,6 +225,7 @@ fn row(
         entries: 0,
         audits: 0,
         wall_s: 0.0,
+        p50_drift: None,
         difference: None,
         guest: None,
         verified: false,
@@ -240,20 +246,23 @@ fn row(
             threads: (0..threads).map(dealt).collect(),
             mistake: None,
         };
+        let mut took = Took::new();
         let (counts, difference) = if config.guest {
             let guest = Guest::new(&episode, row.episodes);
-            let (counts, bounds, difference) = guest.run();
+            let (counts, bounds, difference) = guest.run(&mut took);
             row.guest = Some(row.guest.map_or(bounds, |before| before.and(&bounds)));
             (counts, difference)
         } else {
-            api::run(&episode)
+            api::run(&episode, &mut took)
         };
+        course.push(machine.name, &took);
         row.add(counts);
         left -= calls;
         progress.inc(calls);
         row.difference = difference.map(|found| Found::new(config, &episode, policy, found));
     }
     row.wall_s = begin.elapsed().as_secs_f64();
+    row.p50_drift = course.drift();
     row.verified = row.difference.is_none() && row.mix_is_right() && left == 0;
     row
 }

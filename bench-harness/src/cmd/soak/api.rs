@@ -17,6 +17,7 @@ use tce_engine::{Engine, EngineOptions, Mock};
 
 use super::call::Call;
 use super::draw::Draw;
+use super::drift::Took;
 use super::machine::{GROUPS, Machine};
 use super::model::{Mistake, Model};
 use super::world::{Company, Outcome, Real, World, Wrong, space};
@@ -105,7 +106,7 @@ struct Ended<'a> {
 }
 
 /// Runs an episode to its end, or to the first difference.
-pub(super) fn run(episode: &Episode) -> (Counts, Option<Difference>) {
+pub(super) fn run(episode: &Episode, took: &mut Took) -> (Counts, Option<Difference>) {
     let threads = episode.threads.len() as u32;
     let seed = episode.threads[0].0;
     let mock = episode.machine.build(if episode.shared { 1 } else { threads }, seed);
@@ -132,6 +133,7 @@ pub(super) fn run(episode: &Episode) -> (Counts, Option<Difference>) {
     });
     let mut counts = Counts::default();
     ended.iter().for_each(|ended| counts += ended.counts);
+    ended.iter().for_each(|ended| took.add(&ended.world.took));
     let panicked = ended.iter().any(|ended| ended.panicked);
     let mut found = ended.iter().find_map(|ended| ended.found.clone());
     let mut worlds: Vec<_> = ended.into_iter().map(|ended| ended.world).collect();
@@ -173,6 +175,7 @@ fn apart<'a>(episode: &Episode, mock: &'a Mock, engine: &'a Engine, nth: u32) ->
         model: Model::new(episode.machine, nth * GROUPS, 2),
         calls: 0,
         entries_compared: 0,
+        took: Took::new(),
     }
 }
 
@@ -212,6 +215,7 @@ fn shared<'a>(episode: &Episode, mock: &'a Mock, engine: &'a Engine) -> Vec<Worl
             model,
             calls: 0,
             entries_compared: 0,
+            took: Took::new(),
         }
     };
     (0..of).map(world).collect()

@@ -23,6 +23,7 @@ use tce_engine::{Engine, EngineOptions, Mock, MockBuilder};
 use self::calls::{Lists, Stream};
 use self::others::Others;
 use super::api::{Counts, Difference, Episode, said};
+use super::drift::Took;
 use super::machine::Machine;
 use super::world::Wrong;
 use crate::host::bytes_of;
@@ -124,6 +125,7 @@ struct Attacker {
     deal: (u64, u64),
     counts: Counts,
     longest: Duration,
+    took: Took,
     found: Option<Difference>,
 }
 
@@ -145,7 +147,7 @@ impl<'a> Guest<'a> {
     }
 
     /// Makes the calls; what was done, what it took, and what was wrong.
-    pub(super) fn run(&self) -> (Counts, Bounds, Option<Difference>) {
+    pub(super) fn run(&self, took: &mut Took) -> (Counts, Bounds, Option<Difference>) {
         let Episode { machine, threads, policy, .. } = self.episode;
         let place = Place::new(machine, *policy, self.compat, threads[0].0);
         let lists = Lists::new();
@@ -157,6 +159,7 @@ impl<'a> Guest<'a> {
             deal: *deal,
             counts: Counts::default(),
             longest: Duration::ZERO,
+            took: Took::new(),
             found: None,
         };
         let mut attackers: Vec<_> = threads.iter().enumerate().map(attacker).collect();
@@ -177,6 +180,7 @@ impl<'a> Guest<'a> {
         let mut counts = Counts::default();
         for attacker in &attackers {
             counts += attacker.counts;
+            took.add(&attacker.took);
             let longest = attacker.longest.as_nanos() as u64;
             bounds.longest_call_ns = bounds.longest_call_ns.max(longest);
         }
@@ -228,6 +232,9 @@ impl Attacker {
                 let answer = call.make(papr, &mut self.vcpu, lists);
                 self.longest = self.longest.max(begin.elapsed());
                 self.counts.refused += u64::from(!answer.done);
+                if answer.done {
+                    self.took.note(begin);
+                }
                 if let Some(expected) = call.unsound(&answer) {
                     last = format!("{call:x?}");
                     return Err(Wrong::new("the answer", expected, &format!("{answer:x?}")));

@@ -28,6 +28,7 @@ pub(super) fn table(doc: &Doc, style: Style) -> String {
         "entries",
         "audits",
         "calls/s",
+        "p50 drift",
         "differences",
     ];
     let mut rows = vec![heads.map(str::to_owned).to_vec()];
@@ -43,6 +44,7 @@ pub(super) fn table(doc: &Doc, style: Style) -> String {
     let peak = doc.peak_rss_bytes.map_or("unknown".to_owned(), format_size);
     out += &format!(
         "\nentries: compared as the PHB has them; audits: looks at all entries, counts and charges\n\
+         p50 drift: of calls that were done, the last machines beside the first; not judged\n\
          {} calls, {} refused, differences: {differences}; peak memory: {peak}\n\n",
         thousands(calls),
         percent(refused, calls),
@@ -76,6 +78,7 @@ fn row(row: &Row) -> Vec<String> {
         thousands(row.entries),
         thousands(row.audits),
         count((row.calls as f64 / row.wall_s.max(f64::MIN_POSITIVE)) as u64),
+        row.p50_drift.map_or("-".to_owned(), |drift| format!("{:+.1} %", drift.percent())),
         u64::from(row.difference.is_some()).to_string(),
     ]
 }

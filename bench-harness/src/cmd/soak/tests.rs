@@ -60,7 +60,8 @@ fn the_engine_does_what_the_model_says() {
 #[test]
 fn every_machine_does_what_the_model_says() {
     for machine in Machine::ALL {
-        let (counts, found) = api::run(&episode(machine.name, KillPolicy::Strict, 6_000));
+        let (counts, found) =
+            api::run(&episode(machine.name, KillPolicy::Strict, 6_000), &mut Took::new());
         assert!(found.is_none(), "{}: {found:#?}", machine.name);
         assert_eq!(counts.calls, 6_000);
     }
@@ -81,11 +82,11 @@ fn a_mistake_of_the_model_is_a_difference() {
     for mistake in MISTAKES {
         let policy = KillPolicy::Strict;
         let wrong = Episode { mistake: Some(mistake), ..episode("phb3-4k", policy, 20_000) };
-        let (_, found) = api::run(&wrong);
+        let (_, found) = api::run(&wrong, &mut Took::new());
         let found = found.unwrap_or_else(|| panic!("{mistake:?} was not noticed"));
         // The same seed and number of calls lead there again, and few calls do, too.
         let again = Episode { threads: vec![(11, found.number)], ..wrong.clone() };
-        let (_, second) = api::run(&again);
+        let (_, second) = api::run(&again, &mut Took::new());
         let second = second.map(|found| found.wrong);
         assert_eq!(second, Some(found.wrong.clone()), "{mistake:?}");
     }
@@ -95,7 +96,7 @@ fn a_mistake_of_the_model_is_a_difference() {
 fn a_difference_is_brought_down_to_few_calls() {
     let mistake = Some(Mistake::KeepReplaced);
     let wrong = Episode { mistake, ..episode("phb3-4k", KillPolicy::Strict, 20_000) };
-    let (_, found) = api::run(&wrong);
+    let (_, found) = api::run(&wrong, &mut Took::new());
     let found = found.unwrap();
     let least = shrink::shrink(&wrong, (found.seed, found.number), &found.wrong);
     // A group, a window, a region, a map and one that replaces it.
@@ -121,7 +122,7 @@ fn a_guard_that_is_taken_away_is_missed() {
         [Guard::Mapped, Guard::Overlap, Guard::ExactStart, Guard::KillFill, Guard::Members];
     for guard in guards {
         let episode = episode("phb3-4k", KillPolicy::Strict, 100_000);
-        let (_, found) = without(guard, || api::run(&episode));
+        let (_, found) = without(guard, || api::run(&episode, &mut Took::new()));
         assert!(found.is_some(), "{guard:?} was not missed");
     }
 }

@@ -7,7 +7,7 @@ mod compare;
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tce_engine::addr::{GroupId, Ioba, PeNumber, Uaddr};
 use tce_engine::backend::FillRule;
@@ -18,6 +18,7 @@ use tce_engine::kill::KillPolicy;
 use tce_engine::{Engine, Mock};
 
 use super::call::{By, Call};
+use super::drift::Took;
 use super::machine::Machine;
 use super::model::Model;
 pub(super) use addresses::space;
@@ -79,6 +80,8 @@ pub(super) struct World<'a> {
     /// Calls so far.
     pub(super) calls: u64,
     pub(super) entries_compared: u64,
+    /// Single maps and unmaps that were done.
+    pub(super) took: Took,
 }
 
 impl World<'_> {
@@ -173,10 +176,12 @@ impl World<'_> {
     ) -> Result<Outcome, Wrong> {
         let MapRequest { at, memory, bytes, perm } = *request;
         let real = &mut self.real[side];
+        let begin = Instant::now();
         let got = match by {
             By::Anybody => real.container.map(at, memory, bytes, perm, mode),
             By::Handle(nth) => real.handles[nth].map(at, memory, bytes, perm, mode),
         };
+        got.iter().for_each(|_| self.took.note(begin));
         let expected = self.model.map(side, request, mode);
         let pages = got.as_ref().map_or(1, |receipt| receipt.tces);
         let outcome = self.mapped(by, got, expected, before)?;
@@ -191,10 +196,12 @@ impl World<'_> {
         before: Option<u64>,
     ) -> Result<Outcome, Wrong> {
         let real = &mut self.real[side];
+        let begin = Instant::now();
         let got = match by {
             By::Anybody => real.container.unmap(request.at, request.bytes),
             By::Handle(nth) => real.handles[nth].unmap(request.at, request.bytes),
         };
+        got.iter().for_each(|_| self.took.note(begin));
         let expected = self.model.unmap(side, request.at, request.bytes);
         let outcome = self.unmapped(by, got, expected, before)?;
         let pages = self.pages(side, request.at, request.bytes);
