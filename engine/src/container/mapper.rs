@@ -2,6 +2,8 @@
 //! One thread's handle to a container: maps and unmaps without a lock that others share.
 
 mod later;
+#[cfg(all(test, not(loom)))]
+mod tests;
 
 use super::batch::Scratch;
 use super::call::{Call, Hand};

@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Which calls are usual. The general path does the same, only slower, so nobody else would notice.
+
+use super::*;
+use crate::addr::Gra;
+use crate::backend::Memory;
+use crate::engine::{Engine, EngineOptions};
+use crate::geometry::WindowSpec;
+use crate::ioba::{IobaOptions, IobaSpace};
+use crate::{Mock, MockBuilder};
+
+const P: u64 = 4 << 10;
+const M: u64 = 1 << 20;
+/// Of a segment of 4 KiB pages.
+const SEGMENT: u64 = 32 * M;
+const A: u64 = 0x7f00_0000_0000;
+const B: u64 = 0x7f10_0000_0000;
+const RW: Perm = Perm::READ_WRITE;
+
+/// Two groups, a window of sixteen segments, and two regions of which one is where handles have settled.
+struct Rig {
+    mock: Arc<Mock>,
+    c: Arc<Container>,
+    m: Mapper,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let mock = MockBuilder::new(3).build();
+        let c = Engine::new(mock.clone(), EngineOptions::default()).container();
+        c.attach(GroupId(0)).unwrap();
+        c.attach(GroupId(1)).unwrap();
+        c.create_window(WindowSpec::new(16 * SEGMENT, PageShift::K4)).unwrap();
+        for start in [A, B] {
+            c.register(Uaddr(start), 4 * M).unwrap();
+        }
+        let c = Arc::new(c);
+        let m = c.mapper();
+        Self { mock, c, m }
+    }
+
+    /// One whose calls at `at` are usual now.
+    fn settled(at: u64) -> Self {
+        let mut rig = Self::new();
+        rig.settle(at);
+        rig
+    }
+
+    fn settle(&mut self, at: u64) {
+        for _ in 0..4 {
+            self.m.map(Ioba(at), Uaddr(A), P, RW, Mode::Refuse).unwrap();
+            self.m.unmap(Ioba(at), P).unwrap();
+        }
+    }
+
+    /// Released and asked, if it was usual.
+    fn map(&mut self, at: u64, memory: u64) -> Option<(u32, u32)> {
+        self.m.map_usual(Ioba(at), Uaddr(memory), P, RW).map(|done| (done.released, done.asked))
+    }
+
+    fn unmap(&mut self, at: u64, bytes: u64) -> Option<(u32, u32)> {
+        self.m.unmap_usual(Ioba(at), bytes).map(|done| (done.released, done.asked))
+    }
+
+    /// Page by page, so that the lock stays with the handle.
+    fn fill(&mut self, at: u64, pages: u64) {
+        for n in 0..pages {
+            let (at, memory) = (Ioba(at + n * P), Uaddr(A + n * P));
+            self.m.map(at, memory, P, RW, Mode::Replace).unwrap();
+        }
+    }
+
+    fn mapped(&self) -> Vec<u64> {
+        self.c.regions().iter().map(|region| region.mapped).collect()
+    }
+
+    fn is_live(&self, at: u64) -> bool {
+        let found = [0, 1].map(|pe| self.mock.probe(crate::addr::PeNumber(pe), Ioba(at)).is_ok());
+        assert_eq!(found[0], found[1]);
+        found[0]
+    }
+}
+
+#[test]
+fn a_page_is_usual_where_the_handle_has_settled() {
+    let mut rig = Rig::new();
+    assert_eq!((rig.map(0, A), rig.unmap(0, P)), (None, None), "nothing is known");
+    rig.settle(0);
+    assert_eq!(rig.map(0, A), Some((0, 2)));
+    assert!(rig.is_live(0));
+    assert_eq!(rig.mapped(), [1, 0]);
+    assert_eq!(rig.map(0, A), None, "it is live");
+    assert_eq!(rig.unmap(0, P), Some((1, 2)));
+    assert!(!rig.is_live(0));
+    assert_eq!(rig.mapped(), [0, 0]);
+    assert!(rig.m.map_usual(Ioba(0), Uaddr(A), P, Perm::NONE).is_none());
+    // Every page of the segment, and none beyond.
+    let last = SEGMENT - P;
+    assert_eq!((rig.map(last, A), rig.unmap(last, P)), (Some((0, 2)), Some((1, 2))));
+    assert_eq!(rig.map(SEGMENT, A), None);
+    // What changes the structure makes it forget.
+    rig.c.register(Uaddr(B + 4 * M), M).unwrap();
+    assert_eq!(rig.map(0, A), None);
+}
+
+#[test]
+fn eight_segments_are_known_at_a_time() {
+    let mut rig = Rig::new();
+    let of = |segment: u64| segment * SEGMENT + 7 * P;
+    (0..8).for_each(|segment| rig.settle(of(segment)));
+    for segment in 0..8 {
+        let at = of(segment);
+        assert_eq!((rig.map(at, A), rig.unmap(at, P)), (Some((0, 2)), Some((1, 2))), "{segment}");
+    }
+    rig.settle(of(9));
+    assert_eq!(rig.map(of(9), A), Some((0, 2)));
+    assert_eq!(rig.map(of(1), A), None, "the other has its place");
+    assert_eq!(rig.map(of(0), A), Some((0, 2)));
+}
+
+#[test]
+fn what_is_no_page_is_not_usual() {
+    let mut rig = Rig::settled(0);
+    rig.m.map(Ioba(0), Uaddr(A), P, RW, Mode::Refuse).unwrap();
+    for (at, bytes) in [(1, P), (P / 2, P), (0, 0), (0, P / 2), (0, P + 1), (P / 2, 2 * P)] {
+        assert_eq!(rig.unmap(at, bytes), None, "{bytes} at {at}");
+    }
+    assert!(rig.is_live(0));
+    let large = PageShift::K64.bytes();
+    assert!(rig.m.map_usual(Ioba(large), Uaddr(A), large, RW).is_none());
+    // A run that is as long as a page elsewhere.
+    rig.fill(0, 16);
+    assert_eq!(rig.unmap(0, large), Some((16, 32)));
+}
+
+#[test]
+fn runs_of_one_segment() {
+    let mut rig = Rig::settled(0);
+    rig.fill(0, 32);
+    assert_eq!(rig.unmap(3 * P, P), Some((1, 2)));
+    assert_eq!(rig.unmap(0, 33 * P), None, "too long");
+    assert!(rig.is_live(0));
+    let before = rig.mock.register_stores();
+    let done = rig.m.unmap_usual(Ioba(0), 32 * P).unwrap();
+    assert_eq!((done.released, done.asked), (31, 62));
+    assert_eq!(u64::from(done.issued), rig.mock.register_stores() - before);
+    assert!((0..32).all(|page| !rig.is_live(page * P)));
+    assert_eq!(rig.mapped(), [0, 0]);
+    assert_eq!(rig.unmap(0, 2 * P), Some((0, 0)), "nothing was there");
+    assert_eq!(rig.unmap(5 * P, P), Some((0, 0)));
+    // To the end of the segment, and one page beyond.
+    let at = SEGMENT - 2 * P;
+    rig.fill(at, 3);
+    assert_eq!(rig.unmap(at, 3 * P), None);
+    assert_eq!(rig.unmap(at, 2 * P), Some((2, 4)));
+    assert!(rig.is_live(SEGMENT));
+}
+
+#[test]
+fn memory_that_is_near() {
+    let mut rig = Rig::settled(0);
+    let last = A + 4 * M - P;
+    for memory in [A - P, A + 1, last + P, B] {
+        assert!(!rig.m.fast.move_near(Uaddr(memory), PageShift::K4), "{memory:#x}");
+        assert_eq!(rig.map(0, memory), None, "{memory:#x}");
+    }
+    assert!(!rig.m.fast.move_near(Uaddr(A), PageShift::K64));
+    for memory in [A, last] {
+        assert!(rig.m.fast.move_near(Uaddr(memory), PageShift::K4), "{memory:#x}");
+        assert_eq!((rig.map(0, memory), rig.unmap(0, P)), (Some((0, 2)), Some((1, 2))));
+    }
+    // Another region's page is cleared here, too, and counted where it belongs.
+    rig.fill(0, 1);
+    rig.settle(SEGMENT);
+    rig.m.map(Ioba(SEGMENT), Uaddr(B), P, RW, Mode::Refuse).unwrap();
+    assert_eq!(rig.mapped(), [1, 1]);
+    assert_eq!(rig.unmap(0, P), Some((1, 2)));
+    assert_eq!(rig.mapped(), [0, 1]);
+    // That other one is the known one since it was mapped.
+    assert!(rig.m.fast.move_near(Uaddr(B + P), PageShift::K4));
+    assert_eq!(rig.map(2 * P, B + P), Some((0, 2)));
+}
+
+#[test]
+fn visits_in_a_row() {
+    let mut rig = Rig::settled(0);
+    rig.settle(SEGMENT);
+    let fast = &mut rig.m.fast;
+    let mut visit = |at| fast.streak(Ioba(at));
+    let known = visit(SEGMENT);
+    assert_eq!([visit(SEGMENT), visit(SEGMENT + P)], [known + 1, known + 2]);
+    assert_eq!([visit(0), visit(P), visit(SEGMENT), visit(0)], [1, 2, 1, 1]);
+    assert_eq!([visit(5 * SEGMENT), visit(5 * SEGMENT)], [1, 1], "unknown");
+}
+
+#[test]
+fn pages_of_another_size() {
+    let mut rig = Rig::settled(0);
+    let second = rig.c.create_window(WindowSpec::new(64 * M, PageShift::K64)).unwrap().start;
+    let large = PageShift::K64.bytes();
+    for _ in 0..4 {
+        rig.m.map(second, Uaddr(A), large, RW, Mode::Refuse).unwrap();
+        rig.m.unmap(second, large).unwrap();
+    }
+    assert!(rig.m.map_usual(second, Uaddr(A), large, RW).is_some());
+    assert!(rig.m.map_usual(Ioba(second.0 + large), Uaddr(A), P, RW).is_none());
+    assert_eq!(rig.unmap(second.0, P), None, "a part of a page");
+    assert_eq!(rig.unmap(second.0, large), Some((1, 2)));
+}
+
+#[test]
+fn addresses_of_the_magazine() {
+    let rig = Rig::new();
+    let space = IobaSpace { start: Ioba(0), bytes: SEGMENT, page: PageShift::K4 };
+    let addresses = IobaAllocator::new(space, IobaOptions::default()).unwrap();
+    let mut m = rig.c.mapper().with_addresses(&addresses);
+    let mut last = Ioba(0);
+    for _ in 0..4 {
+        last = m.map_alloc(Uaddr(A), P, RW).unwrap();
+        m.unmap_free(last, P).unwrap();
+    }
+    let ours = Page::Ours(PageShift::K4);
+    let Mapper { fast, at, .. } = &mut m;
+    assert!(fast.map(at, last, Uaddr(A), ours, RW).is_some());
+    assert_eq!(fast.unmap_usual(at, last, ours).map(|done| done.released), Some(1));
+    assert!(fast.map(at, Ioba(SEGMENT), Uaddr(A), ours, RW).is_none(), "not the allocator's");
+    // Without a magazine nothing is one's.
+    let mut rig = Rig::settled(0);
+    let Mapper { fast, at, .. } = &mut rig.m;
+    assert!(fast.map(at, Ioba(0), Uaddr(A), ours, RW).is_none());
+}
+
+/// A handle on a guest's window, settled at page 0.
+fn guest() -> (Arc<Mock>, Arc<Container>, Mapper) {
+    let mock = MockBuilder::new(2).build();
+    let c = Engine::new(mock.clone(), EngineOptions::default()).container();
+    c.attach(GroupId(0)).unwrap();
+    c.register_memory(Memory::Guest { start: Gra(0), bytes: 16 * M }).unwrap();
+    // With two levels the table has more entries than the guest asked for.
+    c.create_window(WindowSpec::new(2 * M, PageShift::K4).levels(2)).unwrap();
+    let c = Arc::new(c);
+    let mut m = c.mapper();
+    for tce in [Tce::of_page(0, RW), Tce::EMPTY].into_iter().cycle().take(8) {
+        m.store_same(Ioba(0), Ioba(0), tce, 1).unwrap();
+    }
+    (mock, c, m)
+}
+
+#[test]
+fn words_of_a_guest() {
+    let (_, c, mut m) = guest();
+    let released = |done: Option<Done>| done.map(|done| done.released);
+    let mut store = |window, at, tce| released(m.store_usual(Ioba(window), Ioba(at), tce));
+    let page = |n: u64| Tce::of_page(n * P, RW);
+    assert_eq!(store(0, 0, page(1)), Some(0));
+    assert_eq!(c.regions()[0].mapped, 1);
+    assert_eq!(store(0, 0, page(2)), Some(1), "replaced");
+    assert_eq!(c.regions()[0].mapped, 1);
+    assert_eq!(store(0, 0, Tce::EMPTY), Some(1));
+    assert_eq!(store(0, 0, Tce::EMPTY), Some(0));
+    assert_eq!(c.regions()[0].mapped, 0);
+    let odd = Tce::from_value(page(1).value() | 4);
+    let beyond = 2 * M;
+    for (window, at, tce) in [
+        (0, 0, odd),
+        (0, 0, page(16 * M / P)),
+        (0, 0, Tce::from_value(P)),
+        (P, P, page(1)),
+        (0, beyond, page(1)),
+        (0, 1, page(1)),
+    ] {
+        assert_eq!(store(window, at, tce), None, "{tce:?} at {at:#x} of {window:#x}");
+    }
+    assert_eq!(store(0, beyond - P, page(1)), Some(0));
+}
+
+#[test]
+fn runs_that_a_guest_clears() {
+    let (mock, c, mut m) = guest();
+    for n in 0..8 {
+        m.store_same(Ioba(0), Ioba(n * P), Tce::of_page(n * P, RW), 1).unwrap();
+    }
+    let last = 2 * M - P;
+    m.store_same(Ioba(0), Ioba(last), Tce::of_page(0, RW), 1).unwrap();
+    for (window, at, count) in [(0, 0, 0), (0, 0, 33), (P, P, 2), (0, last, 2)] {
+        assert!(m.try_clear(Ioba(window), Ioba(at), count).is_none(), "{count} at {at:#x}");
+    }
+    assert_eq!(c.regions()[0].mapped, 9);
+    let done = m.try_clear(Ioba(0), Ioba(0), 32).unwrap();
+    assert_eq!((done.tces, done.released, done.steps), (32, 8, 1));
+    assert_eq!(m.try_clear(Ioba(0), Ioba(last), 1).map(|done| done.released), Some(1));
+    let pe = crate::addr::PeNumber(0);
+    assert!((0..2 * M / P).all(|n| mock.probe(pe, Ioba(n * P)).is_err()));
+    assert_eq!(c.regions()[0].mapped, 0);
+}
