@@ -397,6 +397,16 @@ mod tests {
         assert_eq!(tally.sole(), None);
         tally.clear();
         tally.add(3, 1);
-        assert_eq!(tally.sole(), Some(3));
+        tally.add(3, 2);
+        assert_eq!((tally.sole(), tally.iter().collect::<Vec<_>>()), (Some(3), vec![(3, 3)]));
+    }
+
+    #[test]
+    fn exposure_is_measured_on_request() {
+        assert!(!KillDebt::new(None, None).measures_exposure());
+        let mut debt = KillDebt::new(None, Some(&Longest::default()));
+        assert!(debt.measures_exposure() && debt.exposed_since().is_none());
+        debt.expose();
+        assert!(debt.exposed_since().is_some());
     }
 }

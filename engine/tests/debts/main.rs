@@ -106,6 +106,20 @@ fn a_clear_waits_and_what_it_releases_too() {
     assert!(books.longest > Duration::ZERO && books.retirements >= 3);
 }
 
+#[test]
+fn a_range_over_two_segments_is_owed_page_by_page() {
+    let rig = rig(deferred(64), KillCaps::PHB3);
+    let c = container(&rig);
+    let mut m = settled(&c, 1);
+    (8184..8200).for_each(|page| map(&mut m, page));
+    let done = m.unmap(Ioba(8184 * P), 16 * P).unwrap();
+    assert_eq!((done.released, done.kills.issued), (16, 0));
+    // Half of them lie in the other region.
+    assert_eq!((m.owed(), m.held_back(), mapped(&c, A)), (16, 16, 8));
+    let done = m.submit();
+    assert_eq!((done.asked, done.issued, m.owed(), mapped(&c, A)), (32, 32, 0, 0));
+}
+
 /// Where so many pages go that the whole PE will be killed, nobody looks which of a stretch they are.
 #[test]
 fn what_is_held_back_is_what_counts() {
