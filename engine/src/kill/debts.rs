@@ -205,4 +205,22 @@ mod tests {
         debts.settled();
         debts.take_back(|at, _| panic!("{at} was given back"));
     }
+    #[test]
+    fn the_age_is_that_of_the_oldest() {
+        const WAIT: Duration = Duration::from_millis(2);
+        let debts = Debts::new(2);
+        let one = Owed { at: Some(Ioba(0)), pages: 1, number: None, free: false };
+        let begin = Instant::now();
+        for _ in 0..2 {
+            debts.begin(None, 1);
+            debts.push(one);
+            std::thread::sleep(WAIT);
+        }
+        assert!(debts.age() >= 2 * WAIT && debts.age() <= begin.elapsed());
+        debts.settled();
+        debts.take_back(|_, _| ());
+        let begin = Instant::now();
+        debts.begin(None, 1);
+        assert!(debts.age() <= begin.elapsed(), "it is of those that there are");
+    }
 }
