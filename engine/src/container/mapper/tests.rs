@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Which calls are usual. The general path does the same, only slower, so nobody else would notice.
 
+use std::time::Duration;
+
 use super::*;
 use crate::addr::Gra;
 use crate::backend::Memory;
 use crate::engine::{Engine, EngineOptions};
 use crate::geometry::WindowSpec;
 use crate::ioba::{IobaOptions, IobaSpace};
+use crate::kill::KillPolicy;
 use crate::{Mock, MockBuilder};
 
 const P: u64 = 4 << 10;
@@ -17,6 +20,14 @@ const A: u64 = 0x7f00_0000_0000;
 const B: u64 = 0x7f10_0000_0000;
 const RW: Perm = Perm::READ_WRITE;
 
+fn engine(mock: &Arc<Mock>, policy: KillPolicy) -> Engine {
+    Engine::new(mock.clone(), EngineOptions { policy, ..EngineOptions::default() })
+}
+
+fn deferred() -> KillPolicy {
+    KillPolicy::Deferred { max_pages: 64, max_age: Duration::MAX }
+}
+
 /// Two groups, a window of sixteen segments, and two regions of which one is where handles have settled.
 struct Rig {
     mock: Arc<Mock>,
@@ -26,8 +37,12 @@ struct Rig {
 
 impl Rig {
     fn new() -> Self {
+        Self::under(KillPolicy::Strict)
+    }
+
+    fn under(policy: KillPolicy) -> Self {
         let mock = MockBuilder::new(3).build();
-        let c = Engine::new(mock.clone(), EngineOptions::default()).container();
+        let c = engine(&mock, policy).container();
         c.attach(GroupId(0)).unwrap();
         c.attach(GroupId(1)).unwrap();
         c.create_window(WindowSpec::new(16 * SEGMENT, PageShift::K4)).unwrap();
@@ -51,6 +66,24 @@ impl Rig {
             self.m.map(Ioba(at), Uaddr(A), P, RW, Mode::Refuse).unwrap();
             self.m.unmap(Ioba(at), P).unwrap();
         }
+    }
+
+    /// Under a policy that knows debts, with nothing owed.
+    fn settled_under(policy: KillPolicy) -> Self {
+        let mut rig = Self::under(policy);
+        rig.settle(0);
+        rig.m.submit();
+        rig
+    }
+
+    fn map_later(&mut self, at: u64, memory: u64) -> Option<(u32, u32)> {
+        let done = self.m.map_later(Ioba(at), Uaddr(memory), P, RW);
+        done.map(|done| (done.released, done.asked))
+    }
+
+    fn unmap_later(&mut self, at: u64, bytes: u64, free: bool) -> Option<(u32, u32)> {
+        let done = self.m.unmap_later(Ioba(at), bytes, free);
+        done.map(|done| (done.released, done.asked))
     }
 
     /// Released and asked, if it was usual.
@@ -231,9 +264,9 @@ fn addresses_of_the_magazine() {
 }
 
 /// A handle on a guest's window, settled at page 0.
-fn guest() -> (Arc<Mock>, Arc<Container>, Mapper) {
+fn guest(policy: KillPolicy) -> (Arc<Mock>, Arc<Container>, Mapper) {
     let mock = MockBuilder::new(2).build();
-    let c = Engine::new(mock.clone(), EngineOptions::default()).container();
+    let c = engine(&mock, policy).container();
     c.attach(GroupId(0)).unwrap();
     c.register_memory(Memory::Guest { start: Gra(0), bytes: 16 * M }).unwrap();
     // With two levels the table has more entries than the guest asked for.
@@ -243,12 +276,13 @@ fn guest() -> (Arc<Mock>, Arc<Container>, Mapper) {
     for tce in [Tce::of_page(0, RW), Tce::EMPTY].into_iter().cycle().take(8) {
         m.store_same(Ioba(0), Ioba(0), tce, 1).unwrap();
     }
+    m.submit();
     (mock, c, m)
 }
 
 #[test]
 fn words_of_a_guest() {
-    let (_, c, mut m) = guest();
+    let (_, c, mut m) = guest(KillPolicy::Strict);
     let released = |done: Option<Done>| done.map(|done| done.released);
     let mut store = |window, at, tce| released(m.store_usual(Ioba(window), Ioba(at), tce));
     let page = |n: u64| Tce::of_page(n * P, RW);
@@ -276,7 +310,7 @@ fn words_of_a_guest() {
 
 #[test]
 fn runs_that_a_guest_clears() {
-    let (mock, c, mut m) = guest();
+    let (mock, c, mut m) = guest(KillPolicy::Strict);
     for n in 0..8 {
         m.store_same(Ioba(0), Ioba(n * P), Tce::of_page(n * P, RW), 1).unwrap();
     }
@@ -292,4 +326,99 @@ fn runs_that_a_guest_clears() {
     let pe = crate::addr::PeNumber(0);
     assert!((0..2 * M / P).all(|n| mock.probe(pe, Ioba(n * P)).is_err()));
     assert_eq!(c.regions()[0].mapped, 0);
+}
+
+#[test]
+fn pages_whose_kills_wait() {
+    let mut rig = Rig::under(deferred());
+    assert_eq!((rig.map_later(0, A), rig.unmap_later(0, P, false)), (None, None));
+    rig.settle(0);
+    rig.m.submit();
+    assert_eq!(rig.map(0, A), None, "strict ones have no debts");
+    // A fill is killed at once.
+    assert_eq!(rig.map_later(0, A), Some((0, 2)));
+    assert_eq!(rig.map_later(0, A), None, "it is live");
+    assert!(rig.m.map_later(Ioba(P), Uaddr(A), P, Perm::NONE).is_none());
+    for memory in [A - P, A + 1, A + 4 * M, B] {
+        assert_eq!(rig.map_later(P, memory), None, "{memory:#x}");
+    }
+    assert_eq!(rig.map_later(P, A + 4 * M - P), Some((0, 2)));
+    assert_eq!((rig.m.owed(), rig.mapped()), (0, vec![2, 0]));
+    assert_eq!(rig.unmap_later(0, P, false), Some((1, 0)));
+    assert_eq!((rig.m.owed(), rig.m.held_back(), rig.mapped()), (1, 1, vec![2, 0]));
+    assert!(!rig.is_live(0));
+    assert_eq!(rig.unmap_later(0, P, true), None, "there is nothing that could be free");
+    assert_eq!(rig.unmap_later(0, P, false), Some((0, 0)));
+    rig.m.submit();
+    assert_eq!((rig.m.owed(), rig.mapped()), (0, vec![1, 0]));
+    // Where fills may wait, too, they are owed.
+    let mut rig = Rig::settled_under(KillPolicy::Batched);
+    assert_eq!(rig.map_later(0, A), Some((0, 0)));
+    assert_eq!((rig.m.owed(), rig.m.held_back()), (1, 0));
+    // Strict handles owe nothing.
+    let mut rig = Rig::settled(0);
+    assert_eq!((rig.map_later(0, A), rig.unmap_later(0, P, false)), (None, None));
+}
+
+#[test]
+fn runs_whose_kills_wait() {
+    let mut rig = Rig::settled_under(deferred());
+    rig.fill(0, 16);
+    for (at, bytes) in [(0, 0), (0, P / 2), (P / 2, P), (0, P + 1), (SEGMENT - P, 2 * P)] {
+        assert_eq!(rig.unmap_later(at, bytes, false), None, "{bytes} at {at:#x}");
+    }
+    assert_eq!(rig.unmap_later(0, 65 * P, false), None, "more than may be owed");
+    assert_eq!(rig.unmap_later(0, 17 * P, true), None, "the last is not live");
+    assert_eq!((rig.m.owed(), rig.mapped()), (0, vec![16, 0]));
+    assert_eq!(rig.unmap_later(0, 17 * P, false), Some((16, 0)));
+    rig.fill(0, 60);
+    assert_eq!(rig.unmap_later(0, 44 * P, true), Some((44, 0)));
+    assert_eq!((rig.m.owed(), rig.m.held_back()), (60, 60));
+    // There is no room for sixteen more, so first the others are settled.
+    assert_eq!(rig.unmap_later(44 * P, 16 * P, false), Some((16, 0)));
+    assert_eq!((rig.m.owed(), rig.mapped()), (16, vec![16, 0]));
+    assert!((0..60).all(|page| !rig.is_live(page * P)));
+    rig.fill(SEGMENT - 2 * P, 2);
+    assert_eq!(rig.unmap_later(SEGMENT - 2 * P, 2 * P, false), Some((2, 0)));
+    // Whose they are is known of a segment with one region's alone.
+    rig.fill(0, 1);
+    rig.m.map(Ioba(P), Uaddr(B), P, RW, Mode::Refuse).unwrap();
+    assert_eq!(rig.unmap_later(0, P, false), None);
+}
+
+#[test]
+fn a_guest_whose_kills_wait() {
+    let (_, c, mut m) = guest(deferred());
+    let page = |n: u64| Tce::of_page(n * P, RW);
+    let last = 2 * M - P;
+    let odd = Tce::from_value(page(1).value() | 4);
+    for (window, at, tce) in [
+        (0, 0, odd),
+        (0, 0, page(16 * M / P)),
+        (0, 0, Tce::from_value(P)),
+        (P, P, page(1)),
+        (0, last + P, page(1)),
+        (P, P, Tce::EMPTY),
+        (0, last + P, Tce::EMPTY),
+    ] {
+        let done = m.try_one_later(Ioba(window), Ioba(at), tce);
+        assert!(done.is_none(), "{tce:?} at {at:#x} of {window:#x}");
+    }
+    for at in [0, P, 2 * P, last] {
+        let done = m.try_one_later(Ioba(0), Ioba(at), page(1)).unwrap();
+        assert_eq!((done.tces, done.released, done.steps, done.kills.issued), (1, 0, 0, 1));
+    }
+    assert!(m.try_one_later(Ioba(0), Ioba(0), page(2)).is_none(), "it is live");
+    let done = m.try_one_later(Ioba(0), Ioba(0), Tce::EMPTY).unwrap();
+    assert_eq!((done.tces, done.released, done.steps, done.kills.issued), (1, 1, 1, 0));
+    assert_eq!((m.owed(), c.regions()[0].mapped), (1, 4));
+    for (window, at, count) in [(0, 0, 0), (P, P, 2), (0, last, 2), (0, 0, 65)] {
+        let done = m.try_clear_later(Ioba(window), Ioba(at), count);
+        assert!(done.is_none(), "{count} at {at:#x} of {window:#x}");
+    }
+    let done = m.try_clear_later(Ioba(0), Ioba(0), 32).unwrap();
+    assert_eq!((done.tces, done.released, done.steps), (32, 2, 1));
+    assert_eq!(m.try_clear_later(Ioba(0), Ioba(last), 1).map(|done| done.released), Some(1));
+    assert_eq!((m.owed(), m.held_back()), (4, 4));
+    assert_eq!((m.submit().issued, c.regions()[0].mapped), (4, 0));
 }
