@@ -99,6 +99,7 @@ fn every_store_and_every_fence_is_charged_once_whoever_makes_it() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "whole tables are looked at, entry by entry")]
 fn a_kill_of_a_pe_is_charged_with_what_its_other_users_lose() {
     let fixture = Fixture::new(costly(2), 2);
     let mut last = (fixture.before, fixture.mock.kill_charge());
@@ -121,6 +122,7 @@ fn a_kill_of_a_pe_is_charged_with_what_its_other_users_lose() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "whole tables are looked at, entry by entry")]
 fn a_kill_of_all_is_charged_with_every_pe_of_the_bridge_and_no_other() {
     let kill = KillCaps { pe_scope: false, ..KillCaps::PHB3 };
     let one = |group: u32, phbs: u16| {
@@ -136,6 +138,7 @@ fn a_kill_of_all_is_charged_with_every_pe_of_the_bridge_and_no_other() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "whole tables are looked at, entry by entry")]
 fn a_smaller_cache_has_less_to_refill() {
     let cache = TceCache { entries: 64, line: 1, keep_faults: true };
     let fixture = Fixture::new(costly(1).tce_cache(cache), 1);
@@ -146,6 +149,7 @@ fn a_smaller_cache_has_less_to_refill() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "whole tables are looked at, entry by entry")]
 fn large_tables_are_sampled_and_the_samples_move() {
     // 64 leaf blocks of 8192 entries, of which every 256th line of 64 is looked at.
     let mock = costly(1).build();
