@@ -10,22 +10,24 @@ use serde::Serialize;
 /// From so many machines of a kind on, the first quarter and the last are worth a look.
 const ENOUGH: usize = 4;
 
+/// Longer calls count as this long, in ns.
+const LONGEST: u64 = 60_000_000_000;
+
 /// What calls of one machine took, in ns.
 pub(super) struct Took(Histogram<u64>);
 
 impl Took {
     pub(super) fn new() -> Self {
-        Self(Histogram::new(2).expect("two digits are a number of digits"))
+        Self(Histogram::new_with_bounds(1, LONGEST, 2).expect("they are bounds, and digits"))
     }
 
     /// A call that began then has just been done.
     pub(super) fn note(&mut self, begin: Instant) {
-        // Grows as it has to.
         self.0.saturating_record(begin.elapsed().as_nanos() as u64);
     }
 
     pub(super) fn add(&mut self, other: &Self) {
-        self.0.add(&other.0).expect("both grow as they have to");
+        self.0.add(&other.0).expect("their bounds are the same");
     }
 }
 
@@ -112,6 +114,18 @@ mod tests {
     fn each_kind_counts_once() {
         let drift = of(&[("a", &[100; 5]), ("b", &[1, 9, 9, 9, 4]), ("c", &[1, 1])]).unwrap();
         assert!((drift.percent() - 100.0).abs() < 1e-9, "{drift:?}");
+    }
+
+    #[test]
+    fn a_call_counts_with_the_time_that_it_took() {
+        let (mut took, mut all) = (Took::new(), Took::new());
+        let begin = Instant::now();
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        took.note(begin);
+        all.add(&took);
+        let most = begin.elapsed().as_nanos() as u64;
+        let p50 = all.0.value_at_quantile(0.5);
+        assert!((1_000_000..=most + most / 100).contains(&p50), "{p50} of {most}");
     }
 
     #[test]
