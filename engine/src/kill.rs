@@ -408,5 +408,8 @@ mod tests {
         assert!(debt.measures_exposure() && debt.exposed_since().is_none());
         debt.expose();
         assert!(debt.exposed_since().is_some());
+        // Whoever settles it later measures it.
+        debt.put_off(|_, _| (), |_| ());
+        assert!(debt.exposed_since().is_none());
     }
 }
