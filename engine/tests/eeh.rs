@@ -6,8 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use crate::common::stop::Stop;
-use crate::common::{G, G0, G1, G2, M, Rig, SECOND, mapped};
+use crate::common::{G, G0, G1, G2, M, Rig, SECOND, Stop, mapped};
 use tce_engine::addr::{GroupId, Ioba, PageShift, PeNumber, Uaddr};
 use tce_engine::backend::linux::mock_kernel::{
     GroupState, Leftovers, MockKernel, MockKernelBuilder, Process,

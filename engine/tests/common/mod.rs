@@ -5,7 +5,6 @@
 #![allow(dead_code)] // every test binary uses its own part
 
 pub(crate) mod guest;
-pub(crate) mod stop;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -35,6 +34,15 @@ pub(crate) const G0: GroupId = GroupId(0);
 pub(crate) const G1: GroupId = GroupId(1);
 pub(crate) const G2: GroupId = GroupId(2);
 pub(crate) const SECOND: Ioba = Ioba(1 << 59);
+
+/// Ends the threads of a test, also if it fails.
+pub(crate) struct Stop<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
 
 /// A PHB3, or one that caches no empty entry.
 pub(crate) fn phb3(on_fill: bool) -> KillCaps {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::stop::Stop;
+use crate::common::Stop;
 use flaky::Flaky;
 use tce_engine::EehState;
 use tce_engine::addr::{GroupId, Ioba, PageShift, Uaddr};

@@ -132,8 +132,10 @@ pub(super) fn run(episode: &Episode, took: &mut Took) -> (Counts, Option<Differe
         spawned.into_iter().map(|t| t.join().expect("panics are caught in the thread")).collect()
     });
     let mut counts = Counts::default();
-    ended.iter().for_each(|ended| counts += ended.counts);
-    ended.iter().for_each(|ended| took.add(&ended.world.took));
+    for ended in &ended {
+        counts += ended.counts;
+        took.add(&ended.world.took);
+    }
     let panicked = ended.iter().any(|ended| ended.panicked);
     let mut found = ended.iter().find_map(|ended| ended.found.clone());
     let mut worlds: Vec<_> = ended.into_iter().map(|ended| ended.world).collect();

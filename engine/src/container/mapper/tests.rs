@@ -54,10 +54,11 @@ impl Rig {
         Self { mock, c, m }
     }
 
-    /// One whose calls at `at` are usual now.
-    fn settled(at: u64) -> Self {
-        let mut rig = Self::new();
-        rig.settle(at);
+    /// One whose calls at 0 are usual now, and whose handle owes nothing.
+    fn settled(policy: KillPolicy) -> Self {
+        let mut rig = Self::under(policy);
+        rig.settle(0);
+        rig.m.submit();
         rig
     }
 
@@ -66,14 +67,6 @@ impl Rig {
             self.m.map(Ioba(at), Uaddr(A), P, RW, Mode::Refuse).unwrap();
             self.m.unmap(Ioba(at), P).unwrap();
         }
-    }
-
-    /// Under a policy that knows debts, with nothing owed.
-    fn settled_under(policy: KillPolicy) -> Self {
-        let mut rig = Self::under(policy);
-        rig.settle(0);
-        rig.m.submit();
-        rig
     }
 
     fn map_later(&mut self, at: u64, memory: u64) -> Option<(u32, u32)> {
@@ -153,7 +146,7 @@ fn eight_segments_are_known_at_a_time() {
 
 #[test]
 fn what_is_no_page_is_not_usual() {
-    let mut rig = Rig::settled(0);
+    let mut rig = Rig::settled(KillPolicy::Strict);
     rig.m.map(Ioba(0), Uaddr(A), P, RW, Mode::Refuse).unwrap();
     for (at, bytes) in [(1, P), (P / 2, P), (0, 0), (0, P / 2), (0, P + 1), (P / 2, 2 * P)] {
         assert_eq!(rig.unmap(at, bytes), None, "{bytes} at {at}");
@@ -168,7 +161,7 @@ fn what_is_no_page_is_not_usual() {
 
 #[test]
 fn runs_of_one_segment() {
-    let mut rig = Rig::settled(0);
+    let mut rig = Rig::settled(KillPolicy::Strict);
     rig.fill(0, 32);
     assert_eq!(rig.unmap(3 * P, P), Some((1, 2)));
     assert_eq!(rig.unmap(0, 33 * P), None, "too long");
@@ -191,7 +184,7 @@ fn runs_of_one_segment() {
 
 #[test]
 fn memory_that_is_near() {
-    let mut rig = Rig::settled(0);
+    let mut rig = Rig::settled(KillPolicy::Strict);
     let last = A + 4 * M - P;
     for memory in [A - P, A + 1, last + P, B] {
         assert!(!rig.m.fast.move_near(Uaddr(memory), PageShift::K4), "{memory:#x}");
@@ -216,7 +209,7 @@ fn memory_that_is_near() {
 
 #[test]
 fn visits_in_a_row() {
-    let mut rig = Rig::settled(0);
+    let mut rig = Rig::settled(KillPolicy::Strict);
     rig.settle(SEGMENT);
     let fast = &mut rig.m.fast;
     let mut visit = |at| fast.streak(Ioba(at));
@@ -228,7 +221,7 @@ fn visits_in_a_row() {
 
 #[test]
 fn pages_of_another_size() {
-    let mut rig = Rig::settled(0);
+    let mut rig = Rig::settled(KillPolicy::Strict);
     let second = rig.c.create_window(WindowSpec::new(64 * M, PageShift::K64)).unwrap().start;
     let large = PageShift::K64.bytes();
     for _ in 0..4 {
@@ -258,7 +251,7 @@ fn addresses_of_the_magazine() {
     assert_eq!(fast.unmap_usual(at, last, ours).map(|done| done.released), Some(1));
     assert!(fast.map(at, Ioba(SEGMENT), Uaddr(A), ours, RW).is_none(), "not the allocator's");
     // Without a magazine nothing is one's.
-    let mut rig = Rig::settled(0);
+    let mut rig = Rig::settled(KillPolicy::Strict);
     let Mapper { fast, at, .. } = &mut rig.m;
     assert!(fast.map(at, Ioba(0), Uaddr(A), ours, RW).is_none());
 }
@@ -352,17 +345,17 @@ fn pages_whose_kills_wait() {
     rig.m.submit();
     assert_eq!((rig.m.owed(), rig.mapped()), (0, vec![1, 0]));
     // Where fills may wait, too, they are owed.
-    let mut rig = Rig::settled_under(KillPolicy::Batched);
+    let mut rig = Rig::settled(KillPolicy::Batched);
     assert_eq!(rig.map_later(0, A), Some((0, 0)));
     assert_eq!((rig.m.owed(), rig.m.held_back()), (1, 0));
     // Strict handles owe nothing.
-    let mut rig = Rig::settled(0);
+    let mut rig = Rig::settled(KillPolicy::Strict);
     assert_eq!((rig.map_later(0, A), rig.unmap_later(0, P, false)), (None, None));
 }
 
 #[test]
 fn runs_whose_kills_wait() {
-    let mut rig = Rig::settled_under(deferred());
+    let mut rig = Rig::settled(deferred());
     rig.fill(0, 16);
     for (at, bytes) in [(0, 0), (0, P / 2), (P / 2, P), (0, P + 1), (SEGMENT - P, 2 * P)] {
         assert_eq!(rig.unmap_later(at, bytes, false), None, "{bytes} at {at:#x}");
