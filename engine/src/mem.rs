@@ -52,9 +52,10 @@ pub struct TableChunk {
     pages: TablePages,
 }
 
-/// Huge pages of this size are asked for first; a chunk has at least one.
+/// Huge pages of this size are asked for first; a chunk has at least one. Miri looks at every slot of a chunk
+/// whenever one comes to it.
 #[cfg(not(loom))]
-const CHUNK_LG2: u32 = 21;
+const CHUNK_LG2: u32 = if cfg!(miri) { 16 } else { 21 };
 /// A model has to create every slot by itself: as few as possible.
 #[cfg(loom)]
 const CHUNK_LG2: u32 = 0;

@@ -7,8 +7,11 @@ use std::sync::Barrier;
 use crate::common::*;
 use proptest::prelude::*;
 use tce_engine::addr::{Ioba, PageShift, Uaddr};
+use tce_engine::backend::linux::mock_kernel::MockKernel;
+use tce_engine::backend::linux::{Linux, LinuxOptions};
 use tce_engine::backend::mock::MockBuilder;
 use tce_engine::container::{Container, MapRequest, Mode, UnmapRequest};
+use tce_engine::engine::{Engine, EngineOptions};
 use tce_engine::error::{MapError, UnmapError};
 use tce_engine::geometry::WindowSpec;
 use tce_engine::tce::Perm;
@@ -173,6 +176,54 @@ fn all_or_nothing() {
     let two = c.unmap_batch(&[unmap(good.at, 4), unmap(SECOND, 1)]);
     assert_eq!(two, Err(UnmapError::BatchWindows(good.at, SECOND)));
     assert_eq!(mapped(&c, Uaddr(A)), 4);
+}
+
+/// What a batch refuses is what a request alone refuses, also of one that goes on where another ended.
+#[test]
+fn neighbours_are_looked_at_too() {
+    let rig = Rig::new(MockBuilder::new(2));
+    let c = setup(&rig);
+    let before = request(G / PAGE - 4, 0, 2, Perm::READ);
+    let next = MapRequest { bytes: 2 * PAGE, ..request(G / PAGE - 2, 2, 2, Perm::READ) };
+    for bytes in [0, 1, 2, 5, PAGE - 1, PAGE + 1, PAGE + 2, 2 * PAGE + 1, 3 * PAGE, 4 * PAGE, G] {
+        let bad = MapRequest { bytes, ..next };
+        let alone = c.map(bad.at, bad.memory, bytes, bad.perm, Mode::Refuse).unwrap_err();
+        assert_eq!(c.map_batch(&[before, bad], Mode::Refuse), Err(alone), "{bytes:#x}");
+        let alone = c.unmap(bad.at, bytes).unwrap_err();
+        let of = |r: MapRequest| UnmapRequest { at: r.at, bytes: r.bytes };
+        assert_eq!(c.unmap_batch(&[of(before), of(bad)]), Err(alone), "{bytes:#x}");
+    }
+    assert_eq!(mapped(&c, Uaddr(A)), 0);
+    assert_eq!(c.map_batch(&[before, next], Mode::Refuse).unwrap().tces, 4);
+}
+
+/// A kernel gets a request for each joined range of a region, and is asked to clear as few.
+#[test]
+fn a_kernel_is_asked_for_ranges() {
+    let process = MockKernel::builder(2).build().process();
+    let engine =
+        Engine::new(Linux::new(process, LinuxOptions::default()), EngineOptions::default());
+    let c = engine.container();
+    c.attach(G0).unwrap();
+    c.register(Uaddr(A), MEMORY).unwrap();
+    c.create_window(WindowSpec::new(64 * M, PageShift::K4)).unwrap();
+    let pages =
+        |first: u64, from: u64, perm| (0..4).map(move |i| request(first + i, from + i, 1, perm));
+    let mut all: Vec<_> = pages(16, 32, Perm::READ)
+        .chain(pages(20, 36, Perm::READ)) // goes on
+        .chain(pages(24, 50, Perm::READ)) // other memory
+        .chain(pages(28, 54, Perm::READ_WRITE)) // another permission
+        .chain(pages(40, 58, Perm::READ_WRITE)) // elsewhere on the bus
+        .collect();
+    for _ in 0..2 {
+        assert_eq!(c.map_batch(&all, Mode::Refuse).unwrap().ioctls, 4);
+        let gone: Vec<_> = all.iter().map(|r| UnmapRequest { at: r.at, bytes: r.bytes }).collect();
+        let done = c.unmap_batch(&gone).unwrap();
+        assert_eq!((done.released, done.ioctls), (20, 2));
+        all.reverse();
+    }
+    c.close();
+    assert_eq!(engine.ledger().pages(), 0);
 }
 
 /// Batches whose parts share leaves and locks with those of others, from both ends.
