@@ -299,6 +299,21 @@ fn k6_table_then_kill_then_fence_then_release() {
     assert_eq!(counts(&c)[0], 0);
 }
 
+/// A walk passes over what is absent, however large that is, and says how far it went.
+#[test]
+fn sparse_ranges_take_few_steps() {
+    let rig = Rig::new(MockBuilder::new(1));
+    let c = rig.container(&[G0]);
+    c.create_window(WindowSpec::new(1 << 40, PageShift::K4).levels(3)).unwrap();
+    c.register(A, P).unwrap();
+    assert_eq!(c.unmap(Ioba(0), 1 << 40).unwrap().steps, 4);
+    for at in [0, 1 << 39] {
+        c.map(Ioba(at), A, 4 * K, RW, Mode::Refuse).unwrap();
+    }
+    let done = c.unmap(Ioba(0), 1 << 40).unwrap();
+    assert_eq!((done.released, done.steps), (2, 2 + 2 * 8192), "two of four, and two levels");
+}
+
 /// So long that several cores map and clear it, if there are, and that the clear goes past the caches:
 /// 40 GiB in 4 KiB pages is 80 MiB of table. Every entry is right, what stands in the middle with
 /// another permission too.
