@@ -106,6 +106,30 @@ fn a_clear_waits_and_what_it_releases_too() {
     assert!(books.longest > Duration::ZERO && books.retirements >= 3);
 }
 
+/// As many as may be held back, and as long, and not one less.
+#[test]
+fn debts_are_as_large_and_as_old_as_they_may_be() {
+    for max_age in [FOREVER, Duration::from_secs(3600)] {
+        let rig = rig(KillPolicy::Deferred { max_pages: 8, max_age }, KillCaps::PHB3);
+        let c = container(&rig);
+        let mut m = settled(&c, 1);
+        (10..20).for_each(|page| map(&mut m, page));
+        (10..18).for_each(|page| {
+            unmap(&mut m, page);
+            assert_eq!(u64::from(m.owed()), page - 9, "{max_age:?}");
+        });
+        unmap(&mut m, 18);
+        assert_eq!(m.owed(), 1, "{max_age:?}");
+        // By the general path, too.
+        assert_eq!(m.unmap(Ioba(0), 7 * P).unwrap().tces, 0);
+        assert_eq!(m.owed(), 1, "{max_age:?}");
+        (20..27).for_each(|page| map(&mut m, page));
+        assert_eq!(m.unmap(Ioba(20 * P), 7 * P).unwrap().released, 7);
+        assert_eq!(m.owed(), 8, "{max_age:?}");
+        m.submit();
+    }
+}
+
 #[test]
 fn a_range_over_two_segments_is_owed_page_by_page() {
     let rig = rig(deferred(64), KillCaps::PHB3);
