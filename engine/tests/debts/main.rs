@@ -12,7 +12,7 @@ use tce_engine::backend::mock::MockBuilder;
 use tce_engine::backend::{FillRule, KillCaps};
 use tce_engine::container::{Container, MapRequest, Mapper, Mode, Removal, UnmapRequest};
 use tce_engine::engine::EngineOptions;
-use tce_engine::error::MapError;
+use tce_engine::error::{MapError, UnmapError};
 use tce_engine::geometry::WindowSpec;
 use tce_engine::ioba::{IobaAllocator, IobaOptions, IobaSpace};
 use tce_engine::kill::KillPolicy;
@@ -300,6 +300,28 @@ fn an_address_is_taken_until_its_debt_is_settled() {
     assert_eq!((addresses.in_use(), mapped(&c, A)), (0, 0));
 }
 
+/// Also where its kills wait.
+#[test]
+fn a_run_that_was_not_all_mapped_keeps_its_addresses() {
+    let rig = rig(deferred(64), KillCaps::PHB3);
+    let c = container(&rig);
+    let space = IobaSpace { start: Ioba(0), bytes: 8 * P, page: PageShift::K4 };
+    let addresses = IobaAllocator::new(space, IobaOptions::default()).unwrap();
+    let mut m = settled(&c, 100).with_addresses(&addresses);
+    let run = m.map_alloc(A, 4 * P, RW).unwrap();
+    m.unmap(Ioba(run.0 + P), P).unwrap();
+    let not_all = UnmapError::NotMapped { start: run, pages: 4, live: 3 };
+    assert_eq!(m.unmap_free(run, 4 * P), Err(not_all));
+    assert_eq!((m.held_back(), mapped(&c, A)), (4, 4));
+    m.submit();
+    assert_eq!((addresses.in_use(), mapped(&c, A)), (4, 0));
+    // What goes next says for itself whether it gives addresses back.
+    let other = m.map_alloc(A, 2 * P, RW).unwrap();
+    m.unmap(other, 2 * P).unwrap();
+    m.submit();
+    assert_eq!(addresses.in_use(), 6);
+}
+
 /// Where pages cannot be killed one by one, a debt goes with any other kill.
 #[test]
 fn a_kill_of_everything_settles_what_the_handle_owes() {
@@ -450,6 +472,26 @@ fn a_fill_of_an_entry_in_debt_kills() {
     m.submit();
     other.submit();
     assert_eq!(mapped(&c, A), 0);
+}
+
+/// Clears that go the way that all share are owed and marked as those of the usual one.
+#[test]
+fn clears_by_the_general_path_are_in_debt_too() {
+    let rig = rig(deferred(64), phb3(false));
+    let c = container(&rig);
+    let (mut m, mut other) = (settled(&c, 1), c.mapper());
+    let rw = |at: u64, pages: u64| c.map(Ioba(at * P), A, pages * P, RW, Mode::Refuse).unwrap();
+    // A page of a segment that the handle does not know, and some of both.
+    (rw(9000, 1), rw(8190, 4));
+    let before = kills(&rig);
+    unmap(&mut m, 9000);
+    assert_eq!(m.unmap(Ioba(8190 * P), 4 * P).unwrap().released, 4);
+    assert_eq!((kills(&rig), m.owed()), (before, 5));
+    let mut fill =
+        |page: u64| other.map(Ioba(page * P), A, P, RW, Mode::Refuse).unwrap().kills.issued;
+    assert_eq!([8189, 8190, 8191, 8192, 8193, 8194].map(&mut fill), [0, 2, 2, 2, 2, 0]);
+    assert_eq!([8999, 9000, 9001].map(fill), [0, 2, 0]);
+    m.submit();
 }
 
 /// Where fills kill beside live entries only, those in debt and those that are just being cleared count.
