@@ -418,3 +418,12 @@ fn a_guest_whose_kills_wait() {
     assert_eq!((m.owed(), m.held_back()), (4, 4));
     assert_eq!((m.submit().issued, c.regions()[0].mapped), (4, 0));
 }
+
+#[test]
+fn a_handle_that_is_gone_leaves_no_debts() {
+    let rig = Rig::under(deferred());
+    let debts = rig.m.debtor.as_ref().expect("kills wait").debts.clone();
+    assert_eq!(Arc::strong_count(&debts), 3, "the handle's, the structure's and this one");
+    drop(rig.m);
+    assert_eq!(Arc::strong_count(&debts), 1);
+}
