@@ -231,6 +231,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "what it costs shows with many only")]
     fn clusters_of_clusters_cost_a_few_loads() {
         // Twice as far each time, and a crowd of the smallest at the far end.
         let far = (0..62).map(|n| (1 << n, 1));
