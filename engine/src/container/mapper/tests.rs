@@ -427,3 +427,15 @@ fn a_handle_that_is_gone_leaves_no_debts() {
     drop(rig.m);
     assert_eq!(Arc::strong_count(&debts), 1);
 }
+
+#[test]
+fn a_timer_with_nothing_to_settle_disturbs_nobody() {
+    let mut rig = Rig::settled(deferred());
+    assert_eq!(rig.c.retire_debts(Duration::ZERO).issued, 0);
+    assert!(rig.map_later(0, A).is_some());
+    assert!(rig.unmap_later(0, P, false).is_some());
+    assert_eq!(rig.c.retire_debts(Duration::MAX).issued, 0, "it is not so old");
+    assert!(rig.map_later(P, A).is_some());
+    assert_eq!(rig.c.retire_debts(Duration::ZERO).issued, 2);
+    assert!(rig.map_later(2 * P, A).is_none(), "it looks up again");
+}
