@@ -16,7 +16,7 @@ const MARK: &str = "IOMMU: iova=";
 
 /// The event of a line; `None` if it is another line.
 pub(super) fn line(text: &str, counts: &mut Counts) -> Result<Option<Event>, String> {
-    counts.lost += lost(text);
+    counts.lost = counts.lost.saturating_add(lost(text));
     let Some((before, fields)) = text.split_once(MARK) else {
         return Ok(None);
     };
