@@ -58,7 +58,11 @@ fn spec() -> PhbSpec {
 
 impl Guest {
     fn new() -> Self {
-        let rig = Rig::new(MockBuilder::new(2).record(true));
+        Self::on(MockBuilder::new(2).record(true))
+    }
+
+    fn on(builder: MockBuilder) -> Self {
+        let rig = Rig::new(builder);
         let papr = Papr::new(RAM);
         papr.add_phb(&rig.engine, spec()).unwrap();
         Self { papr, rig }
@@ -94,6 +98,37 @@ impl Guest {
 
 fn tces(n: u64) -> Vec<u64> {
     (0..n).map(|i| ((i * 7 % 1000) << 12) | (1 + i % 3)).collect()
+}
+
+/// Also of entries that let nobody in, alone and in lists.
+#[test]
+fn what_is_stored_is_what_is_read() {
+    let guest = Guest::new();
+    let read = |list: &[u64]| (0..).zip(list).map(|(i, _)| guest.get(i << 12)).collect::<Vec<_>>();
+    for list in [[0, 0x1000, 0x7000, 0], [0x3000, 0x5003, 0, 0x1002], [0; 4]] {
+        for (i, tce) in (0..).zip(&list) {
+            assert_eq!(guest.put(i << 12, *tce), HCode::SUCCESS);
+        }
+        assert_eq!(read(&list), list);
+        assert_eq!(guest.indirect(0, &[0x9003; 4]), HCode::SUCCESS);
+        assert_eq!(guest.indirect(0, &list), HCode::SUCCESS);
+        assert_eq!(read(&list), list);
+    }
+    assert_eq!(guest.mapped(), 0);
+}
+
+/// A list kills what it replaces; and what it fills where that may be cached.
+#[test]
+fn a_list_kills_what_it_has_to() {
+    for (on_fill, kills) in [(true, 8), (false, 2)] {
+        let guest = Guest::on(MockBuilder::new(1).kill(phb3(on_fill)));
+        for page in [2, 5] {
+            assert_eq!(guest.put(page << 12, 0x9003), HCode::SUCCESS);
+        }
+        let pages = Pages::with(&tces(8));
+        let receipt = guest.papr.put_tce_indirect(LIOBN, 0, LIST, 8, &pages).receipt;
+        assert_eq!((receipt.released, receipt.kills.asked), (2, kills), "{on_fill}");
+    }
 }
 
 #[test]
