@@ -235,6 +235,9 @@ fn pages_of_another_size() {
     assert!(rig.m.map_usual(Ioba(second.0 + large), Uaddr(A), P, RW).is_none());
     assert_eq!(rig.unmap(second.0, P), None, "a part of a page");
     assert_eq!(rig.unmap(second.0, large), Some((1, 2)));
+    // Where memory ends is known for pages of one size at a time.
+    rig.settle(SEGMENT);
+    assert!(rig.m.map_usual(second, Uaddr(A), large, RW).is_none());
 }
 
 #[test]
