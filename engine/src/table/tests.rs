@@ -191,7 +191,7 @@ fn only_tiles_that_may_be_live_are_looked_at() {
     assert_eq!(check_counts(&table), 16);
     table.clear(0, ENTRIES - 1, |_| ()).unwrap();
     assert_eq!(check_counts(&table), 1);
-    table.prepare(ENTRIES - 1025, 2).unwrap().stuff(tce);
+    table.prepare(ENTRIES - (1 << TILE_LG2) - 1, 2).unwrap().stuff(tce);
     assert_eq!(check_counts(&table), 2);
     table.hold(5 << TILE_LG2, ENTRIES - (5 << TILE_LG2)).unwrap().sweep(|_| ());
     assert_eq!((check_counts(&table), table.live()), (0, 0));

@@ -15,9 +15,7 @@ use crate::{Mock, MockBuilder};
 const P: u64 = 4 << 10;
 const M: u64 = 1 << 20;
 /// Of a segment of 4 KiB pages.
-const SEGMENT: u64 = 32 * M;
-/// Miri's time goes with the square of a table.
-const SEGMENTS: u64 = if cfg!(miri) { 4 } else { 16 };
+const SEGMENT: u64 = if cfg!(miri) { 4 * M } else { 32 * M };
 const A: u64 = 0x7f00_0000_0000;
 const B: u64 = 0x7f10_0000_0000;
 const RW: Perm = Perm::READ_WRITE;
@@ -30,7 +28,7 @@ fn deferred() -> KillPolicy {
     KillPolicy::Deferred { max_pages: 64, max_age: Duration::MAX }
 }
 
-/// Two groups, a window of some segments, and two regions of which one is where handles have settled.
+/// Two groups, a window of sixteen segments, and two regions of which one is where handles have settled.
 struct Rig {
     mock: Arc<Mock>,
     c: Arc<Container>,
@@ -47,7 +45,7 @@ impl Rig {
         let c = engine(&mock, policy).container();
         c.attach(GroupId(0)).unwrap();
         c.attach(GroupId(1)).unwrap();
-        c.create_window(WindowSpec::new(SEGMENTS * SEGMENT, PageShift::K4)).unwrap();
+        c.create_window(WindowSpec::new(16 * SEGMENT, PageShift::K4)).unwrap();
         for start in [A, B] {
             c.register(Uaddr(start), 4 * M).unwrap();
         }
@@ -132,7 +130,6 @@ fn a_page_is_usual_where_the_handle_has_settled() {
 }
 
 #[test]
-#[cfg_attr(miri, ignore = "it has fewer segments")]
 fn eight_segments_are_known_at_a_time() {
     let mut rig = Rig::new();
     let of = |segment: u64| segment * SEGMENT + 7 * P;
@@ -441,4 +438,32 @@ fn a_timer_with_nothing_to_settle_disturbs_nobody() {
     assert!(rig.map_later(P, A).is_some());
     assert_eq!(rig.c.retire_debts(Duration::ZERO).issued, 2);
     assert!(rig.map_later(2 * P, A).is_none(), "it looks up again");
+}
+
+#[test]
+fn who_only_unmaps_settles_too() {
+    let mut rig = Rig::new();
+    rig.c.map(Ioba(0), Uaddr(A), 8 * P, RW, Mode::Refuse).unwrap();
+    for n in 0..4 {
+        rig.m.unmap(Ioba(n * P), P).unwrap();
+    }
+    assert_eq!((rig.unmap(4 * P, P), rig.mapped()), (Some((1, 2)), vec![3, 0]));
+}
+
+/// Whichever way it goes.
+#[test]
+fn a_call_is_a_request() {
+    for policy in [KillPolicy::Strict, KillPolicy::Batched, deferred()] {
+        let mut rig = Rig::settled(policy);
+        // Usual, of another region, and of a segment that is not known.
+        for (at, memory) in [(0, A), (P, A + P), (2 * P, B), (3 * SEGMENT, A)] {
+            let done = rig.m.map(Ioba(at), Uaddr(memory), P, RW, Mode::Refuse).unwrap();
+            assert_eq!((done.tces, done.requests), (1, 1), "{policy:?}, {at:#x}");
+        }
+        for at in [0, P, 2 * P, 3 * SEGMENT] {
+            let done = rig.m.unmap(Ioba(at), P).unwrap();
+            assert_eq!((done.tces, done.steps, done.requests), (1, 1, 1), "{policy:?}, {at:#x}");
+        }
+        rig.m.submit();
+    }
 }
