@@ -13,7 +13,7 @@ use crate::ioba::Magazine;
 use crate::kill::pages;
 use crate::regions::{Count, Counts, Hits, Shard};
 use crate::sync::{Ordering, Who};
-use crate::table::Lane;
+use crate::table::{Lane, SEGMENT_LG2};
 use crate::tce::{Perm, Tce};
 use near::UserHit;
 
@@ -105,8 +105,8 @@ pub(super) struct At {
 
 #[inline]
 fn nth(at: Ioba) -> usize {
-    // 32 MiB of bus are a segment of 4 KiB pages.
-    (at.0 >> 25) as usize % LANES
+    // By segments of 4 KiB pages.
+    (at.0 >> (PageShift::K4.get() + SEGMENT_LG2)) as usize % LANES
 }
 
 impl Fast {

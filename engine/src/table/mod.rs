@@ -26,6 +26,7 @@ use crate::tce::{Summary, Tce};
 pub use locks::Held;
 use locks::Locked;
 pub(crate) use one::{Entry, Lane, One, User};
+pub(crate) use segment::SEGMENT_LG2;
 use tree::{Run, Step, Tree};
 pub use writer::Writer;
 pub(crate) use writer::Written;

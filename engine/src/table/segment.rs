@@ -12,7 +12,7 @@ use crate::sync::{Arc, AtomicU32, AtomicU64, BiasLock, Ordering, Turns, Who};
 
 /// log2 of the most entries under one lock: 64 KiB of table, and a whole leaf on most hosts. Miri takes
 /// a minute for so many.
-pub(super) const SEGMENT_LG2: u32 = if cfg!(miri) { 10 } else { 13 };
+pub(crate) const SEGMENT_LG2: u32 = if cfg!(miri) { 10 } else { 13 };
 
 /// log2 of the entries of a tile, which stay in the innermost cache from one pass to the next: 8 KiB.
 pub(super) const TILE_LG2: u32 = SEGMENT_LG2 - 3;

@@ -10,12 +10,13 @@ use crate::engine::{Engine, EngineOptions};
 use crate::geometry::WindowSpec;
 use crate::ioba::{IobaOptions, IobaSpace};
 use crate::kill::KillPolicy;
+use crate::table::SEGMENT_LG2;
 use crate::{Mock, MockBuilder};
 
 const P: u64 = 4 << 10;
 const M: u64 = 1 << 20;
 /// Of a segment of 4 KiB pages.
-const SEGMENT: u64 = if cfg!(miri) { 4 * M } else { 32 * M };
+const SEGMENT: u64 = P << SEGMENT_LG2;
 const A: u64 = 0x7f00_0000_0000;
 const B: u64 = 0x7f10_0000_0000;
 const RW: Perm = Perm::READ_WRITE;
