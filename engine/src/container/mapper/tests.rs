@@ -254,6 +254,15 @@ fn addresses_of_the_magazine() {
     assert!(fast.map(at, last, Uaddr(A), ours, RW).is_some());
     assert_eq!(fast.unmap_usual(at, last, ours).map(|done| done.released), Some(1));
     assert!(fast.map(at, Ioba(SEGMENT), Uaddr(A), ours, RW).is_none(), "not the allocator's");
+    // As many pages as one of another size.
+    let run = m.map_alloc(Uaddr(A), 64 << 10, RW).unwrap();
+    for bytes in [0, 5, P - 1, P + 1] {
+        let wrong = rig.c.unmap(run, bytes).unwrap_err();
+        assert_eq!(m.unmap_free(run, bytes), Err(wrong), "{bytes}");
+    }
+    assert_eq!(rig.mapped(), [16, 0]);
+    m.unmap_free(run, 64 << 10).unwrap();
+    assert_eq!((rig.mapped(), addresses.in_use()), (vec![0, 0], 0));
     // Without a magazine nothing is one's.
     let mut rig = Rig::settled(KillPolicy::Strict);
     let Mapper { fast, at, .. } = &mut rig.m;
