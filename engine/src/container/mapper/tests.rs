@@ -289,8 +289,11 @@ fn guest(policy: KillPolicy) -> (Arc<Mock>, Arc<Container>, Mapper) {
 #[test]
 fn words_of_a_guest() {
     let (_, c, mut m) = guest(KillPolicy::Strict);
-    let released = |done: Option<Done>| done.map(|done| done.released);
-    let mut store = |window, at, tce| released(m.store_usual(Ioba(window), Ioba(at), tce));
+    let mut store = |window, at, tce| {
+        let done = m.try_one(Ioba(window), Ioba(at), tce)?;
+        assert_eq!((done.tces, done.steps), (1, u64::from(tce == Tce::EMPTY)));
+        Some(done.released)
+    };
     let page = |n: u64| Tce::of_page(n * P, RW);
     assert_eq!(store(0, 0, page(1)), Some(0));
     assert_eq!(c.regions()[0].mapped, 1);
