@@ -116,7 +116,7 @@ fn debts_are_as_large_and_as_old_as_they_may_be() {
         (10..20).for_each(|page| map(&mut m, page));
         (10..18).for_each(|page| {
             unmap(&mut m, page);
-            assert_eq!(u64::from(m.owed()), page - 9, "{max_age:?}");
+            assert_eq!(m.owed(), page - 9, "{max_age:?}");
         });
         unmap(&mut m, 18);
         assert_eq!(m.owed(), 1, "{max_age:?}");
@@ -480,9 +480,12 @@ fn clears_by_the_general_path_are_in_debt_too() {
     let rig = rig(deferred(64), phb3(false));
     let c = container(&rig);
     let (mut m, mut other) = (settled(&c, 1), c.mapper());
-    let rw = |at: u64, pages: u64| c.map(Ioba(at * P), A, pages * P, RW, Mode::Refuse).unwrap();
+    let rw = |at: u64, pages: u64| {
+        c.map(Ioba(at * P), A, pages * P, RW, Mode::Refuse).unwrap();
+    };
     // A page of a segment that the handle does not know, and some of both.
-    (rw(9000, 1), rw(8190, 4));
+    rw(9000, 1);
+    rw(8190, 4);
     let before = kills(&rig);
     unmap(&mut m, 9000);
     assert_eq!(m.unmap(Ioba(8190 * P), 4 * P).unwrap().released, 4);
