@@ -149,7 +149,16 @@ fn eight_segments_are_known_at_a_time() {
 fn what_is_no_page_is_not_usual() {
     let mut rig = Rig::settled(KillPolicy::Strict);
     rig.m.map(Ioba(0), Uaddr(A), P, RW, Mode::Refuse).unwrap();
-    for (at, bytes) in [(1, P), (P / 2, P), (0, 0), (0, P / 2), (0, P + 1), (P / 2, 2 * P)] {
+    for (at, bytes) in [
+        (1, P),
+        (P / 2, P),
+        (0, 0),
+        (0, P / 2),
+        (0, P + 1),
+        (P / 2, 2 * P),
+        (0, 2 * P + 2),
+        (0, 2 * P + 5),
+    ] {
         assert_eq!(rig.unmap(at, bytes), None, "{bytes} at {at}");
     }
     assert!(rig.is_live(0));
