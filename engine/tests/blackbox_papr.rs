@@ -117,6 +117,19 @@ fn what_is_stored_is_what_is_read() {
     assert_eq!(guest.mapped(), 0);
 }
 
+/// Of an entry that nobody has stored, then filled, replaced, cleared, and cleared again: entries, live
+/// ones, steps of a clear and requests.
+#[test]
+fn a_put_says_what_it_did() {
+    let guest = Guest::new();
+    let told = |tce| {
+        let done = guest.papr.put_tce(LIOBN, 0, tce).receipt;
+        (done.tces, done.released, done.steps, done.requests)
+    };
+    let all = [0, 0x3003, 0x5003, 0, 0].map(told);
+    assert_eq!(all, [(1, 0, 1, 0), (1, 0, 0, 0), (1, 1, 0, 0), (1, 1, 1, 0), (1, 0, 1, 0)]);
+}
+
 /// A list kills what it replaces; and what it fills where that may be cached.
 #[test]
 fn a_list_kills_what_it_has_to() {
