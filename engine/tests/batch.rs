@@ -7,11 +7,8 @@ use std::sync::Barrier;
 use crate::common::*;
 use proptest::prelude::*;
 use tce_engine::addr::{Ioba, PageShift, Uaddr};
-use tce_engine::backend::linux::mock_kernel::MockKernel;
-use tce_engine::backend::linux::{Linux, LinuxOptions};
 use tce_engine::backend::mock::MockBuilder;
 use tce_engine::container::{Container, MapRequest, Mode, UnmapRequest};
-use tce_engine::engine::{Engine, EngineOptions};
 use tce_engine::error::{MapError, UnmapError};
 use tce_engine::geometry::WindowSpec;
 use tce_engine::tce::Perm;
@@ -200,9 +197,7 @@ fn neighbours_are_looked_at_too() {
 /// A kernel gets a request for each joined range of a region, and is asked to clear as few.
 #[test]
 fn a_kernel_is_asked_for_ranges() {
-    let process = MockKernel::builder(2).build().process();
-    let engine =
-        Engine::new(Linux::new(process, LinuxOptions::default()), EngineOptions::default());
+    let engine = on_a_kernel();
     let c = engine.container();
     c.attach(G0).unwrap();
     c.register(Uaddr(A), MEMORY).unwrap();

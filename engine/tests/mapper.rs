@@ -6,11 +6,8 @@ use std::sync::{Arc, Mutex};
 use crate::common::*;
 use tce_engine::addr::{Ioba, PageShift, Uaddr};
 use tce_engine::backend::KillCaps;
-use tce_engine::backend::linux::mock_kernel::MockKernel;
-use tce_engine::backend::linux::{Linux, LinuxOptions};
 use tce_engine::backend::mock::MockBuilder;
 use tce_engine::container::{Container, Mapper, Mode, Removal};
-use tce_engine::engine::{Engine, EngineOptions};
 use tce_engine::error::{IobaError, MapError, UnmapError, UnregisterError};
 use tce_engine::geometry::WindowSpec;
 use tce_engine::ioba::{IobaAllocator, IobaOptions, IobaSpace};
@@ -329,9 +326,7 @@ fn the_order_is_kill_fence_release() {
 /// A kernel's container has no fast path; its handles do what the container does.
 #[test]
 fn over_a_kernel() {
-    let process = MockKernel::builder(2).build().process();
-    let engine =
-        Engine::new(Linux::new(process, LinuxOptions::default()), EngineOptions::default());
+    let engine = on_a_kernel();
     let c = engine.container();
     c.attach(G0).unwrap();
     c.register(A, 64 * M).unwrap();

@@ -14,6 +14,8 @@ use std::time::Duration;
 
 use tce_engine::addr::{GroupId, Hpa, Ioba, PageShift, PeNumber, Uaddr};
 use tce_engine::backend::layout::RealLayout;
+use tce_engine::backend::linux::mock_kernel::MockKernel;
+use tce_engine::backend::linux::{Linux, LinuxOptions};
 use tce_engine::backend::mock::{Fault, Mock, MockBuilder};
 use tce_engine::backend::{
     Backend, Caps, FillRule, GroupCaps, KillCaps, KillPort, KillScope, Memory, WindowProgram,
@@ -48,6 +50,12 @@ impl Drop for Stop<'_> {
 pub(crate) fn phb3(on_fill: bool) -> KillCaps {
     let fill = if on_fill { FillRule::Always } else { FillRule::Never };
     KillCaps { fill, ..KillCaps::PHB3 }
+}
+
+/// An engine on a simulated kernel with two groups.
+pub(crate) fn on_a_kernel() -> Engine {
+    let process = MockKernel::builder(2).build().process();
+    Engine::new(Linux::new(process, LinuxOptions::default()), EngineOptions::default())
 }
 
 /// A mock, what stands between it and the engine, and the engine. Declared before containers, it

@@ -67,6 +67,14 @@ fn settled(c: &Arc<Container>, page: u64) -> Mapper {
     mapper
 }
 
+/// One of another page, with the first eight addresses of the bus.
+fn settled_with_addresses(c: &Arc<Container>) -> (Arc<IobaAllocator>, Mapper) {
+    let space = IobaSpace { start: Ioba(0), bytes: 8 * P, page: PageShift::K4 };
+    let addresses = IobaAllocator::new(space, IobaOptions::default()).unwrap();
+    let mapper = settled(c, 100).with_addresses(&addresses);
+    (addresses, mapper)
+}
+
 /// Kills that were stored, and fences.
 pub(crate) fn kills(rig: &Rig) -> (u64, u64) {
     (rig.mock.register_stores(), rig.mock.fences())
@@ -270,9 +278,7 @@ fn age_is_looked_at_in_each_call_and_by_request() {
 fn an_address_is_taken_until_its_debt_is_settled() {
     let rig = rig(deferred(64), KillCaps::PHB3);
     let c = container(&rig);
-    let space = IobaSpace { start: Ioba(0), bytes: 8 * P, page: PageShift::K4 };
-    let addresses = IobaAllocator::new(space, IobaOptions::default()).unwrap();
-    let mut m = settled(&c, 100).with_addresses(&addresses);
+    let (addresses, mut m) = settled_with_addresses(&c);
     for _ in 0..4 {
         let at = m.map_alloc(A, P, RW).unwrap();
         m.unmap_free(at, P).unwrap();
@@ -306,9 +312,7 @@ fn an_address_is_taken_until_its_debt_is_settled() {
 fn a_run_that_was_not_all_mapped_keeps_its_addresses() {
     let rig = rig(deferred(64), KillCaps::PHB3);
     let c = container(&rig);
-    let space = IobaSpace { start: Ioba(0), bytes: 8 * P, page: PageShift::K4 };
-    let addresses = IobaAllocator::new(space, IobaOptions::default()).unwrap();
-    let mut m = settled(&c, 100).with_addresses(&addresses);
+    let (addresses, mut m) = settled_with_addresses(&c);
     let run = m.map_alloc(A, 4 * P, RW).unwrap();
     m.unmap(Ioba(run.0 + P), P).unwrap();
     let not_all = UnmapError::NotMapped { start: run, pages: 4, live: 3 };
