@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, Weak};
 use crate::common::*;
 use tce_engine::addr::{Ioba, PageShift, PeNumber, Uaddr};
 use tce_engine::backend::mock::{Fault, MockBuilder, MockEvent};
-use tce_engine::container::{Container, LIST_MAX, Mode};
+use tce_engine::container::{Container, LIST_MAX, Mode, Receipt};
 use tce_engine::error::{MapError, UnmapError};
 use tce_engine::geometry::WindowSpec;
 use tce_engine::tce::Perm;
@@ -47,6 +47,28 @@ fn seen(rig: &Rig, pages: std::ops::Range<u64>) -> Vec<Option<u64>> {
     let all = on(0);
     assert_eq!(on(1), all, "both PEs see the same");
     all
+}
+
+/// An entry that is empty is one step to clear, whether its level is there or not, and no kernel is
+/// asked about it.
+#[test]
+fn a_page_that_is_not_mapped_is_one_step() {
+    let (rig, c) = setup(MockBuilder::new(2));
+    let told = |done: Receipt| (done.requests, done.tces, done.released, done.steps, done.ioctls);
+    assert_eq!(told(c.unmap(bus(0), P).unwrap()), (1, 0, 0, 1, 0), "no level");
+    c.map(bus(1), A, P, RW, Mode::Refuse).unwrap();
+    assert_eq!(told(c.unmap(bus(0), P).unwrap()), (1, 0, 0, 1, 0), "an empty entry");
+    assert_eq!(told(c.unmap(bus(1), P).unwrap()), (1, 1, 1, 1, 0));
+    drop((c, rig));
+
+    let engine = on_a_kernel();
+    let c = engine.container();
+    c.attach(G0).unwrap();
+    c.register(A, P).unwrap();
+    c.create_window(WindowSpec::new(64 * M, PageShift::K64)).unwrap();
+    assert_eq!(c.map(bus(1), A, P, RW, Mode::Refuse).unwrap().ioctls, 1);
+    assert_eq!(told(c.unmap(bus(0), P).unwrap()), (1, 0, 0, 1, 0));
+    assert_eq!(told(c.unmap(bus(1), P).unwrap()), (1, 1, 1, 1, 1));
 }
 
 #[test]
