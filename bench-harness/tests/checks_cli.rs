@@ -2,11 +2,9 @@
 //! `tce-bench dma`, `cost`, `limits`, `hazards`, `sharing`, `teardown`, `churn` and `policies` as a user calls them, on
 //! a machine without VFIO.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{bench, interrupted, misfits, refused, text};
+use crate::common::{bench, interrupted, misfits, refused, text};
 use serde_json::Value;
 
 #[test]

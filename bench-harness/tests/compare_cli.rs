@@ -2,14 +2,12 @@
 //! `tce-bench compare` and `gate` as a user calls them. The only verdicts asserted here are those that no
 //! clock decides.
 
-mod common;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use common::{bench, fits, interrupted, refused, text};
+use crate::common::{bench, fits, interrupted, refused, text};
 use serde_json::{Value, json};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_tce-bench");

@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `tce-bench compare` and `gate` of sweeps: point by point, and all together.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 
-use common::{bench, fits, refused, text};
+use crate::common::{bench, fits, refused, text};
 use serde_json::{Value, json};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_tce-bench");

@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `tce-bench crash` as a user calls it, on a machine without VFIO.
 
-mod common;
-
 use std::fs;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::{bench, fits, interrupted, refused, text, wait_for_handler};
+use crate::common::{bench, fits, interrupted, refused, text, wait_for_handler};
 use serde_json::{Value, json};
 
 const TRACE: &str =

@@ -1,15 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `tce-bench export` as a user calls it; each format is held against its own rules.
 
-mod common;
-#[path = "common/hlog.rs"]
-mod hlog;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use common::{bench, refused, text};
+use crate::common::{bench, hlog, refused, text};
 use serde_json::{Value, json};
 use tce_bench::hist_io;
 

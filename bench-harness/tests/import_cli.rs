@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `import` as a user meets it.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 
-use common::{bench, refused, text};
+use crate::common::{bench, refused, text};
 
 /// Imports a recording, replays what came out with every answer checked, and returns the trace's lines
 /// without its head, and what was said.

@@ -2,11 +2,9 @@
 //! `tce-bench run` over a kernel's containers: the simulated kernel, and what is said where there is
 //! no real one.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{bench, fits, interrupted, misfits, text};
+use crate::common::{bench, fits, interrupted, misfits, text};
 use serde_json::Value;
 
 /// Says which kernel is simulated; these are what is played unless asked otherwise.

@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `tce-bench doctor`, `info`, `plan`, `completions` and `man` as a user calls them.
 
-mod common;
-
 use std::fs;
 use std::process::Command;
 
-use common::{bench, refused, text};
+use crate::common::{bench, refused, text};
 use serde_json::Value;
 
 fn document(args: &[&str]) -> Value {

@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `tce-bench merge` as a user calls it, with real runs.
 
-mod common;
-
 use std::fs;
 
-use common::{bench, fits, refused, text};
+use crate::common::{bench, fits, refused, text};
 use serde_json::{Value, json};
 
 /// Short enough for a debug build.

@@ -5,13 +5,11 @@
     any(target_arch = "x86_64", all(target_arch = "powerpc64", target_endian = "little"))
 ))]
 
-mod common;
-
 use std::fs;
 use std::io::Read;
 use std::path::Path;
 
-use common::{bench, text};
+use crate::common::{bench, text};
 use pprof::protos::{Message, Profile};
 
 fn decoded(packed: &[u8]) -> Profile {

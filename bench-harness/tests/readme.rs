@@ -6,14 +6,12 @@
 //! prints. So it gets a copy with the same line numbers, in which a shell has each command: in a `console`
 //! block what is printed is what README shows, in an `sh` block only the exit code counts.
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use common::shell::{command_lines, words};
+use crate::common::shell::{command_lines, words};
 use saphyr::{LoadableYamlNode, Yaml};
 use serde_json::Value;
 use tce_bench::cli::{self, Compared, Invocation};

@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `tce-bench replay` as a user meets it: exit codes, messages, files.
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use common::fits;
+use crate::common::fits;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -198,7 +196,7 @@ fn an_interrupt_writes_a_partial_result() {
     let mut child =
         command().args([&path, Path::new("--json"), &json]).stdout(Stdio::piped()).spawn().unwrap();
     let pid = Pid::from_child(&child);
-    common::wait_for_handler(&child);
+    crate::common::wait_for_handler(&child);
     // Into the checked pass.
     std::thread::sleep(Duration::from_millis(300));
     kill_process(pid, Signal::INT).unwrap();

@@ -2,12 +2,10 @@
 //! `tce-bench report` as a user calls it. The page is XML, too, so an XML parser says whether every element is
 //! closed and all text is text. What it looks like is for `scripts/report-check` and a browser.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 
-use common::{bench, refused, text};
+use crate::common::{bench, refused, text};
 use roxmltree::{Document, Node, ParsingOptions};
 use serde_json::{Value, json};
 

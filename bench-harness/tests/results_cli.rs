@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Result files when something goes wrong: a full disk, a program that is killed, Ctrl-C.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::{interrupted, misfits, text, wait_for_handler};
+use crate::common::{interrupted, misfits, text, wait_for_handler};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 

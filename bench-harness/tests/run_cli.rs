@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `tce-bench run` as a user calls it: small runs, wrong usage, interrupts, full disks.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{bench, fits, interrupted, misfits, text};
+use crate::common::{bench, fits, interrupted, misfits, text};
 use serde_json::Value;
 
 /// Short enough for a debug build.

@@ -2,12 +2,10 @@
 //! The samples for CI and for fleets: YAML is YAML, and every command line of tce-bench in them is one that
 //! it takes. What runs them for real: `scripts/fleet/slurm-test` and `reframe-test`.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 
-use common::shell::{command_lines, words};
+use crate::common::shell::{command_lines, words};
 use saphyr::{LoadableYamlNode, Yaml};
 use tce_bench::cli::{self, Invocation};
 

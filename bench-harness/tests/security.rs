@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! SECURITY.md: each promise has tests, and they are there.
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use common::{bench, text};
+use crate::common::{bench, text};
 use serde_json::{Value, json};
 use tce_bench::fuzz::TARGETS;
 

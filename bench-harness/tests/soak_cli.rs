@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `tce-bench soak` as a user calls it.
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use common::{bench, fits, interrupted, refused, text};
+use crate::common::{bench, fits, interrupted, refused, text};
 use serde_json::Value;
 
 #[test]

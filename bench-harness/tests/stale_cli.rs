@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `tce-bench stale` as a user calls it.
 
-mod common;
-
 use std::fs;
 
-use common::{bench, fits, interrupted, refused, text};
+use crate::common::{bench, fits, interrupted, refused, text};
 use serde_json::Value;
 
 const BOOT: &str =

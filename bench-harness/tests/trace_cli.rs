@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `trace stat` and `trace cut` as a user meets them.
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{bench, fits, refused, text};
+use crate::common::{bench, fits, refused, text};
 use serde_json::Value;
 
 fn folder() -> PathBuf {

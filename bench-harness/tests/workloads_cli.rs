@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Workloads, sweeps and open loops as a user calls them.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 
-use common::{bench, fits, refused, text};
+use crate::common::{bench, fits, refused, text};
 use serde_json::{Value, json};
 
 /// Short, and the same number of operations everywhere.

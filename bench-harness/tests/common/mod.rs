@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What the CLI tests share.
+//! What these tests share.
 
-#![allow(dead_code)] // every test binary uses its own part
-
+pub(crate) mod hlog;
 pub(crate) mod shell;
 
 use std::fs;
