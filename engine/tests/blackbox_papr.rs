@@ -62,9 +62,13 @@ impl Guest {
     }
 
     fn on(builder: MockBuilder) -> Self {
+        Self::with(builder, spec())
+    }
+
+    fn with(builder: MockBuilder, phb: PhbSpec) -> Self {
         let rig = Rig::new(builder);
         let papr = Papr::new(RAM);
-        papr.add_phb(&rig.engine, spec()).unwrap();
+        papr.add_phb(&rig.engine, phb).unwrap();
         Self { papr, rig }
     }
 
@@ -117,17 +121,20 @@ fn what_is_stored_is_what_is_read() {
     assert_eq!(guest.mapped(), 0);
 }
 
-/// Of an entry that nobody has stored, then filled, replaced, cleared, and cleared again: entries, live
-/// ones, steps of a clear and requests.
+/// Of an entry that nobody has stored, with its level or without, then filled, replaced, cleared, and
+/// cleared again: entries, live ones, steps of a clear and requests.
 #[test]
 fn a_put_says_what_it_did() {
-    let guest = Guest::new();
-    let told = |tce| {
-        let done = guest.papr.put_tce(LIOBN, 0, tce).receipt;
-        (done.tces, done.released, done.steps, done.requests)
-    };
-    let all = [0, 0x3003, 0x5003, 0, 0].map(told);
-    assert_eq!(all, [(1, 0, 1, 0), (1, 0, 0, 0), (1, 1, 0, 0), (1, 1, 1, 0), (1, 0, 1, 0)]);
+    for levels in [1, 2] {
+        let phb = PhbSpec { window: spec().window.levels(levels), ..spec() };
+        let guest = Guest::with(MockBuilder::new(2), phb);
+        let told = |tce| {
+            let done = guest.papr.put_tce(LIOBN, 0, tce).receipt;
+            (done.tces, done.released, done.steps, done.requests)
+        };
+        let all = [0, 0x3003, 0x5003, 0, 0].map(told);
+        assert_eq!(all, [(1, 0, 1, 0), (1, 0, 0, 0), (1, 1, 0, 0), (1, 1, 1, 0), (1, 0, 1, 0)]);
+    }
 }
 
 /// A list kills what it replaces; and what it fills where that may be cached.
