@@ -263,14 +263,15 @@ fn addresses_of_the_magazine() {
     assert!(fast.map(at, last, Uaddr(A), ours, RW).is_some());
     assert_eq!(fast.unmap_usual(at, last, ours).map(|done| done.released), Some(1));
     assert!(fast.map(at, Ioba(SEGMENT), Uaddr(A), ours, RW).is_none(), "not the allocator's");
-    // As many pages as one of another size.
-    let run = m.map_alloc(Uaddr(A), 64 << 10, RW).unwrap();
+    // As many pages as one of another size, at whatever place that would be.
+    let map_run = || m.map_alloc(Uaddr(A), 64 << 10, RW);
+    let runs: Vec<_> = std::iter::repeat_with(map_run).map_while(Result::ok).collect();
     for bytes in [0, 5, P - 1, P + 1] {
-        let wrong = rig.c.unmap(run, bytes).unwrap_err();
-        assert_eq!(m.unmap_free(run, bytes), Err(wrong), "{bytes}");
+        let wrong = rig.c.unmap(runs[0], bytes).unwrap_err();
+        assert_eq!(m.unmap_free(runs[0], bytes), Err(wrong), "{bytes}");
     }
-    assert_eq!(rig.mapped(), [16, 0]);
-    m.unmap_free(run, 64 << 10).unwrap();
+    assert_eq!(rig.mapped(), [16 * runs.len() as u64, 0]);
+    runs.iter().rev().for_each(|run| m.unmap_free(*run, 64 << 10).unwrap());
     assert_eq!((rig.mapped(), addresses.in_use()), (vec![0, 0], 0));
     // Without a magazine nothing is one's.
     let mut rig = Rig::settled(KillPolicy::Strict);
@@ -477,14 +478,20 @@ fn who_only_unmaps_settles_too() {
 fn a_call_is_a_request() {
     for policy in [KillPolicy::Strict, KillPolicy::Batched, deferred()] {
         let mut rig = Rig::settled(policy);
-        // Usual, of another region, and of a segment that is not known.
-        for (at, memory) in [(0, A), (P, A + P), (2 * P, B), (3 * SEGMENT, A)] {
-            let done = rig.m.map(Ioba(at), Uaddr(memory), P, RW, Mode::Refuse).unwrap();
-            assert_eq!((done.tces, done.requests), (1, 1), "{policy:?}, {at:#x}");
-        }
-        for at in [0, P, 2 * P, 3 * SEGMENT] {
-            let done = rig.m.unmap(Ioba(at), P).unwrap();
-            assert_eq!((done.tces, done.steps, done.requests), (1, 1, 1), "{policy:?}, {at:#x}");
+        // Usual, of a segment that has two regions' pages, and of one that is not known.
+        for all in [&[(0, A), (P, A + P)][..], &[(0, A), (P, B)], &[(3 * SEGMENT, A)]] {
+            for (at, memory) in all {
+                let done = rig.m.map(Ioba(*at), Uaddr(*memory), P, RW, Mode::Refuse).unwrap();
+                assert_eq!((done.tces, done.requests), (1, 1), "{policy:?}, {at:#x}");
+            }
+            for (at, _) in all {
+                let done = rig.m.unmap(Ioba(*at), P).unwrap();
+                assert_eq!(
+                    (done.tces, done.steps, done.requests),
+                    (1, 1, 1),
+                    "{policy:?}, {at:#x}"
+                );
+            }
         }
         rig.m.submit();
     }
