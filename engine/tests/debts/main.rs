@@ -80,6 +80,28 @@ pub(crate) fn kills(rig: &Rig) -> (u64, u64) {
     (rig.mock.register_stores(), rig.mock.fences())
 }
 
+/// A range is filled on credit where all fills may wait and there is room, and nowhere else.
+#[test]
+fn ranges_that_are_filled_on_credit() {
+    let most = u64::from(KillPolicy::MAX_PAGES);
+    for (policy, on_fill, pages, owed, kills) in [
+        (KillPolicy::Batched, true, 4, 4, 0),
+        (KillPolicy::Batched, true, most, most, 0),
+        (KillPolicy::Batched, true, most + 1, 0, 2),
+        (KillPolicy::Batched, false, 4, 0, 2),
+        (deferred(64), true, 4, 0, 2),
+    ] {
+        let rig = rig(policy, phb3(on_fill));
+        let c = container(&rig);
+        let mut m = settled(&c, 1);
+        c.map(Ioba(0), A, P, RW, Mode::Refuse).unwrap();
+        let done = m.map(Ioba(0), memory(1), pages * P, RW, Mode::Replace).unwrap();
+        let at_once = if on_fill { kills * pages } else { kills };
+        assert_eq!((m.owed(), done.kills.asked), (owed, at_once), "{policy:?}, {on_fill}, {pages}");
+        m.submit();
+    }
+}
+
 #[test]
 fn a_clear_waits_and_what_it_releases_too() {
     let rig = rig(deferred(8), KillCaps::PHB3);
