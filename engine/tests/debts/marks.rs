@@ -78,6 +78,20 @@ fn clears_by_the_general_path_are_in_debt_too() {
     m.submit();
 }
 
+/// A live entry that becomes another one on credit is no empty one in debt.
+#[test]
+fn what_was_replaced_is_not_marked() {
+    let rig = rig(KillPolicy::Batched, phb3(false));
+    let c = container(&rig);
+    let mut m = settled(&c, 1);
+    map(&mut m, 8);
+    m.map(Ioba(8 * P), memory(9), P, RW, Mode::Replace).unwrap();
+    assert_eq!(m.owed(), 1);
+    assert_eq!(c.unmap(Ioba(8 * P), P).unwrap().kills.issued, 2);
+    assert_eq!(c.map(Ioba(8 * P), A, P, RW, Mode::Refuse).unwrap().kills.issued, 0);
+    m.submit();
+}
+
 /// Where fills kill beside live entries only, those in debt and those that are just being cleared count.
 #[test]
 fn a_fill_kills_beside_what_may_be_cached() {

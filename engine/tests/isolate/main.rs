@@ -157,6 +157,15 @@ fn for_all(test: impl Fn(Profile)) {
 }
 
 #[test]
+fn an_attach_with_nothing_to_map_takes_nothing() {
+    for_all(|profile| {
+        let rig = Rig::new(profile, DetachPolicy::Isolate);
+        rig.c.attach(G0).unwrap();
+        assert_eq!(rig.c.attach(G1), Ok(Attached::default()));
+    });
+}
+
+#[test]
 fn each_member_costs_a_table_and_a_region_is_charged_once() {
     for_all(|profile| {
         let mut rig = Rig::new(profile, DetachPolicy::Isolate);
@@ -166,8 +175,9 @@ fn each_member_costs_a_table_and_a_region_is_charged_once() {
         assert!(one > 0 || !rig.kernel.platform().shares_tables());
         assert_eq!(regions, 2 * BYTES / HOST);
         for (n, group) in [G1, G2].into_iter().enumerate() {
-            let Attached { replayed, ioctls, .. } = rig.c.attach(group).unwrap();
+            let Attached { replayed, ioctls, time } = rig.c.attach(group).unwrap();
             assert_eq!((replayed, ioctls), (47, 2 + first_leaf(&rig)));
+            assert!(!time.is_zero());
             rig.check();
             assert_eq!(rig.tables(), (2 + n as u64) * one);
             assert_eq!(rig.engine.ledger().pages(), rig.tables() + regions);
