@@ -74,6 +74,7 @@ fn f5_f6_ranges_that_are_none() {
     };
     unaligned(Uaddr(A.0 + 4096), P);
     unaligned(A, P + 4096);
+    unaligned(Uaddr(A.0 + 4096), P + 4096);
     unaligned(A, 1);
     let start = Uaddr(!0 - (P - 1));
     for bytes in [P, 2 * P] {
