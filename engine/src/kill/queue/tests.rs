@@ -2,6 +2,7 @@
 //! Ranges against sets of entries, however they are sorted.
 
 use std::collections::BTreeSet;
+use std::iter::once;
 
 use proptest::prelude::*;
 
@@ -128,11 +129,45 @@ fn memory_is_kept() {
     assert_eq!(fill(&mut queue, 300, 1000), before);
 }
 
+/// What random ranges hardly ever are.
+#[test]
+fn odd_shapes() {
+    let descending = |n: u64, from: u64| (1..=n).map(move |i| from - i);
+    // Ranks are of the sum, then, if they are not of the difference to the lowest.
+    let far = descending(20, (1 << 24) + 15).map(|at| (at, 1));
+    for (name, list) in [
+        ("an empty one after others that descend", vec![(10, 1), (5, 1), (20, 0)]),
+        (
+            "an even number from below a power of two to beyond it",
+            once((1024, 1)).chain(descending(12, 1000).map(|at| (at, 2026 - 2 * at))).collect(),
+        ),
+        (
+            "many that end at a power of two",
+            descending(70, 1095).map(|at| (at, (1 << 13) - at)).collect(),
+        ),
+        ("half a span apart", once(((1 << 25) + 1, 1)).chain(far).collect()),
+    ] {
+        let mut queue = Coalescer::new();
+        let mut set = BTreeSet::new();
+        for (first, count) in list {
+            queue.push(first, count, count);
+            set.extend(first..first + count);
+        }
+        assert_eq!(all(&mut queue), ranges(&set), "{name}");
+    }
+}
+
 /// Digits of either length, and the bitmap for as many.
 #[test]
 fn thousands_of_ranges() {
-    let all_of =
-        [(2100, 1 << 19), (2100, 1 << 14), (3000, 1 << 20), (3000, 1 << 22), (700, 1 << 30)];
+    let all_of = [
+        (2100, 1 << 19),
+        (2100, 1 << 14),
+        (3000, 1 << 20),
+        (3000, 1 << 22),
+        (700, 1 << 30),
+        (700, 1 << 17),
+    ];
     // Miri takes minutes for each.
     for &(many, span) in if cfg!(miri) { &all_of[..1] } else { &all_of[..] } {
         let mut queue = Coalescer::new();
