@@ -72,6 +72,16 @@ fn which_window_serves_a_mask_and_up_to_where() {
     assert_eq!((served(&c, 60), served(&c, 64)), (high, high));
 }
 
+#[test]
+fn of_equal_windows_it_is_the_first() {
+    let rig = Rig::new(MockBuilder::new(1));
+    let c = rig.container(&[G0]);
+    for start in [Ioba(0), SECOND] {
+        assert_eq!(c.create_window(WindowSpec::new(G, PageShift::K64)).unwrap().start, start);
+    }
+    assert_eq!(served(&c, 64), Some((Ioba(0), G)));
+}
+
 /// A device of 32 bits maps through addresses that it reaches, in a window that goes further.
 #[test]
 fn a_narrow_device_beside_a_wide_one() {

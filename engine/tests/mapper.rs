@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use crate::common::*;
 use tce_engine::addr::{Ioba, PageShift, Uaddr};
 use tce_engine::backend::KillCaps;
-use tce_engine::backend::mock::MockBuilder;
+use tce_engine::backend::mock::{MockBuilder, MockEvent};
 use tce_engine::container::{Container, Mapper, Mode, Removal};
 use tce_engine::error::{IobaError, MapError, UnmapError, UnregisterError};
 use tce_engine::geometry::WindowSpec;
@@ -303,6 +303,30 @@ fn a_platform_that_kills_whole_pes_only() {
     assert_eq!(rig.mock.register_stores() - before, 2);
     let whole = 1 << 62;
     assert_eq!(rig.mock.last_kill_word(tce_engine::PeNumber(1)), whole | 1);
+}
+
+/// Page by page and for each member, wherever on the bus.
+#[test]
+fn a_run_with_gaps_is_killed_where_it_was_live() {
+    let rig = Rig::new(MockBuilder::new(3).record(true));
+    let c = container(&rig);
+    let mut m = c.mapper();
+    settle(&mut m, 100);
+    let live = [16, 17, 19, 22];
+    for page in live {
+        m.map(Ioba(page * P), memory(page), P, RW, Mode::Refuse).unwrap();
+    }
+    rig.forget_events();
+    let done = m.unmap(Ioba(15 * P), 10 * P).unwrap();
+    assert_eq!((done.released, done.kills.asked, done.kills.issued), (4, 8, 8));
+    let words = rig.mock.take_events().into_iter().filter_map(|event| match event {
+        MockEvent::Kill(pe, word) => Some((pe.0, word)),
+        _ => None,
+    });
+    let mut words: Vec<_> = words.collect();
+    words.sort_unstable();
+    let word = |pe: u16| live.map(|page| (pe, 0x2000_0000_0000_0000 | page * P | u64::from(pe)));
+    assert_eq!(words, [word(0), word(1)].concat());
 }
 
 /// Over a back end without ports of its own, the handle goes the way that all share; nothing is
