@@ -317,8 +317,12 @@ fn a_run_with_gaps_is_killed_where_it_was_live() {
         m.map(Ioba(page * P), memory(page), P, RW, Mode::Refuse).unwrap();
     }
     rig.forget_events();
+    let before = rig.mock.fences();
     let done = m.unmap(Ioba(15 * P), 10 * P).unwrap();
     assert_eq!((done.released, done.kills.asked, done.kills.issued), (4, 8, 8));
+    let fences = rig.mock.fences();
+    assert_eq!(m.unmap(Ioba(15 * P), 10 * P).unwrap().released, 0);
+    assert_eq!((fences, rig.mock.fences()), (before + 1, fences), "nothing, nothing to wait for");
     let words = rig.mock.take_events().into_iter().filter_map(|event| match event {
         MockEvent::Kill(pe, word) => Some((pe.0, word)),
         _ => None,
