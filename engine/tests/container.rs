@@ -142,6 +142,46 @@ fn g11_removal_needs_the_exact_start() {
     assert!(c.remove_window(Ioba(0), Removal::IfUnmapped).is_ok());
 }
 
+/// Of an empty window and of one with three pages: entries, live ones, steps, requests to a kernel, and kills.
+#[test]
+fn a_removal_says_what_it_did() {
+    let rig = Rig::new(MockBuilder::new(2));
+    let ours = [(0, 0, 2, 0, 2), (3, 3, 2, 0, 2 * 3 + 2)];
+    let a_kernels = [(0, 0, 2, 1, 0), (3, 3, 2, 3 + 1, 0)];
+    for (engine, expected) in [(&rig.engine, ours), (&on_a_kernel(), a_kernels)] {
+        let c = engine.container();
+        c.attach(G0).unwrap();
+        c.attach(G1).unwrap();
+        c.register(Uaddr(G), M).unwrap();
+        let told = [0, 3].map(|pages| {
+            c.create_window(SPEC).unwrap();
+            (0..pages).for_each(|page| map_one(&c, page << 20));
+            let done = c.remove_window(Ioba(0), Removal::Force).unwrap();
+            (done.tces, done.released, done.steps, done.ioctls, done.kills.issued)
+        });
+        assert_eq!(told, expected);
+    }
+}
+
+/// Of two windows, the one that was left to KVM goes by force alone, and nothing is mapped there.
+#[test]
+fn a_window_that_was_left_to_kvm() {
+    let rig = Rig::new(MockBuilder::new(1));
+    let c = registered(&rig, &[G0]);
+    for _ in 0..2 {
+        c.create_window(SPEC).unwrap();
+    }
+    c.leave_to_kvm(SECOND).unwrap();
+    let map = |at| c.map(at, Uaddr(G), 64 * K, Perm::READ_WRITE, Mode::Refuse);
+    assert_eq!(map(SECOND), Err(MapError::LeftToKvm(SECOND)));
+    map(Ioba(0)).unwrap();
+    let refused = c.remove_window(SECOND, Removal::IfUnmapped);
+    assert_eq!(refused, Err(WindowError::LeftToKvm(SECOND)));
+    c.remove_window(SECOND, Removal::Force).unwrap();
+    c.unmap(Ioba(0), 64 * K).unwrap();
+    c.remove_window(Ioba(0), Removal::IfUnmapped).unwrap();
+}
+
 #[test]
 fn g13_mapped_window_goes_only_by_force() {
     let rig = Rig::new(MockBuilder::new(2));

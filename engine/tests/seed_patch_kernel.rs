@@ -177,6 +177,10 @@ fn s9_the_end_of_a_version_1_container() {
             assert_eq!(ahead.pages, 2 * G / HOST, "round {round}");
             assert_eq!(rig.process.books().enabled, ahead.pages);
             rig.pages();
+            let stays = c.remove_window(c.windows()[0].start, Removal::Force);
+            let guarded =
+                |e: &WindowError| matches!(e, WindowError::Backend(BackendError::Guarded { .. }));
+            assert!(stays.as_ref().is_err_and(guarded), "{stays:?}");
             c.detach(G0).unwrap();
             assert_eq!((rig.pages(), rig.process.books().enabled), (0, 0), "round {round}");
             assert_eq!(rig.kernel.leftovers(), Default::default());
