@@ -121,6 +121,9 @@ fn one_entry_is_sixteen_of_the_table() {
         assert_eq!(guest.list(4 * P, &list), HCode::SUCCESS);
         let live = |model: &[u64]| model.iter().filter(|v| **v & 3 != 0).count() as u64 * 16;
         assert_eq!((guest.all(), guest.mapped()), (model.clone(), live(&model)));
+        model[255] = 0x9_0003;
+        assert_eq!(guest.list(255 * P, &model[255..]), HCode::SUCCESS, "a list of one");
+        assert_eq!((guest.all(), guest.mapped()), (model.clone(), live(&model)));
         for (first, count, value) in [(0, 9, 0x5_0003), (100, 50, 0), (120, 1, 0), (3, 2, 0xfff0)] {
             model[first..first + count].fill(value);
             let answer = guest.stuff(first as u64 * P, value, count as u64);
