@@ -206,6 +206,24 @@ fn each_member_costs_a_table_and_a_region_is_charged_once() {
     });
 }
 
+/// A range that goes on in the next region is two requests for each member, and a page of it is one.
+#[test]
+fn a_request_is_for_one_region() {
+    for_all(|profile| {
+        let mut rig = Rig::new(profile, DetachPolicy::Isolate);
+        rig.begin();
+        rig.c.attach(G1).unwrap();
+        let (start, end) = (2 << 20, A.0 + BYTES);
+        rig.c.register(Uaddr(end), BYTES).unwrap();
+        assert_eq!(rig.map(start, Uaddr(end - 3 * PAGE), 5), 2 * 2);
+        rig.check();
+        assert_eq!(rig.c.unmap(Ioba(start + PAGE), PAGE).unwrap().ioctls, 2);
+        rig.model.remove(&(start + PAGE));
+        rig.check();
+        rig.check_pages(Ioba(start), 8);
+    });
+}
+
 /// Page 0's leaf is made by a request of its own.
 fn first_leaf(rig: &Rig) -> u64 {
     u64::from(rig.levels() > 1)
