@@ -329,7 +329,7 @@ fn a_run_with_gaps_is_killed_where_it_was_live() {
     });
     let mut words: Vec<_> = words.collect();
     words.sort_unstable();
-    let word = |pe: u16| live.map(|page| (pe, 0x2000_0000_0000_0000 | page * P | u64::from(pe)));
+    let word = |pe: u16| live.map(|page| (pe, 0x2000_0000_0000_0000 | (page * P) | u64::from(pe)));
     assert_eq!(words, [word(0), word(1)].concat());
 }
 
