@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex, Weak};
 use crate::common::*;
 use tce_engine::addr::{Ioba, PageShift, PeNumber, Uaddr};
 use tce_engine::backend::mock::{Fault, MockBuilder, MockEvent};
-use tce_engine::container::{Container, LIST_MAX, Mode};
+use tce_engine::container::{Container, LIST_MAX, Mode, Receipt};
 use tce_engine::error::{MapError, UnmapError};
 use tce_engine::geometry::WindowSpec;
+use tce_engine::kill::KillCount;
 use tce_engine::tce::Perm;
 
 const P: u64 = 64 * K;
@@ -68,6 +69,35 @@ fn a_page_that_is_not_mapped_is_one_step() {
         assert_eq!(unmapped(bus(0)), (1, 0, 0, 1, 0), "an empty entry");
         assert_eq!(unmapped(bus(1)), (1, 1, 1, 1, ioctls));
     }
+}
+
+/// As long as it may be; and to a kernel it is one for each run of memory.
+#[test]
+fn a_range_is_a_request() {
+    let rig = Rig::new(MockBuilder::new(2));
+    for (engine, kernel) in [(&rig.engine, 0), (&on_a_kernel(), 1)] {
+        let c = engine.container();
+        c.attach(G0).unwrap();
+        c.register(A, 16 * P).unwrap();
+        c.create_window(WindowSpec::new(64 * M, PageShift::K64)).unwrap();
+        let told = |done: Receipt| (done.requests, done.tces, done.released, done.ioctls);
+        let range = c.map(bus(0), A, 4 * P, RW, Mode::Refuse).unwrap();
+        assert_eq!(told(range), (1, 4, 0, kernel));
+        let list = c.map_list(bus(4), &[mem(1), mem(2), mem(8)], RW, Mode::Refuse).unwrap();
+        assert_eq!(told(list), (1, 3, 0, 2 * kernel));
+        assert_eq!(told(c.unmap(bus(0), 8 * P).unwrap()), (1, 7, 7, kernel));
+    }
+}
+
+#[test]
+fn receipts_add_up() {
+    let kills = KillCount { asked: 4, issued: 5 };
+    let one = Receipt { tces: 1, released: 2, steps: 3, kills, requests: 6, ioctls: 7 };
+    let mut sum = Receipt::NONE;
+    (0..2).for_each(|_| sum += one);
+    let kills = KillCount { asked: 8, issued: 10 };
+    let two = Receipt { tces: 2, released: 4, steps: 6, kills, requests: 12, ioctls: 14 };
+    assert_eq!(sum, two);
 }
 
 #[test]
