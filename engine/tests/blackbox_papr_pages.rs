@@ -257,6 +257,10 @@ fn which_pages_a_guest_is_offered() {
         matches!(e, PhbError::Window(WindowError::Geometry(GeometryError::SmallerThanPage { .. })))
     };
     assert!(small(&added), "{added}");
+    let one = composing();
+    one.add_phb(&rig.engine, spec(P, PageShift::K64)).unwrap();
+    assert_eq!(one.windows(), [(Liobn(LIOBN as u32), Ioba(0), 1)]);
+    drop(one);
     papr.add_phb(&rig.engine, spec(WINDOW, PageShift::K64)).unwrap();
     assert_eq!(papr.ddw_query(BUID).unwrap().page_mask, 1 | 2 | 4);
     assert_eq!(papr.ddw_create(BUID, 16, 15), Err(RtasStatus::PARAMETER));
