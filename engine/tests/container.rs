@@ -9,11 +9,9 @@ use std::time::Duration;
 
 use crate::common::*;
 use tce_engine::addr::{GroupId, Ioba, PageShift, PageSizes, PeNumber, Uaddr};
-use tce_engine::backend::linux::mock_kernel::MockKernel;
-use tce_engine::backend::linux::{Linux, LinuxOptions};
 use tce_engine::backend::mock::{Fault, MockBuilder, MockEvent};
 use tce_engine::container::{Container, Detached, Mode, Removal};
-use tce_engine::engine::{DetachPolicy, Engine, EngineOptions};
+use tce_engine::engine::{DetachPolicy, EngineOptions};
 use tce_engine::error::{BackendError, LimitError, MapError, WindowError};
 use tce_engine::geometry::WindowSpec;
 use tce_engine::tce::Perm;
@@ -175,8 +173,7 @@ fn a_detach_that_takes_nothing() {
     map_one(&c, 0);
     assert_eq!((c.detach(G1), c.detach(G0)), (nothing.clone(), nothing.clone()));
     for detach in [DetachPolicy::RefuseWhileShared, DetachPolicy::Replay, DetachPolicy::Isolate] {
-        let linux = Linux::new(MockKernel::builder(1).build().process(), LinuxOptions::default());
-        let engine = Engine::new(linux, EngineOptions { detach, ..EngineOptions::default() });
+        let engine = on_a_kernel_with(EngineOptions { detach, ..EngineOptions::default() });
         let c = engine.container();
         c.attach(G0).unwrap();
         c.create_window(SPEC).unwrap();

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use crate::common::*;
 use tce_engine::addr::{Ioba, PageShift, Uaddr};
 use tce_engine::backend::KillCaps;
-use tce_engine::backend::mock::{MockBuilder, MockEvent};
+use tce_engine::backend::mock::MockBuilder;
 use tce_engine::container::{Container, Mapper, Mode, Removal};
 use tce_engine::error::{IobaError, MapError, UnmapError, UnregisterError};
 use tce_engine::geometry::WindowSpec;
@@ -323,11 +323,7 @@ fn a_run_with_gaps_is_killed_where_it_was_live() {
     let fences = rig.mock.fences();
     assert_eq!(m.unmap(Ioba(15 * P), 10 * P).unwrap().released, 0);
     assert_eq!((fences, rig.mock.fences()), (before + 1, fences), "nothing, nothing to wait for");
-    let words = rig.mock.take_events().into_iter().filter_map(|event| match event {
-        MockEvent::Kill(pe, word) => Some((pe.0, word)),
-        _ => None,
-    });
-    let mut words: Vec<_> = words.collect();
+    let mut words = kill_words(&rig);
     words.sort_unstable();
     let word = |pe: u16| live.map(|page| (pe, 0x2000_0000_0000_0000 | (page * P) | u64::from(pe)));
     assert_eq!(words, [word(0), word(1)].concat());

@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, Weak};
 
 use crate::common::*;
 use tce_engine::addr::{Ioba, PageShift, PeNumber, Uaddr};
-use tce_engine::backend::mock::{Fault, MockBuilder, MockEvent};
+use tce_engine::backend::mock::{Fault, MockBuilder};
 use tce_engine::container::{Container, LIST_MAX, Mode, Receipt};
+use tce_engine::engine::Engine;
 use tce_engine::error::{MapError, UnmapError};
 use tce_engine::geometry::WindowSpec;
 use tce_engine::kill::KillCount;
@@ -37,6 +38,15 @@ fn setup(builder: MockBuilder) -> (Rig, Container) {
     (rig, c)
 }
 
+/// A group, a window of 1024 pages at 0 and a region of 16, on whatever platform.
+fn small(engine: &Engine, levels: u32) -> Container {
+    let c = engine.container();
+    c.attach(G0).unwrap();
+    c.register(A, 16 * P).unwrap();
+    c.create_window(WindowSpec::new(64 * M, PageShift::K64).levels(levels)).unwrap();
+    c
+}
+
 fn counts(c: &Container) -> Vec<u64> {
     c.regions().iter().map(|r| r.mapped).collect()
 }
@@ -56,10 +66,7 @@ fn seen(rig: &Rig, pages: std::ops::Range<u64>) -> Vec<Option<u64>> {
 fn a_page_that_is_not_mapped_is_one_step() {
     let rig = Rig::new(MockBuilder::new(2));
     for (engine, levels, ioctls) in [(&rig.engine, 2, 0), (&on_a_kernel(), 1, 1)] {
-        let c = engine.container();
-        c.attach(G0).unwrap();
-        c.register(A, P).unwrap();
-        c.create_window(WindowSpec::new(64 * M, PageShift::K64).levels(levels)).unwrap();
+        let c = small(engine, levels);
         let unmapped = |at| {
             let done = c.unmap(at, P).unwrap();
             (done.requests, done.tces, done.released, done.steps, done.ioctls)
@@ -76,10 +83,7 @@ fn a_page_that_is_not_mapped_is_one_step() {
 fn a_range_is_a_request() {
     let rig = Rig::new(MockBuilder::new(2));
     for (engine, kernel) in [(&rig.engine, 0), (&on_a_kernel(), 1)] {
-        let c = engine.container();
-        c.attach(G0).unwrap();
-        c.register(A, 16 * P).unwrap();
-        c.create_window(WindowSpec::new(64 * M, PageShift::K64)).unwrap();
+        let c = small(engine, 1);
         let told = |done: Receipt| (done.requests, done.tces, done.released, done.ioctls);
         let range = c.map(bus(0), A, 4 * P, RW, Mode::Refuse).unwrap();
         assert_eq!(told(range), (1, 4, 0, kernel));
@@ -258,13 +262,9 @@ fn small_window_covers_a_host_page_of_entries() {
     assert!(matches!(beyond, Err(Fault::Extent { .. })), "{beyond:?}");
 }
 
-/// Words stored to one PE's kill register since the last look.
-fn kill_words(rig: &Rig, pe: u16) -> Vec<u64> {
-    let of_pe = |e| match e {
-        MockEvent::Kill(PeNumber(n), word) if n == pe => Some(word),
-        _ => None,
-    };
-    rig.mock.take_events().into_iter().filter_map(of_pe).collect()
+/// Those of one PE.
+fn words_of(rig: &Rig, pe: u16) -> Vec<u64> {
+    kill_words(rig).into_iter().filter_map(|(of, word)| (of == pe).then_some(word)).collect()
 }
 
 #[test]
@@ -283,7 +283,7 @@ fn k3_ten_live_entries_are_ten_page_kills_for_each_pe() {
         assert_eq!(rig.mock.register_stores() - before, 20);
         let word = |i| 0x2000_0000_0000_0000 | page(i).0 | u64::from(pe);
         let words: Vec<_> = (0..10).map(word).collect();
-        assert_eq!(kill_words(&rig, pe), words, "rising by the IOMMU page");
+        assert_eq!(words_of(&rig, pe), words, "rising by the IOMMU page");
     }
 }
 
@@ -294,7 +294,7 @@ fn k2_more_than_128_pages_are_one_kill_for_each_pe() {
         let check = |receipt: tce_engine::container::Receipt, before: u64| {
             assert_eq!((receipt.kills.asked, receipt.kills.issued), (2 * pages, issued));
             assert_eq!(rig.mock.register_stores() - before, issued);
-            let words = kill_words(&rig, 1);
+            let words = words_of(&rig, 1);
             assert_eq!(words.len() as u64, issued / 2);
             assert_eq!(words[0] >> 62, u64::from(issued == 2), "of the whole PE, or of pages");
         };

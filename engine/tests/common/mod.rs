@@ -16,7 +16,7 @@ use tce_engine::addr::{GroupId, Hpa, Ioba, PageShift, PeNumber, Uaddr};
 use tce_engine::backend::layout::RealLayout;
 use tce_engine::backend::linux::mock_kernel::MockKernel;
 use tce_engine::backend::linux::{Linux, LinuxOptions};
-use tce_engine::backend::mock::{Fault, Mock, MockBuilder};
+use tce_engine::backend::mock::{Fault, Mock, MockBuilder, MockEvent};
 use tce_engine::backend::{
     Backend, Caps, FillRule, GroupCaps, KillCaps, KillPort, KillScope, Memory, WindowProgram,
 };
@@ -54,8 +54,21 @@ pub(crate) fn phb3(on_fill: bool) -> KillCaps {
 
 /// An engine on a simulated kernel with two groups.
 pub(crate) fn on_a_kernel() -> Engine {
+    on_a_kernel_with(EngineOptions::default())
+}
+
+pub(crate) fn on_a_kernel_with(options: EngineOptions) -> Engine {
     let process = MockKernel::builder(2).build().process();
-    Engine::new(Linux::new(process, LinuxOptions::default()), EngineOptions::default())
+    Engine::new(Linux::new(process, LinuxOptions::default()), options)
+}
+
+/// Words stored to kill registers since the last look, and of which PE.
+pub(crate) fn kill_words(rig: &Rig) -> Vec<(u16, u64)> {
+    let word = |event| match event {
+        MockEvent::Kill(PeNumber(pe), word) => Some((pe, word)),
+        _ => None,
+    };
+    rig.mock.take_events().into_iter().filter_map(word).collect()
 }
 
 /// A mock, what stands between it and the engine, and the engine. Declared before containers, it
