@@ -3,7 +3,7 @@
 //! arrives.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tce_engine::addr::{GroupId, PageShift, Uaddr};
 use tce_engine::backend::linux::mock_kernel::{MockContainer, Process};
@@ -21,6 +21,8 @@ struct Plan {
     creations: AtomicU64,
     leaks: AtomicU64,
     leaked: AtomicU64,
+    /// Nothing is mapped.
+    refuses_maps: AtomicBool,
 }
 
 /// A kernel of which one request fails.
@@ -50,6 +52,11 @@ impl Flaky {
     pub(crate) fn leak(&self, nth: u64, bytes: u64) {
         self.plan.creations.store(nth, Ordering::SeqCst);
         self.plan.leaks.store(bytes, Ordering::SeqCst);
+    }
+
+    /// Each request to map gets ENOMEM, or none any more.
+    pub(crate) fn refuse_maps(&self, yes: bool) {
+        self.plan.refuses_maps.store(yes, Ordering::SeqCst);
     }
 }
 
@@ -173,6 +180,9 @@ impl RawContainer for Watched {
     }
 
     fn map(&self, arg: &DmaMap) -> Raw {
+        if self.plan.refuses_maps.load(Ordering::SeqCst) {
+            return Err(Errno::ENOMEM);
+        }
         self.ask()?.map(arg)
     }
 

@@ -4,6 +4,7 @@
 
 mod every_request;
 mod flaky;
+mod refused;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
