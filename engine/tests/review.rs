@@ -164,23 +164,26 @@ fn orders(n: u32) -> Vec<Vec<u32>> {
     with_last.collect()
 }
 
-/// Who left limits nobody, whenever it came.
+/// Who left limits nobody, whenever it came and whatever it lacked.
 #[test]
 fn g5_caps_are_those_of_the_members_that_stay() {
-    let (all, one) = ([PageShift::K4, PageShift::K64], [PageShift::K64]);
+    let all = [PageShift::K4, PageShift::K64].as_slice();
     for order in orders(3) {
-        let builder = MockBuilder::new(3)
-            .group(G0, |caps| caps.page_sizes = PageSizes::of(&all))
-            .group(G1, |caps| caps.page_sizes = PageSizes::of(&all))
-            .group(G2, |caps| (caps.page_sizes, caps.max_levels) = (PageSizes::of(&one), 1));
-        let rig = Rig::new(builder);
-        let groups: Vec<_> = order.iter().copied().map(GroupId).collect();
-        let c = rig.container(&groups);
-        assert_eq!(c.caps().unwrap().page_sizes, PageSizes::of(&one), "{order:?}");
-        c.detach(G2).unwrap();
-        let (caps, alone) = (c.caps().unwrap(), rig.container(&[G2]).caps().unwrap());
-        assert_eq!((caps.page_sizes, alone.max_levels), (PageSizes::of(&all), 1), "{order:?}");
-        assert!(caps.max_levels > 1, "{order:?}");
+        for (pages, levels) in [(&[PageShift::K64][..], 1), (&[PageShift::K64], 2), (all, 1)] {
+            let limited = (PageSizes::of(pages), levels);
+            let builder = MockBuilder::new(3)
+                .group(G0, |caps| (caps.page_sizes, caps.max_levels) = (PageSizes::of(all), 2))
+                .group(G1, |caps| (caps.page_sizes, caps.max_levels) = (PageSizes::of(all), 2))
+                .group(G2, |caps| (caps.page_sizes, caps.max_levels) = limited);
+            let rig = Rig::new(builder);
+            let groups: Vec<_> = order.iter().copied().map(GroupId).collect();
+            let c = rig.container(&groups);
+            let of = |c: &Container| c.caps().map(|caps| (caps.page_sizes, caps.max_levels));
+            assert_eq!(of(&c), Some(limited), "{order:?}");
+            c.detach(G2).unwrap();
+            assert_eq!(of(&c), Some((PageSizes::of(all), 2)), "{order:?} without {limited:?}");
+            assert_eq!(of(&rig.container(&[G2])), Some(limited));
+        }
     }
 }
 

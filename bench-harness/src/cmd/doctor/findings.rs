@@ -224,7 +224,8 @@ impl Seen<'_> {
         let code = "HUGE_PAGES";
         let page = format_arg(self.plan.geometry.page().bytes());
         let Some(huge) = HugePages::needed(self.plan, self.host) else {
-            let text = format!("none needed: IOMMU pages of {page} are no larger than the kernel's own");
+            let text =
+                format!("none needed: IOMMU pages of {page} are no larger than the kernel's own");
             return Finding::ok(code, text, "the kernel's page size");
         };
         let kib = huge.page_bytes >> 10;
