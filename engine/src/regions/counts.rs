@@ -134,4 +134,24 @@ mod tests {
         shards.forget(39);
         assert_eq!(shards.sum(39), 0);
     }
+
+    #[test]
+    fn room_doubles_when_there_is_none() {
+        let mut shards = Shards::default();
+        let a = shards.open(1);
+        for numbers in 1..=100 {
+            shards.reach(numbers);
+            shards.get(a).add(numbers - 1, numbers as u64);
+        }
+        assert!((1..=100).all(|n| shards.sum(n - 1) == n as u64));
+        // Those who keep one need not get it anew before there is none.
+        let a = shards.open(1);
+        let kept = |shards: &mut Shards, numbers| {
+            let before = shards.get(a).clone();
+            shards.reach(numbers);
+            Arc::ptr_eq(&before.0, &shards.get(a).0)
+        };
+        assert!(kept(&mut shards, LINE) && !kept(&mut shards, LINE + 1));
+        assert!(kept(&mut shards, 2 * (LINE + 1)));
+    }
 }

@@ -88,3 +88,24 @@ fn what_was_replaced_is_put_back() {
         rig.check_pages(at, 16);
     }
 }
+
+/// What nobody doubts is given back, even if the kernel has it locked still: for others of the process.
+#[test]
+fn memory_that_others_use_is_given_back() {
+    for profile in [Profile::K4_12, Profile::K6_11] {
+        let mut rig = Rig::new(profile, DetachPolicy::Isolate);
+        rig.begin();
+        let other = Linux::new(rig.process.clone(), LinuxOptions::default());
+        let other = Engine::new(other, EngineOptions::default());
+        let c = other.container();
+        c.attach(G1).unwrap();
+        c.register(A, BYTES).unwrap();
+        rig.c.unmap(Ioba(0), 40 * PAGE).unwrap();
+        rig.c.unregister(A, BYTES).unwrap();
+        assert_eq!(rig.process.region_counts(A), Some((0, 1)));
+        c.close();
+        assert_eq!(rig.process.region_counts(A), None);
+        rig.model.retain(|at, _| *at >= 40 * PAGE);
+        rig.check();
+    }
+}
