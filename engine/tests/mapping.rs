@@ -238,10 +238,13 @@ fn backing_pages_smaller_than_the_windows() {
             let tail = Uaddr(A.0 + 64 * M);
             let past = c.map_list(Ioba(0), &[tail], RW, Mode::Replace);
             assert_eq!(past, Err(MapError::NotRegistered { at: end }));
+            let past = c.map(Ioba(0), tail, 16 * M, RW, Mode::Replace);
+            assert_eq!(past, Err(MapError::NotRegistered { at: end }));
             assert_eq!(mapped(&c, A), 3);
         } else {
             let refused = MapError::BackingTooSmall { at: A, backing, page: PageShift::M16 };
-            assert_eq!((mapped_now, listed), (Err(refused.clone()), Err(refused)));
+            assert_eq!((mapped_now, listed), (Err(refused.clone()), Err(refused.clone())));
+            assert_eq!(c.map(Ioba(0), A, 16 * M, RW, Mode::Refuse), Err(refused));
             assert_eq!((mapped(&c, A), c.table_use()[0].blocks), (0, 1));
         }
     }

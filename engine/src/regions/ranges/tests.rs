@@ -4,7 +4,8 @@ use super::*;
 
 /// Compares with a search through all, at the ends of every range and beside them.
 fn check(ranges: &Ranges) {
-    let plain = |address| ranges.ranges.iter().find(|range| range.contains(address));
+    let inside = |r: &Numbered, at: u64| r.start <= at && at <= r.start + (r.bytes - 1);
+    let plain = |address| ranges.ranges.iter().find(|range| inside(range, address));
     let mut probes = vec![0, 1, u64::MAX / 2, u64::MAX - 1, u64::MAX];
     for range in &ranges.ranges {
         let (start, last) = (range.start, range.last());
@@ -99,4 +100,14 @@ fn the_only_one_between() {
     let only = |low, high| ranges.only(low, high).map(|range| range.number);
     assert_eq!((only(0, 99), only(0, 100), only(0, 110)), (None, Some(0), None));
     assert_eq!((only(110, 199), only(120, 199), only(120, u64::MAX)), (Some(1), None, Some(2)));
+    // The last address of one and the first of the next.
+    assert_eq!((only(109, 109), only(109, 110), only(110, 110)), (Some(0), None, Some(1)));
+}
+
+#[test]
+fn at_equal_distances_they_are_one_table() {
+    let ranges = insert_all((0..MOST).map(|n| (n << 20, 1 << 19)), 500);
+    let index = ranges.index.get().expect("it was looked up");
+    let places = index.places.len() as u64;
+    assert!(index.nodes.len() == 1 && (MOST..=4 * MOST).contains(&places), "{places} places");
 }
