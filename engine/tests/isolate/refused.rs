@@ -12,15 +12,23 @@ use tce_engine::tce::Perm;
 
 use super::{A, B, BYTES, G0, G1, HOST, PAGE, Rig, SECOND};
 
+/// Where another leaf of the kernel's begins.
+const LEAF: u64 = 608 << 20;
+
 /// Kernels whose tables grow forget a page that they have counted when they find no memory for a
 /// level. Of the request's memory the engine then knows that some may stay, and takes no harm.
 #[test]
 fn all_memory_of_a_refused_request_is_in_doubt() {
     let after = Uaddr(A.0 + BYTES);
     for profile in [Profile::K4_12, Profile::K5_0, Profile::K6_4, Profile::K6_11] {
-        // The first page of the request is the last of one region, or the first of the other.
-        for (memory, kept) in [(Uaddr(after.0 - PAGE), A), (after, after)] {
-            println!("{profile}, {memory}");
+        // The page that finds no level is the last of one region, or the first of the other, which is
+        // the first of the request or the second.
+        for (at, memory, kept) in [
+            (LEAF, Uaddr(after.0 - PAGE), A),
+            (LEAF, after, after),
+            (LEAF - PAGE, Uaddr(after.0 - PAGE), after),
+        ] {
+            println!("{profile}, {at:#x}, {memory}");
             let kernel = MockKernel::builder(1).profile(profile).try_build().unwrap();
             let linux = Linux::new(kernel.process(), LinuxOptions::default());
             let engine = Engine::new(linux, EngineOptions::default());
@@ -29,11 +37,14 @@ fn all_memory_of_a_refused_request_is_in_doubt() {
             c.register(A, BYTES).unwrap();
             c.register(after, BYTES).unwrap();
             let spec = WindowSpec::new(1 << 30, PageShift::K4).levels(2);
-            let start = c.create_window(spec).unwrap().start;
+            assert_eq!(c.create_window(spec).unwrap().start, Ioba(0));
+            // What comes before has its leaf.
+            let before = Ioba(LEAF - 2 * PAGE);
+            c.map(before, A, PAGE, Perm::READ, Mode::Refuse).unwrap();
+            c.unmap(before, PAGE).unwrap();
             // The first is of the kernel's own list of what is mapped.
             kernel.inject(Injection::Level { nth: 2 });
-            let far = Ioba(start.0 + (600 << 20));
-            let refused = c.map(far, memory, 2 * PAGE, Perm::READ, Mode::Refuse);
+            let refused = c.map(Ioba(at), memory, 2 * PAGE, Perm::READ, Mode::Refuse);
             assert!(matches!(refused, Err(MapError::Backend(_))), "{refused:?}");
             for region in [A, after] {
                 let wanted = Err(UnregisterError::Kept { start: region, bytes: BYTES });
@@ -90,22 +101,27 @@ fn what_was_replaced_is_put_back() {
 }
 
 /// What nobody doubts is given back, even if the kernel has it locked still: for others of the process.
+/// What lies behind a refused request is not in doubt.
 #[test]
 fn memory_that_others_use_is_given_back() {
+    let after = Uaddr(A.0 + BYTES);
     for profile in [Profile::K4_12, Profile::K6_11] {
         let mut rig = Rig::new(profile, DetachPolicy::Isolate);
         rig.begin();
+        rig.c.register(after, BYTES).unwrap();
         let other = Linux::new(rig.process.clone(), LinuxOptions::default());
         let other = Engine::new(other, EngineOptions::default());
         let c = other.container();
         c.attach(G1).unwrap();
-        c.register(A, BYTES).unwrap();
-        rig.c.unmap(Ioba(0), 40 * PAGE).unwrap();
-        rig.c.unregister(A, BYTES).unwrap();
-        assert_eq!(rig.process.region_counts(A), Some((0, 1)));
+        c.register(after, BYTES).unwrap();
+        rig.flaky.fail(1);
+        let (at, memory) = (Ioba(LEAF), Uaddr(after.0 - 2 * PAGE));
+        let refused = rig.c.map(at, memory, 2 * PAGE, Perm::READ, Mode::Replace);
+        assert!(matches!(refused, Err(MapError::Backend(_))), "{refused:?}");
+        rig.c.unregister(after, BYTES).unwrap();
+        assert_eq!(rig.process.region_counts(after), Some((0, 1)));
         c.close();
-        assert_eq!(rig.process.region_counts(A), None);
-        rig.model.retain(|at, _| *at >= 40 * PAGE);
+        assert_eq!(rig.process.region_counts(after), None);
         rig.check();
     }
 }
