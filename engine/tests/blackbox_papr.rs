@@ -238,6 +238,24 @@ fn a_page_that_reaches_past_the_end_of_ram() {
     assert_eq!(papr.get_tce(LIOBN, 0), (HCode::SUCCESS, (RAM - 16 * M) | 3));
 }
 
+/// What a list's entries have in common may lead out of it where each of them does not.
+#[test]
+fn a_list_for_ram_of_any_size() {
+    let rig = Rig::new(MockBuilder::new(1));
+    let papr = Papr::new(RAM + 64 * K);
+    papr.add_phb(&rig.engine, spec()).unwrap();
+    let indirect = |list: &[u64]| {
+        papr.put_tce_indirect(LIOBN, 0, LIST, list.len() as u64, &Pages::with(list)).code
+    };
+    let list = [RAM + 60 * K | 3, (RAM - 4 * K) | 1, 0, 3];
+    assert_eq!(indirect(&list), HCode::SUCCESS);
+    let get = |nth: u64| papr.get_tce(LIOBN, nth << 12);
+    assert!((0..4).all(|nth| get(nth) == (HCode::SUCCESS, list[nth as usize])));
+    assert_eq!(papr.with_container(BUID, |c| c.regions()[0].mapped), Some(3));
+    assert_eq!(indirect(&[RAM + 64 * K | 3, (RAM - 4 * K) | 1]), HCode::PARAMETER);
+    assert_eq!(get(0), (HCode::SUCCESS, list[0]));
+}
+
 #[test]
 fn list_page_that_cannot_be_read() {
     let guest = Guest::new();
