@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What one container has registered, and how many of its live entries point into each region.
 
+#[cfg(all(test, not(loom)))]
+mod tests;
+
 use super::Region;
 use super::counts::{Shard, Shards};
 use super::ranges::{Numbered, Ranges};
