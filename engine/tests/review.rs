@@ -104,6 +104,7 @@ fn g3_members_share_one_table_and_have_no_copies() {
     let (charged, held) = (rig.pages(), c.table_memory());
     let users = || held.iter().map(Arc::strong_count).collect::<Vec<_>>();
     let alone = users();
+    assert!(!alone.is_empty());
     for (n, group) in [G1, G2, GroupId(3)].into_iter().enumerate() {
         c.attach(group).unwrap();
         assert_eq!(
@@ -271,6 +272,7 @@ fn g6_table_memory_goes_after_the_last_pe_has_forgotten_it() {
         c.create_window(SPEC).unwrap();
         map_one(&c, 0x40_0000);
         let held = c.table_memory();
+        assert!(!held.is_empty());
         end(c);
         assert_eq!(*frees.lock().unwrap(), [""]);
         for chunk in held {
