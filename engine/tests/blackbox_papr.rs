@@ -247,12 +247,12 @@ fn a_list_for_ram_of_any_size() {
     let indirect = |list: &[u64]| {
         papr.put_tce_indirect(LIOBN, 0, LIST, list.len() as u64, &Pages::with(list)).code
     };
-    let list = [RAM + 60 * K | 3, (RAM - 4 * K) | 1, 0, 3];
+    let list = [(RAM + 60 * K) | 3, (RAM - 4 * K) | 1, 0, 3];
     assert_eq!(indirect(&list), HCode::SUCCESS);
     let get = |nth: u64| papr.get_tce(LIOBN, nth << 12);
     assert!((0..4).all(|nth| get(nth) == (HCode::SUCCESS, list[nth as usize])));
     assert_eq!(papr.with_container(BUID, |c| c.regions()[0].mapped), Some(3));
-    assert_eq!(indirect(&[RAM + 64 * K | 3, (RAM - 4 * K) | 1]), HCode::PARAMETER);
+    assert_eq!(indirect(&[(RAM + 64 * K) | 3, (RAM - 4 * K) | 1]), HCode::PARAMETER);
     assert_eq!(get(0), (HCode::SUCCESS, list[0]));
 }
 
