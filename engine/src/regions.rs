@@ -29,8 +29,8 @@ pub(crate) struct Region {
 }
 
 impl Region {
-    /// A region for measurements, which nobody pinned or charged.
-    #[cfg(feature = "internals")]
+    /// A region for tests and measurements, which nobody pinned or charged.
+    #[cfg(any(feature = "internals", all(test, not(loom))))]
     pub(crate) fn uncharged(memory: Memory, layout: RealLayout) -> Self {
         Self { memory, layout, doubtful: AtomicBool::new(false), _charge: None }
     }

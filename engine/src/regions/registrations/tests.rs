@@ -1,22 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-use std::sync::atomic::AtomicBool;
-
 use super::*;
 use crate::backend::layout::RealLayout;
-
-/// A region that nobody pinned or charged.
-fn region(start: u64, bytes: u64) -> Arc<Region> {
-    let memory = Memory::User { start: Uaddr(start), bytes };
-    let layout = RealLayout::process(Uaddr(start), bytes, PageShift::K64);
-    Arc::new(Region { memory, layout, doubtful: AtomicBool::new(false), _charge: None })
-}
 
 /// What a thread has counted stays when its counts go, and their place is the next one's.
 #[test]
 fn counts_that_are_closed() {
     let mut registrations = Registrations::default();
-    registrations.insert(region(1 << 20, 1 << 16));
+    let (start, bytes) = (Uaddr(1 << 20), 1 << 16);
+    let layout = RealLayout::process(start, bytes, PageShift::K64);
+    let memory = Memory::User { start, bytes };
+    registrations.insert(Arc::new(Region::uncharged(memory, layout)));
     let first = registrations.open_counts();
     registrations.claim(first, 0, 3);
     registrations.claim(Counts::SHARED, 0, 4);
