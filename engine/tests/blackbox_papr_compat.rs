@@ -190,6 +190,24 @@ fn j5_no_memory_for_the_level_of_entry_300_in_each_mode() {
 }
 
 #[test]
+fn after_a_level_that_could_not_be_made_a_page_counts_where_it_lies() {
+    let window = WindowSpec::new(4 * G, PageShift::K4).levels(2);
+    let mut guest = Guest::new(Compat::Arch, true, window);
+    // Another vCPU fills the chunk of table memory, so that this one has stored nothing yet.
+    let mut other = guest.papr.vcpu();
+    for leaf in 0..31 {
+        assert_eq!(other.put_tce(LIOBN, leaf * 8192 * P, 3).code, HCode::SUCCESS);
+    }
+    assert_eq!(guest.put(0, 0), HCode::SUCCESS);
+    guest.rig.faulty.allow_chunks(0);
+    // Of this call the vCPU remembers the memory, but there is nothing to count.
+    assert_eq!(guest.put(31 * 8192 * P, 3), HCode::NOT_ENOUGH_RESOURCES);
+    assert_eq!((guest.mapped(), guest.put(0, 3)), (30, HCode::SUCCESS));
+    assert_eq!((guest.mapped(), guest.entries(0, 2)), (31, vec![3, 0]));
+    assert_eq!((guest.put(0, 0), guest.mapped()), (HCode::SUCCESS, 30));
+}
+
+#[test]
 fn j9_kvm_and_qemu_have_no_multi_table_option() {
     for (compat, code) in [(Compat::Kvm, HCode::TOO_HARD), (Compat::Qemu, HCode::PARAMETER)] {
         both(compat, |guest| {

@@ -24,11 +24,25 @@ impl Interval {
         self.low.abs().max(self.high.abs())
     }
 
-    fn of(mut medians: Vec<f64>, error: f64) -> Self {
-        medians.sort_unstable_by(f64::total_cmp);
-        let beyond = (error / 2.0 * medians.len() as f64) as usize;
-        Self { low: medians[beyond], high: medians[medians.len() - 1 - beyond] }
+    /// The middle ones of [`RESAMPLES`] medians, which are given with how often each came.
+    fn of(medians: impl Iterator<Item = (f64, usize)>, error: f64) -> Self {
+        let mut medians: Vec<(f64, usize)> = medians.collect();
+        medians.sort_unstable_by(|(a, _), (b, _)| a.total_cmp(b));
+        let beyond = (error / 2.0 * RESAMPLES as f64) as usize;
+        let low = nth(medians.iter().map(|(_, times)| *times), beyond);
+        let high = nth(medians.iter().rev().map(|(_, times)| *times), beyond);
+        Self { low: medians[low].0, high: medians[medians.len() - 1 - high].0 }
     }
+}
+
+/// The place of number `nth` among things of which there are so many at each place; the first if there are fewer.
+fn nth(mut times: impl Iterator<Item = usize>, nth: usize) -> usize {
+    let mut seen = 0;
+    let place = times.position(|times| {
+        seen += times;
+        seen > nth
+    });
+    place.unwrap_or(0)
 }
 
 /// The middle value, or the mean of both; not a number without values.
@@ -69,16 +83,19 @@ impl Care {
 
     /// The interval of the median; none with too few values.
     pub(super) fn of_median(self, logs: &[f64]) -> Option<Interval> {
+        self.of_median_by(&self.choices([logs.len()]), logs)
+    }
+
+    /// The same by the choices for so many values.
+    pub(super) fn of_median_by(self, choices: &Choices<1>, logs: &[f64]) -> Option<Interval> {
         if logs.len() < self.least() {
             return None;
         }
-        let mut random = Random::new(self.seed);
-        let mut from = Resampler::new(logs);
-        let medians = (0..RESAMPLES).map(|_| from.median(&mut random)).collect();
+        let seen = sorted(logs);
+        let medians = choices.0.iter().map(|([middle], times)| (middle.of(&seen), *times));
         let Interval { low, high } = Interval::of(medians, self.error);
         // Medians of two values fill the gaps between those that were seen, and so seem surer than
         // they are: of 95 % intervals of 20 values some 91 % would hold the truth.
-        let seen = from.sorted;
         let below = seen.iter().copied().rfind(|v| *v <= low).unwrap_or(low);
         let above = seen.iter().copied().find(|v| *v >= high).unwrap_or(high);
         Some(Interval { low: below, high: above })
@@ -87,49 +104,63 @@ impl Care {
     /// The interval of the median of `b` less that of `a`, which have no pairs; none with too few of
     /// either.
     pub(super) fn of_difference(self, a: &[f64], b: &[f64]) -> Option<Interval> {
+        self.of_difference_by(&self.choices([b.len(), a.len()]), a, b)
+    }
+
+    /// The same by the choices for so many values of `b` and of `a`.
+    pub(super) fn of_difference_by(
+        self,
+        choices: &Choices<2>,
+        a: &[f64],
+        b: &[f64],
+    ) -> Option<Interval> {
         if a.len().min(b.len()) < self.least() {
             return None;
         }
+        let (a, b) = (sorted(a), sorted(b));
+        let medians =
+            choices.0.iter().map(|([of_b, of_a], times)| (of_b.of(&b) - of_a.of(&a), *times));
+        Some(Interval::of(medians, self.error))
+    }
+
+    /// What is chosen of lists of so many values. It takes most of the time, and depends on the seed and the lengths
+    /// alone: who judges many lists of one length chooses once.
+    pub(super) fn choices<const N: usize>(self, lens: [usize; N]) -> Choices<N> {
         let mut random = Random::new(self.seed);
-        let (mut a, mut b) = (Resampler::new(a), Resampler::new(b));
-        let one = |_| b.median(&mut random) - a.median(&mut random);
-        Some(Interval::of((0..RESAMPLES).map(one).collect(), self.error))
+        let mut drawn = lens.map(|len| vec![0; len]);
+        let draw = |_| drawn.each_mut().map(|drawn| Middle::draw(drawn, &mut random));
+        let mut middles: Vec<[Middle; N]> = (0..RESAMPLES).map(draw).collect();
+        middles.sort_unstable();
+        Choices(middles.chunk_by(|a, b| a == b).map(|same| (same[0], same.len())).collect())
     }
 }
 
-/// Draws as many values as there are, some more than once, for their median.
-struct Resampler {
-    sorted: Vec<f64>,
-    /// How often each was drawn.
-    drawn: Vec<usize>,
+/// Where the medians of [`RESAMPLES`] resamples lie in sorted lists, and how often there.
+pub(super) struct Choices<const N: usize>(Vec<([Middle; N], usize)>);
+
+/// The two places in the middle of a list, which are one if its length is odd.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Middle {
+    lower: usize,
+    upper: usize,
 }
 
-impl Resampler {
-    fn new(values: &[f64]) -> Self {
-        Self { sorted: sorted(values), drawn: vec![0; values.len()] }
-    }
-
-    fn median(&mut self, random: &mut Random) -> f64 {
-        let len = self.sorted.len();
-        self.drawn.fill(0);
+impl Middle {
+    /// Of as many values as there are, drawn with repetition. How often each was drawn is left in `drawn`.
+    fn draw(drawn: &mut [usize], random: &mut Random) -> Self {
+        let len = drawn.len();
+        drawn.fill(0);
         for _ in 0..len {
             // The upper half of the product: a number below `len` without a division.
             let nth = (u128::from(random.next()) * len as u128) >> 64;
-            self.drawn[nth as usize] += 1;
+            drawn[nth as usize] += 1;
         }
-        // Both middle values in one walk: the lower one is at hand when the upper one is reached.
-        let (lower, upper) = ((len - 1) / 2, len / 2);
-        let (mut seen, mut low) = (0, None);
-        for (value, times) in self.sorted.iter().zip(&self.drawn) {
-            seen += times;
-            if seen > lower {
-                low = low.or(Some(*value));
-            }
-            if seen > upper {
-                return f64::midpoint(low.unwrap_or(*value), *value);
-            }
-        }
-        f64::NAN
+        let place = |th| nth(drawn.iter().copied(), th);
+        Self { lower: place(len.saturating_sub(1) / 2), upper: place(len / 2) }
+    }
+
+    fn of(self, sorted: &[f64]) -> f64 {
+        f64::midpoint(sorted[self.lower], sorted[self.upper])
     }
 }
 
