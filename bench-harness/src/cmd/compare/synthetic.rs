@@ -103,7 +103,7 @@ impl Judge {
 }
 
 /// [`verdicts`] on a machine that somebody else slows down by a fifth for some three runs at a time, half of the
-/// time; each pair goes on as `--best-of` says. Of half as many comparisons.
+/// time; each pair goes on as `--best-of` says.
 fn beside_others(judges: &[Judge], best_of: usize, slower: f64) -> Counts {
     let mut counts = [0; 4];
     for (nth, judge) in judges.iter().enumerate() {
