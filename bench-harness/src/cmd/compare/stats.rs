@@ -83,14 +83,12 @@ impl Care {
 
     /// The interval of the median; none with too few values.
     pub(super) fn of_median(self, logs: &[f64]) -> Option<Interval> {
-        self.of_median_by(&self.choices([logs.len()]), logs)
+        let enough = logs.len() >= self.least();
+        enough.then(|| self.of_median_by(&self.choices([logs.len()]), logs))
     }
 
-    /// The same by the choices for so many values.
-    pub(super) fn of_median_by(self, choices: &Choices<1>, logs: &[f64]) -> Option<Interval> {
-        if logs.len() < self.least() {
-            return None;
-        }
+    /// The same by the choices for so many values, which are enough.
+    pub(super) fn of_median_by(self, choices: &Choices<1>, logs: &[f64]) -> Interval {
         let seen = sorted(logs);
         let medians = choices.0.iter().map(|([middle], times)| (middle.of(&seen), *times));
         let Interval { low, high } = Interval::of(medians, self.error);
@@ -98,29 +96,22 @@ impl Care {
         // they are: of 95 % intervals of 20 values some 91 % would hold the truth.
         let below = seen.iter().copied().rfind(|v| *v <= low).unwrap_or(low);
         let above = seen.iter().copied().find(|v| *v >= high).unwrap_or(high);
-        Some(Interval { low: below, high: above })
+        Interval { low: below, high: above }
     }
 
     /// The interval of the median of `b` less that of `a`, which have no pairs; none with too few of
     /// either.
     pub(super) fn of_difference(self, a: &[f64], b: &[f64]) -> Option<Interval> {
-        self.of_difference_by(&self.choices([b.len(), a.len()]), a, b)
+        let enough = a.len().min(b.len()) >= self.least();
+        enough.then(|| self.of_difference_by(&self.choices([b.len(), a.len()]), a, b))
     }
 
-    /// The same by the choices for so many values of `b` and of `a`.
-    pub(super) fn of_difference_by(
-        self,
-        choices: &Choices<2>,
-        a: &[f64],
-        b: &[f64],
-    ) -> Option<Interval> {
-        if a.len().min(b.len()) < self.least() {
-            return None;
-        }
+    /// The same by the choices for so many values of `b` and of `a`, which are enough.
+    pub(super) fn of_difference_by(self, choices: &Choices<2>, a: &[f64], b: &[f64]) -> Interval {
         let (a, b) = (sorted(a), sorted(b));
         let medians =
             choices.0.iter().map(|([of_b, of_a], times)| (of_b.of(&b) - of_a.of(&a), *times));
-        Some(Interval::of(medians, self.error))
+        Interval::of(medians, self.error)
     }
 
     /// What is chosen of lists of so many values. It takes most of the time, and depends on the seed and the lengths
