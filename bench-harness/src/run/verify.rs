@@ -8,6 +8,7 @@
 //! [`proof`](super::proof)); of it, the engine's mirror is compared, page by page.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use tce_engine::addr::{GroupId, Ioba, PageShift, PeNumber, Uaddr};
@@ -64,19 +65,20 @@ impl Model {
         if let Content::Places(places) = &self.content {
             return places.get(&(window, index)).copied();
         }
-        let Part { count, mapped: (from, to), .. } = *self.part(index)?;
+        let part = self.part(index)?;
+        let Part { count, mapped: (from, to), .. } = *part;
         let inside = |i: u64| from <= i && i < to;
-        if !inside(index) && !inside(index + count) {
-            return None;
-        }
-        Some(self.if_mapped(index))
+        (inside(index) || inside(index + count)).then(|| self.content_of(Some(part), index))
     }
 
     /// The buffer page that window page `index` leads to whenever it is mapped.
     pub(super) fn if_mapped(&self, index: u64) -> u64 {
-        let shift = self.part(index).map_or(0, |part| part.shift);
+        self.content_of(self.part(index), index)
+    }
+
+    fn content_of(&self, part: Option<&Part>, index: u64) -> u64 {
         match &self.content {
-            Content::Around(pages) => (index + shift) % pages,
+            Content::Around(pages) => (index + part.map_or(0, |part| part.shift)) % pages,
             Content::Lists(lists) => lists.number(index),
             // No place of its own: any page would do.
             Content::Places(_) => 0,
@@ -124,62 +126,97 @@ pub struct Seen<'a> {
 }
 
 impl Seen<'_> {
-    /// What is wrong with one page, if anything.
-    fn check(&self, model: &Model, index: u64) -> Option<String> {
-        let at = Ioba(self.start.0 + (index << self.page.get()));
-        let wanted = model.page(self.window, index);
-        let offset = wanted.map(|number| number << self.page.get());
-        let (start, bytes) = self.buffer;
-        let there = offset.map(|offset| Uaddr(start.0 + offset));
-        let (who, got) = match &self.eye {
-            Eye::Pe(mock, pe) => {
-                let got = mock.probe(*pe, at);
-                let right = match (offset, &got) {
-                    (None, Err(Fault::Empty { .. } | Fault::NoLevel { .. })) => true,
-                    (Some(offset), Ok(to)) => {
-                        let owner = (Memory::User { start, bytes }, offset);
-                        to.perm == Perm::READ_WRITE
-                            && to.page == self.page
-                            && mock.owner(to.at) == Some(owner)
-                    }
-                    _ => false,
-                };
-                if right {
-                    return None;
-                }
-                (format!("PE {pe}"), format!("{got:?}"))
-            }
-            Eye::Group(kernel, process, group) => {
+    /// What is wrong with the first of some pages that is not as it should be.
+    fn wrong(&self, model: &Model, pages: Range<u64>) -> Option<String> {
+        let there = |number: u64| Uaddr(self.buffer.0.0 + (number << self.page.get()));
+        match &self.eye {
+            Eye::Pe(mock, pe) => self.wrong_of_pe(mock, *pe, model, pages),
+            Eye::Group(kernel, process, group) => self.first(model, pages, |wanted, at| {
                 let got = kernel.translate(*group, at, Perm::NONE);
-                let right = match (there, &got) {
+                let right = match (wanted.map(there), &got) {
                     (None, Err(DmaFault::Empty | DmaFault::NoLevel(_))) => true,
                     (Some(there), Ok(to)) => {
                         (to.process, to.at, to.perm) == (*process, there, Perm::READ_WRITE)
                     }
                     _ => false,
                 };
-                if right {
-                    return None;
-                }
-                (format!("group {group}"), format!("{got:?}"))
-            }
-            Eye::Mirror(container) => {
+                (!right).then(|| format!("{got:?}"))
+            }),
+            Eye::Mirror(container) => self.first(model, pages, |wanted, at| {
                 let got = container.requested(at);
-                let right = match (there, got) {
+                let right = match (wanted.map(there), got) {
                     (None, Some((tce, _))) => tce.is_empty(),
                     (Some(there), Some((tce, perm))) => {
                         (tce.address(), perm) == (there.0, Perm::READ_WRITE)
                     }
                     (_, None) => false,
                 };
-                if right {
-                    return None;
+                (!right).then(|| format!("{got:?}"))
+            }),
+        }
+    }
+
+    /// The same, where `unlike` says what was found at an address if that is not the page of the buffer,
+    /// or nothing.
+    fn first(
+        &self,
+        model: &Model,
+        pages: Range<u64>,
+        unlike: impl Fn(Option<u64>, Ioba) -> Option<String>,
+    ) -> Option<String> {
+        pages.into_iter().find_map(|index| {
+            let wanted = model.page(self.window, index);
+            unlike(wanted, self.at(index)).map(|got| self.words(wanted, index, &got))
+        })
+    }
+
+    /// The same of what a PE's walker finds.
+    fn wrong_of_pe(
+        &self,
+        mock: &Mock,
+        pe: PeNumber,
+        model: &Model,
+        pages: Range<u64>,
+    ) -> Option<String> {
+        let (start, bytes) = self.buffer;
+        let memory = Memory::User { start, bytes };
+        let mut wrong = None;
+        let many = (self.at(pages.start), self.page, pages.end - pages.start);
+        mock.probe_pages(pe, many, &mut |nth, got| {
+            let index = pages.start + nth;
+            let wanted = model.page(self.window, index);
+            let right = match (wanted, &got) {
+                (None, Err(Fault::Empty { .. } | Fault::NoLevel { .. })) => true,
+                (Some(number), Ok((to, owner))) => {
+                    to.perm == Perm::READ_WRITE
+                        && to.page == self.page
+                        && *owner == (memory, number << self.page.get())
                 }
-                ("the mirror".to_owned(), format!("{got:?}"))
+                _ => false,
+            };
+            if !right {
+                let got = got.map(|(to, _)| to);
+                wrong = Some(self.words(wanted, index, &format!("{got:?}")));
             }
+            right
+        });
+        wrong
+    }
+
+    fn at(&self, index: u64) -> Ioba {
+        Ioba(self.start.0 + (index << self.page.get()))
+    }
+
+    /// Who got that at a page, and what should be there.
+    fn words(&self, wanted: Option<u64>, index: u64, got: &str) -> String {
+        let who = match &self.eye {
+            Eye::Pe(_, pe) => format!("PE {pe}"),
+            Eye::Group(.., group) => format!("group {group}"),
+            Eye::Mirror(_) => "the mirror".to_owned(),
         };
+        let at = self.at(index);
         let wanted = wanted.map_or("nothing".to_owned(), |n| format!("page {n} of the buffer"));
-        Some(format!("{who} at {at}: expected {wanted}, got {got}"))
+        format!("{who} at {at}: expected {wanted}, got {got}")
     }
 }
 
@@ -199,7 +236,7 @@ pub fn verify(seen: &[Seen<'_>], model: &Model, sum: &mut Verification) -> bool 
             let independent = window.eye.is_independent();
             let count = if independent { &mut sum.translations } else { &mut sum.mirror_entries };
             *count += end - first;
-            wrong = (first..end).find_map(|index| window.check(model, index));
+            wrong = window.wrong(model, first..end);
         }
     }
     sum.passes += 1;
@@ -236,7 +273,7 @@ pub(crate) fn differences(
             return None;
         }
         seen += 1;
-        let Some(wrong) = window.check(model, index) else { continue };
+        let Some(wrong) = window.wrong(model, index..index + 1) else { continue };
         let kind = match model.page(window.window, index) {
             Some(_) => &mut found.lost,
             None => &mut found.stray,

@@ -20,7 +20,7 @@ use std::ops::Range;
 pub use builder::{MockBuilder, MockError};
 pub use cache::{Happened, TceCache, TceEvent};
 pub use cost::{KillCharge, KillCost};
-pub use phb::{Access, Fault, MockEvent, Translation};
+pub use phb::{Access, Fault, MockEvent, OwnedTranslation, Translation};
 
 use crate::addr::{GroupId, Hpa, Ioba, PageShift, PeNumber};
 use crate::backend::layout::RealLayout;
@@ -83,6 +83,19 @@ impl Mock {
 
     fn look(&self, pe: PeNumber, at: Ioba, access: Access) -> Result<Translation, Fault> {
         self.phb.translate(&self.real, pe, self.segment(pe), at, access)
+    }
+
+    /// What [`probe`](Self::probe) finds at each of `count` pages from `start` on, and
+    /// [`owner`](Self::owner) says of where that is. `heard` is told in order, with the number of the
+    /// page, and says whether to go on. For who looks at a whole table: the levels above are read once
+    /// for some neighbours, so what changes meanwhile may be seen late.
+    pub fn probe_pages(
+        &self,
+        pe: PeNumber,
+        (start, page, count): (Ioba, PageShift, u64),
+        heard: &mut dyn FnMut(u64, Result<OwnedTranslation, Fault>) -> bool,
+    ) {
+        self.phb.translate_pages(&self.real, pe, self.segment(pe), (start, page, count), heard);
     }
 
     fn segment(&self, pe: PeNumber) -> Option<&Range<u64>> {

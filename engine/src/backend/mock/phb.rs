@@ -7,7 +7,7 @@ pub(super) mod walk;
 
 use super::cache::Caches;
 use crate::addr::{Hpa, Ioba, PageShift, PeNumber};
-use crate::backend::{KillScope, MAX_WINDOWS, PageRegister, WindowProgram, Word};
+use crate::backend::{KillScope, MAX_WINDOWS, Memory, PageRegister, WindowProgram, Word};
 use crate::eeh::EehState;
 use crate::sabotage::{Guard, stands};
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering, lock};
@@ -34,6 +34,9 @@ pub struct Translation {
     /// Size of the page.
     pub page: PageShift,
 }
+
+/// Where an access arrives, and whose memory that is, with the offset in it.
+pub type OwnedTranslation = (Translation, (Memory, u64));
 
 /// Why an access does not arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -31,7 +31,7 @@ struct Map {
     chunks: BTreeMap<u64, Arc<TableChunk>>,
     /// Stretches of table: start → length.
     stretches: BTreeMap<u64, u64>,
-    /// Pinned spans: start → (end, what, backing pages sorted by address with their number).
+    /// Pinned spans, by where they start.
     pinned: BTreeMap<u64, Pinned>,
     next_table: u64,
     next_user: u64,
@@ -41,8 +41,8 @@ struct Map {
 struct Pinned {
     end: u64,
     memory: Memory,
-    /// Backing pages of a scattered region as (address, number), by address; empty for a run.
-    frames: Vec<(u64, u64)>,
+    /// Number of the backing page at each even place of a scattered region; empty for a run.
+    places: Box<[u32]>,
     backing: PageShift,
     lead: u64,
 }
@@ -50,15 +50,16 @@ struct Pinned {
 impl Pinned {
     /// Offset in the region of a real address, if that address is part of it.
     fn offset(&self, start: u64, at: u64) -> Option<u64> {
-        let offset = if self.frames.is_empty() {
+        let offset = if self.places.is_empty() {
             at - start
         } else {
-            let i = self.frames.partition_point(|(frame, _)| *frame <= at).checked_sub(1)?;
-            let (frame, number) = self.frames[i];
-            if at - frame >= self.backing.bytes() {
+            let place = (at - start) >> self.backing.get();
+            if !place.is_multiple_of(2) {
                 return None;
             }
-            ((number << self.backing.get()) + (at - frame)).checked_sub(self.lead)?
+            let number = u64::from(*self.places.get((place / 2) as usize)?);
+            let inside = (at - start) & (self.backing.bytes() - 1);
+            ((number << self.backing.get()) + inside).checked_sub(self.lead)?
         };
         (offset < self.memory.bytes()).then_some(offset)
     }
@@ -156,17 +157,18 @@ impl RealMemory {
             reason: reason.to_owned(),
         };
         let mut map = write(&self.map);
-        let (layout, lead) = match memory {
+        let (mut places, mut lead) = (Box::default(), 0);
+        let layout = match memory {
             Memory::Guest { start, .. } => {
                 let end = start.0.checked_add(bytes).filter(|end| *end <= USER_BASE);
                 let end = end.ok_or_else(|| fail("guest RAM ends at 64 TiB on the mock"))?;
                 if map.pinned.range(..end).next_back().is_some_and(|(_, p)| p.end > start.0) {
                     return Err(fail("other guest RAM is there"));
                 }
-                (RealLayout::contiguous(Hpa(start.0), bytes, self.backing), 0)
+                RealLayout::contiguous(Hpa(start.0), bytes, self.backing)
             }
             Memory::User { start, .. } => {
-                let lead = start.0 & (self.backing.bytes() - 1);
+                lead = start.0 & (self.backing.bytes() - 1);
                 let pages = (lead + bytes).div_ceil(self.backing.bytes());
                 // Every second place stays empty, so no two backing pages are neighbours. A power of
                 // two, aligned: then the common leading bits of any two entries name the region.
@@ -186,31 +188,22 @@ impl RealMemory {
                 }
                 map.next_user = next;
                 map.pins += 1;
-                let layout = if self.contiguous {
+                if self.contiguous {
                     let at = Hpa(base + start.0 % RUN_ALIGN);
                     RealLayout::contiguous(at, bytes, self.backing)
                 } else {
                     let seed = self.seed.wrapping_add(map.pins);
-                    let frames = scatter(pages, base, self.backing, seed);
+                    let place_of = scatter(pages, seed);
+                    places = inverse(&place_of);
+                    let frame =
+                        |place: &u32| Hpa(base + 2 * u64::from(*place) * self.backing.bytes());
+                    let frames = place_of.iter().map(frame).collect();
                     RealLayout::scattered(frames, lead, bytes, self.backing, base..next)
-                };
-                (layout, lead)
+                }
             }
         };
-        let frames = if layout.is_contiguous() {
-            Vec::new()
-        } else {
-            let mut frames: Vec<_> = (0..(lead + bytes).div_ceil(self.backing.bytes()))
-                .map(|i| {
-                    let offset = (i << self.backing.get()).saturating_sub(lead);
-                    (layout.extent_at(offset).at.0 & !(self.backing.bytes() - 1), i)
-                })
-                .collect();
-            frames.sort_unstable();
-            frames
-        };
         let span = layout.span();
-        let pinned = Pinned { end: span.end, memory, frames, backing: self.backing, lead };
+        let pinned = Pinned { end: span.end, memory, places, backing: self.backing, lead };
         map.pinned.insert(span.start, pinned);
         Ok(layout)
     }
@@ -228,19 +221,26 @@ impl RealMemory {
     }
 }
 
-/// A permutation of the even places from `base`, from a seed.
-fn scatter(pages: u64, base: u64, backing: PageShift, seed: u64) -> Box<[Hpa]> {
-    let mut frames: Box<[Hpa]> = (0..pages).map(|i| Hpa(base + 2 * i * backing.bytes())).collect();
+/// The even place of each backing page: a permutation, from a seed.
+fn scatter(pages: u64, seed: u64) -> Box<[u32]> {
+    let mut places: Box<[u32]> = (0..pages).map(|place| place as u32).collect();
     let mut state = seed;
     // Fisher–Yates over splitmix64.
-    for i in (1..frames.len()).rev() {
+    for i in (1..places.len()).rev() {
         state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = state;
         z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        frames.swap(i, ((z ^ z >> 31) % (i as u64 + 1)) as usize);
+        places.swap(i, ((z ^ z >> 31) % (i as u64 + 1)) as usize);
     }
-    frames
+    places
+}
+
+/// Where in a permutation each number stands.
+fn inverse(numbers: &[u32]) -> Box<[u32]> {
+    let mut at = vec![0; numbers.len()];
+    numbers.iter().enumerate().for_each(|(i, number)| at[*number as usize] = i as u32);
+    at.into()
 }
 
 #[cfg(all(test, not(loom)))]

@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use super::super::real::RealMemory;
-use super::{Access, Fault, Pe, Phb, Translation};
+use super::{Access, Fault, OwnedTranslation, Pe, Phb, Translation};
 use crate::addr::{Hpa, Ioba, PageShift, PeNumber};
 use crate::sync::Ordering;
 use crate::tce::Perm;
@@ -141,6 +141,62 @@ impl Phb {
     }
 }
 
+impl Phb {
+    /// What is found at each of `count` pages from `start` on, in order, until `heard` says false: what
+    /// [`Phb::translate`] finds there, but the levels above are read once for a line of leaves.
+    pub(in super::super) fn translate_pages(
+        &self,
+        real: &RealMemory,
+        pe: PeNumber,
+        segment: Option<&Range<u64>>,
+        (start, page, count): (Ioba, PageShift, u64),
+        heard: &mut dyn FnMut(u64, Result<OwnedTranslation, Fault>) -> bool,
+    ) {
+        let owned = |to: Translation| {
+            real.owner(to.at).map(|owner| (to, owner)).ok_or(Fault::NoMemory(to.at))
+        };
+        let mut nth = 0;
+        while nth < count {
+            let at = Ioba(start.0 + (nth << page.get()));
+            let Some((offset, entries)) = self.line(real, pe, segment, at, page) else {
+                let found = self.translate(real, pe, segment, at, Access::Any).and_then(owned);
+                if !heard(nth, found) {
+                    return;
+                }
+                nth += 1;
+                continue;
+            };
+            for (entry, i) in entries.into_iter().zip(0..count - nth) {
+                let offset = offset + (i << page.get());
+                let found = says(entry, offset, page.get(), Access::Any).and_then(owned);
+                if !heard(nth, found) {
+                    return;
+                }
+                nth += 1;
+            }
+        }
+    }
+
+    /// Offset of an address in its window, and the leaf entries from its own to the end of their line;
+    /// `None` where something is wrong, or if the window has other pages. No window ends behind its
+    /// segment, so no line does.
+    fn line(
+        &self,
+        real: &RealMemory,
+        pe: PeNumber,
+        segment: Option<&Range<u64>>,
+        at: Ioba,
+        page: PageShift,
+    ) -> Option<(u64, Vec<u64>)> {
+        let state = self.handed_over(pe).ok()?;
+        let Place { slot, offset, .. } = Place::of(segment, at).ok()?;
+        let tve = state.tve(slot).ok().filter(|tve| tve.page_bits == page.get())?;
+        let (block, nth) = tve.leaf_block(real, offset).ok()?;
+        let count = LINE - nth as usize % LINE;
+        Some((offset, real.load_line(Hpa(block.0 + 8 * nth), count).ok()?))
+    }
+}
+
 impl Place {
     pub(in super::super) fn of(segment: Option<&Range<u64>>, at: Ioba) -> Result<Self, Fault> {
         match segment {
@@ -170,6 +226,12 @@ pub(in super::super) fn leaf(
     page_bits: u32,
     access: Access,
 ) -> Result<Translation, Fault> {
+    let found = says(entry, offset, page_bits, access)?;
+    if real.is_pinned(found.at) { Ok(found) } else { Err(Fault::NoMemory(found.at)) }
+}
+
+/// What an entry says, whatever is there.
+fn says(entry: u64, offset: u64, page_bits: u32, access: Access) -> Result<Translation, Fault> {
     let perm = match entry & 3 {
         0 => return Err(Fault::Empty { value: entry }),
         1 => Perm::READ,
@@ -186,9 +248,9 @@ pub(in super::super) fn leaf(
     }
     let inside = offset & ((1 << page_bits) - 1);
     let at = Hpa((entry & !0xfff & !((1 << page_bits) - 1)) | inside);
-    if !real.is_pinned(at) {
-        return Err(Fault::NoMemory(at));
-    }
     let page = PageShift::new(page_bits).ok_or(Fault::BadAddress(Ioba(offset)))?;
     Ok(Translation { at, perm, page })
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;
