@@ -90,7 +90,7 @@ fn a_kernel_that_shares_nothing_empties_nothing() {
 /// Without the replay, what the kernel has wiped is missed in the first round.
 #[cfg(feature = "sabotage")]
 #[test]
-fn a_replay_that_is_left_out_is_seen() {
+fn a_replay_that_is_taken_away_is_missed() {
     use tce_engine::sabotage::{Guard, without};
     let doc = without(Guard::Replay, || churned("--profile k6_11"));
     assert_eq!((doc.verified, doc.rounds.done), (Some(false), 1), "{doc:#?}");

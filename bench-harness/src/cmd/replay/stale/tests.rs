@@ -118,7 +118,7 @@ fn random_calls_leave_nothing_stale_under_any_policy() {
 /// Bugs of the engine are seen, each under the policies whose promise it breaks.
 #[test]
 #[cfg(feature = "sabotage")]
-fn seeded_bugs_are_caught() {
+fn kills_that_are_taken_away_are_missed() {
     use tce_engine::sabotage::{Guard, without};
 
     let mut random = guests::script("random", 200_000, 3).unwrap();
