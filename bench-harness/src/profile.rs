@@ -9,14 +9,8 @@ mod stacks;
 #[cfg(all(test, feature = "pprof", target_arch = "powerpc64", target_endian = "little"))]
 mod tests;
 
-use anyhow::anyhow;
-
-use crate::cli::Output;
-use crate::outfile::OutFile;
-use crate::result::Warning;
-
 /// Samples per second of CPU time; a prime, so that nothing keeps step with it.
-const FREQUENCY: i32 = 997;
+pub const FREQUENCY: i32 = 997;
 
 /// True if this build has the profiler.
 pub const AVAILABLE: bool = cfg!(all(
@@ -27,38 +21,6 @@ pub const AVAILABLE: bool = cfg!(all(
 /// What is said where it has not.
 pub const UNAVAILABLE: &str = "--profile: this build has no profiler (it needs x86-64 or powerpc64le \
                                and the feature pprof); use instead: perf record -g tce-bench …";
-
-/// Takes samples of all threads until it is written or dropped.
-pub struct Profiler<'a> {
-    file: &'a OutFile,
-    sampler: Sampler,
-}
-
-impl<'a> Profiler<'a> {
-    /// A running profiler, if one is wanted.
-    ///
-    /// # Errors
-    /// Why there cannot be one.
-    pub fn start(output: &'a Output) -> anyhow::Result<Option<Self>> {
-        let start = |file| Ok(Self { file, sampler: Sampler::start()? });
-        output.profile.as_ref().map(start).transpose()
-    }
-
-    /// Ends it and writes what it has: a protocol buffer, packed with gzip.
-    ///
-    /// # Errors
-    /// If it cannot be made or written, one line.
-    pub fn write(self) -> anyhow::Result<()> {
-        self.file.write(&self.sampler.finish()?).map_err(|e| anyhow!(e))
-    }
-}
-
-/// What a reader of a result has to know if it was profiled.
-#[must_use]
-pub fn warning(output: &Output) -> Option<Warning> {
-    let text = format!("profiled: interrupted {FREQUENCY} times a second, which costs time");
-    output.profile.as_ref().map(|_| Warning::new("PROFILED", text))
-}
 
 /// Takes samples of all threads until it is finished or dropped.
 #[cfg(all(feature = "pprof", target_arch = "x86_64"))]
@@ -73,7 +35,7 @@ impl Sampler {
         let left_out = ["libc", "libgcc", "pthread", "vdso"];
         let builder = pprof::ProfilerGuardBuilder::default().frequency(FREQUENCY);
         let guard = builder.blocklist(&left_out).build();
-        guard.map(Self).map_err(|e| anyhow!("the profiler cannot be started: {e}"))
+        guard.map(Self).map_err(|e| anyhow::anyhow!("the profiler cannot be started: {e}"))
     }
 
     /// Ends it and gives the profile: a protocol buffer, packed with gzip.
@@ -99,7 +61,8 @@ impl Sampler {
     pub fn start() -> anyhow::Result<Self> {
         let start = std::time::SystemTime::now();
         let back_chain = backchain::BackChain::start(FREQUENCY);
-        let back_chain = back_chain.map_err(|e| anyhow!("the profiler cannot be started: {e}"))?;
+        let back_chain =
+            back_chain.map_err(|e| anyhow::anyhow!("the profiler cannot be started: {e}"))?;
         Ok(Self { back_chain, start })
     }
 
@@ -128,7 +91,7 @@ fn packed(report: pprof::Result<pprof::Report>) -> anyhow::Result<Vec<u8>> {
     use pprof::protos::Message;
 
     let profile = report.and_then(|report| report.pprof());
-    let mut profile = profile.map_err(|e| anyhow!("the profile cannot be made: {e}"))?;
+    let mut profile = profile.map_err(|e| anyhow::anyhow!("the profile cannot be made: {e}"))?;
     for text in &mut profile.string_table {
         *text = portable(text, PACKAGE).to_owned();
     }

@@ -51,6 +51,7 @@ pub(crate) fn whole<T: FromStr>(text: &str) -> Option<T> {
     text.parse().ok().filter(|_| text.bytes().all(|b| b.is_ascii_digit()))
 }
 
+#[cfg(feature = "program")]
 /// A number in hex digits behind `0x`.
 pub(crate) fn hex(text: &str) -> Option<u64> {
     let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"))?;

@@ -19,6 +19,7 @@ mod least;
 pub mod limits;
 pub mod merge;
 pub mod plan;
+mod profiler;
 pub mod replay;
 pub mod report;
 pub mod run;

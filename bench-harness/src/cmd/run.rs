@@ -7,6 +7,7 @@ use std::time::{Instant, SystemTime};
 
 use anyhow::Context;
 
+use super::profiler::{self, Profiler};
 use super::{Status, bar, check_outputs, write_outputs};
 use crate::cli::RunConfig;
 use crate::clock::Clock;
@@ -14,7 +15,6 @@ use crate::cpus;
 use crate::host::{self, HostFacts};
 use crate::interrupt::interrupted;
 use crate::kernel::Unavailable;
-use crate::profile::{self, Profiler};
 use crate::recorder::Recorder;
 use crate::result::{
     BackendKind, Config, Counters, OpResult, ResultDoc, Run, SCHEMA, Skipped, SweepPoint, Tool,
@@ -112,7 +112,7 @@ pub(super) fn measure(
     let mut verified = true;
     let mut outcomes: Vec<Outcome> = Vec::new();
     let mut skipped = Vec::new();
-    warnings.extend(profile::warning(&config.output));
+    warnings.extend(profiler::warning(&config.output));
     warnings.extend(facts::strict_phases(config));
     let profiler = Profiler::start(&config.output)?;
     for phase in config.phases.iter().copied() {

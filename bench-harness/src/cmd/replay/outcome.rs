@@ -16,8 +16,8 @@ use super::script::{Kind, Script};
 use super::timed::{Latencies, latency, throughput};
 use crate::cli::{Pass, ReplayConfig};
 use crate::clock::Clock;
+use crate::cmd::profiler;
 use crate::host::HostFacts;
-use crate::profile;
 use crate::recorder::Recorder;
 use crate::result::{
     Backend, BackendKind, Config, MOCK_LABEL, OpResult, Replay, ReplaySettings, ReplayTotal,
@@ -172,7 +172,7 @@ impl Outcome {
         recorders: &[(String, Recorder)],
     ) -> Result<ResultDoc, String> {
         let checked = config.passes.contains(&Pass::Checked);
-        let mut warnings: Vec<_> = profile::warning(&config.output).into_iter().collect();
+        let mut warnings: Vec<_> = profiler::warning(&config.output).into_iter().collect();
         if !checked {
             let text = "the checked pass was not asked for: of the answers only the return codes \
                         were compared";
