@@ -161,10 +161,10 @@ impl Seen<'_> {
     fn first(
         &self,
         model: &Model,
-        pages: Range<u64>,
+        mut pages: Range<u64>,
         unlike: impl Fn(Option<u64>, Ioba) -> Option<String>,
     ) -> Option<String> {
-        pages.into_iter().find_map(|index| {
+        pages.find_map(|index| {
             let wanted = model.page(self.window, index);
             unlike(wanted, self.at(index)).map(|got| self.words(wanted, index, &got))
         })

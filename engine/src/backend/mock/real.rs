@@ -157,18 +157,17 @@ impl RealMemory {
             reason: reason.to_owned(),
         };
         let mut map = write(&self.map);
-        let (mut places, mut lead) = (Box::default(), 0);
-        let layout = match memory {
+        let (layout, lead, places) = match memory {
             Memory::Guest { start, .. } => {
                 let end = start.0.checked_add(bytes).filter(|end| *end <= USER_BASE);
                 let end = end.ok_or_else(|| fail("guest RAM ends at 64 TiB on the mock"))?;
                 if map.pinned.range(..end).next_back().is_some_and(|(_, p)| p.end > start.0) {
                     return Err(fail("other guest RAM is there"));
                 }
-                RealLayout::contiguous(Hpa(start.0), bytes, self.backing)
+                (RealLayout::contiguous(Hpa(start.0), bytes, self.backing), 0, Box::default())
             }
             Memory::User { start, .. } => {
-                lead = start.0 & (self.backing.bytes() - 1);
+                let lead = start.0 & (self.backing.bytes() - 1);
                 let pages = (lead + bytes).div_ceil(self.backing.bytes());
                 // Every second place stays empty, so no two backing pages are neighbours. A power of
                 // two, aligned: then the common leading bits of any two entries name the region.
@@ -190,15 +189,16 @@ impl RealMemory {
                 map.pins += 1;
                 if self.contiguous {
                     let at = Hpa(base + start.0 % RUN_ALIGN);
-                    RealLayout::contiguous(at, bytes, self.backing)
+                    (RealLayout::contiguous(at, bytes, self.backing), lead, Box::default())
                 } else {
                     let seed = self.seed.wrapping_add(map.pins);
                     let place_of = scatter(pages, seed);
-                    places = inverse(&place_of);
                     let frame =
                         |place: &u32| Hpa(base + 2 * u64::from(*place) * self.backing.bytes());
                     let frames = place_of.iter().map(frame).collect();
-                    RealLayout::scattered(frames, lead, bytes, self.backing, base..next)
+                    let layout =
+                        RealLayout::scattered(frames, lead, bytes, self.backing, base..next);
+                    (layout, lead, inverse(&place_of))
                 }
             }
         };

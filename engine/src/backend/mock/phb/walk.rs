@@ -46,6 +46,17 @@ pub(in super::super) struct Tve {
     pub(in super::super) page_bits: u32,
 }
 
+/// What entries say, one after the other.
+type Said = Vec<Result<Translation, Fault>>;
+
+/// Where a leaf entry is: the `nth` of a block, for an offset in a window.
+struct Found {
+    tve: Tve,
+    offset: u64,
+    block: Hpa,
+    nth: u64,
+}
+
 impl Tve {
     fn new(tve: u64) -> Option<Self> {
         let size_code = tve >> 8 & 0x1f;
@@ -131,17 +142,27 @@ impl Phb {
         at: Ioba,
         access: Access,
     ) -> Result<Translation, Fault> {
-        let state = self.handed_over(pe)?;
-        let Place { slot, offset, .. } = Place::of(segment, at)?;
-        let tve = state.tve(slot)?;
-        let (block, nth) = tve.leaf_block(real, offset)?;
+        let Found { tve, offset, block, nth } = self.find(real, pe, segment, at)?;
         let address = Hpa(block.0 + 8 * nth);
         let entry = real.load_be(address).map_err(|_| Fault::NoMemory(address))?;
         leaf(real, entry, offset, tve.page_bits, access)
     }
-}
 
-impl Phb {
+    /// Where the leaf entry of an address is.
+    fn find(
+        &self,
+        real: &RealMemory,
+        pe: PeNumber,
+        segment: Option<&Range<u64>>,
+        at: Ioba,
+    ) -> Result<Found, Fault> {
+        let state = self.handed_over(pe)?;
+        let Place { slot, offset, .. } = Place::of(segment, at)?;
+        let tve = state.tve(slot)?;
+        let (block, nth) = tve.leaf_block(real, offset)?;
+        Ok(Found { tve, offset, block, nth })
+    }
+
     /// What is found at each of `count` pages from `start` on, in order, until `heard` says false: what
     /// [`Phb::translate`] finds there, but the levels above are read once for a line of leaves.
     pub(in super::super) fn translate_pages(
@@ -158,42 +179,30 @@ impl Phb {
         let mut nth = 0;
         while nth < count {
             let at = Ioba(start.0 + (nth << page.get()));
-            let Some((offset, entries)) = self.line(real, pe, segment, at, page) else {
-                let found = self.translate(real, pe, segment, at, Access::Any).and_then(owned);
-                if !heard(nth, found) {
-                    return;
-                }
-                nth += 1;
-                continue;
-            };
-            for (entry, i) in entries.into_iter().zip(0..count - nth) {
-                let offset = offset + (i << page.get());
-                let found = says(entry, offset, page.get(), Access::Any).and_then(owned);
-                if !heard(nth, found) {
+            let found = self.find(real, pe, segment, at);
+            let line = found.and_then(|found| found.line(real, page, count - nth));
+            for to in line.unwrap_or_else(|fault| vec![Err(fault)]) {
+                if !heard(nth, to.and_then(owned)) {
                     return;
                 }
                 nth += 1;
             }
         }
     }
+}
 
-    /// Offset of an address in its window, and the leaf entries from its own to the end of their line;
-    /// `None` where something is wrong, or if the window has other pages. No window ends behind its
-    /// segment, so no line does.
-    fn line(
-        &self,
-        real: &RealMemory,
-        pe: PeNumber,
-        segment: Option<&Range<u64>>,
-        at: Ioba,
-        page: PageShift,
-    ) -> Option<(u64, Vec<u64>)> {
-        let state = self.handed_over(pe).ok()?;
-        let Place { slot, offset, .. } = Place::of(segment, at).ok()?;
-        let tve = state.tve(slot).ok().filter(|tve| tve.page_bits == page.get())?;
-        let (block, nth) = tve.leaf_block(real, offset).ok()?;
-        let count = LINE - nth as usize % LINE;
-        Some((offset, real.load_line(Hpa(block.0 + 8 * nth), count).ok()?))
+impl Found {
+    /// What the entry says and those behind it, to the end of their line, at most so many; it alone if pages
+    /// of the window have another size. No window ends behind its segment, so no line does.
+    fn line(&self, real: &RealMemory, page: PageShift, most: u64) -> Result<Said, Fault> {
+        let Self { tve: Tve { page_bits, .. }, offset, block, nth } = *self;
+        let left = if page_bits == page.get() { LINE as u64 - nth % LINE as u64 } else { 1 };
+        let address = Hpa(block.0 + 8 * nth);
+        let entries = real.load_line(address, left.min(most) as usize);
+        let entries = entries.map_err(|_| Fault::NoMemory(address))?.into_iter();
+        let said =
+            |(entry, i): (u64, u64)| says(entry, offset + (i << page_bits), page_bits, Access::Any);
+        Ok(entries.zip(0..).map(said).collect())
     }
 }
 
